@@ -1,0 +1,234 @@
+//! Client manager (C1): sessions, capabilities, and how much each node is believed to be able to upload.
+
+use headwater_model::assignment::Reach;
+use headwater_model::id::{ContentId, NodeId};
+use headwater_model::place::Place;
+use headwater_model::report::Introduction;
+use headwater_model::time::{Micros, Rate, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+/// What a node that nobody vouches for may claim at first.
+pub const UNPROVED_UP: Rate = Rate::from_mbit(5);
+/// Takeovers of one identity in [`TAKEOVER_WINDOW`] that end both sessions.
+pub const MAX_TAKEOVERS: usize = 3;
+/// See [`MAX_TAKEOVERS`].
+pub const TAKEOVER_WINDOW: Micros = Micros::from_secs(60);
+
+/// A node's arrival, as the shell saw and checked it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Arrival {
+    /// Number of the session, unique and rising.
+    pub session: u64,
+    /// Identity, proved by TLS.
+    pub node: NodeId,
+    /// What it says of itself.
+    pub introduction: Introduction,
+    /// Address that the session came from.
+    pub observed: SocketAddr,
+    /// SHA-256 of its certificate.
+    pub certificate: headwater_model::Hash,
+    /// Came with the operator's token, or from loopback: its claims are believed.
+    pub enrolled: bool,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// A node with a session.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// As it arrived.
+    pub arrival: Arrival,
+    /// Since when.
+    pub since: Time,
+    /// Uplink that it is believed to have.
+    pub up: Rate,
+    /// Contents that it takes part in.
+    pub contents: BTreeSet<ContentId>,
+    /// Last heartbeat: interval and time.
+    pub heartbeat: Option<(u64, Time)>,
+    confirmed: (u64, u64),
+}
+
+/// What becomes of an arrival.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Welcome {
+    /// A new session.
+    New,
+    /// It replaces this older session.
+    TakesOver(u64),
+    /// Both the new session and the old one end.
+    Refused {
+        /// The older session.
+        old: u64,
+    },
+}
+
+/// All sessions.
+#[derive(Clone, Debug, Default)]
+pub struct ClientManager {
+    clients: BTreeMap<NodeId, Client>,
+    takeovers: BTreeMap<NodeId, VecDeque<Time>>,
+}
+
+impl Client {
+    /// How others reach it: the address that was seen (QUIC dials from the socket that it listens on). A node that the
+    /// operator runs beside the control center is seen at loopback: it may name its other addresses.
+    pub fn reach(&self) -> Reach {
+        let a = &self.arrival;
+        let mut addresses = vec![a.observed];
+        if a.enrolled && a.observed.ip().to_canonical().is_loopback() {
+            addresses.extend(a.introduction.local_addresses.iter().filter(|l| !l.ip().is_loopback()).take(8));
+        }
+        Reach { addresses, certificate: a.certificate }
+    }
+    /// Whether the two could be one party: the same network.
+    fn related(&self, other: &Client) -> bool {
+        network(self.arrival.observed.ip()) == network(other.arrival.observed.ip())
+    }
+}
+
+/// /24 or /48.
+fn network(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(a) => a.octets()[..3].to_vec(),
+        IpAddr::V6(a) => a.octets()[..6].to_vec(),
+    }
+}
+
+impl ClientManager {
+    /// A session begins. The newest session of an identity wins; when two fight for one, both lose.
+    pub fn arrive(&mut self, now: Time, arrival: Arrival) -> Welcome {
+        let node = arrival.node;
+        let old = self.clients.get(&node).map(|c| c.arrival.session);
+        if let Some(old) = old {
+            let recent = self.takeovers.entry(node).or_default();
+            recent.retain(|t| now.since(*t) < TAKEOVER_WINDOW);
+            recent.push_back(now);
+            if recent.len() >= MAX_TAKEOVERS {
+                self.takeovers.remove(&node);
+                self.clients.remove(&node);
+                return Welcome::Refused { old };
+            }
+        }
+        let claim = arrival.introduction.up;
+        let up = if arrival.enrolled { claim } else { claim.min(UNPROVED_UP) };
+        let contents = self.clients.remove(&node).map(|c| c.contents).unwrap_or_default();
+        let client = Client { arrival, since: now, up, contents, heartbeat: None, confirmed: (0, 0) };
+        self.clients.insert(node, client);
+        old.map_or(Welcome::New, Welcome::TakesOver)
+    }
+
+    /// A session ends; `None` when it was not the node's present one.
+    pub fn depart(&mut self, node: &NodeId, session: u64) -> Option<Client> {
+        self.clients.get(node).filter(|c| c.arrival.session == session)?;
+        self.clients.remove(node)
+    }
+
+    /// Forgets fights that are over.
+    pub fn tick(&mut self, now: Time) {
+        self.takeovers.retain(|_, times| times.iter().any(|t| now.since(*t) < TAKEOVER_WINDOW));
+    }
+
+    /// A client.
+    pub fn get(&self, node: &NodeId) -> Option<&Client> {
+        self.clients.get(node)
+    }
+    /// A client, to be changed.
+    pub fn get_mut(&mut self, node: &NodeId) -> Option<&mut Client> {
+        self.clients.get_mut(node)
+    }
+    /// All clients.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Client)> {
+        self.clients.iter()
+    }
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// `child` got `bytes` from `parent` in `interval`. Only unrelated children count; a node is believed to have up to
+    /// twice what they confirmed. Returns the new uplink when it changed.
+    pub fn confirm(
+        &mut self,
+        parent: &NodeId,
+        child: &NodeId,
+        interval: u64,
+        bytes: u64,
+        length: Micros,
+    ) -> Option<Rate> {
+        let (p, c) = (self.clients.get(parent)?, self.clients.get(child)?);
+        if p.arrival.enrolled || p.related(c) {
+            return None;
+        }
+        let p = self.clients.get_mut(parent)?;
+        let (at, sum) = &mut p.confirmed;
+        if *at == interval {
+            *sum += bytes;
+            return None;
+        }
+        let confirmed = Rate::of(std::mem::replace(sum, bytes), length);
+        *at = interval;
+        let believed = Rate(confirmed.0 * 2).max(p.up).min(p.arrival.introduction.up);
+        (std::mem::replace(&mut p.up, believed) != believed).then_some(believed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headwater_model::{Accepts, Capabilities, Hash, Role};
+
+    fn arrival(node: u8, session: u64, address: &str, enrolled: bool) -> Arrival {
+        Arrival {
+            session,
+            node: NodeId([node; 32]),
+            introduction: Introduction {
+                role: Role::Peer,
+                capabilities: Capabilities::regular(Accepts::Open),
+                up: Rate::from_mbit(100),
+                down: Rate(0),
+                client: String::new(),
+                local_addresses: vec![],
+            },
+            observed: address.parse().unwrap(),
+            certificate: Hash::default(),
+            enrolled,
+            place: Place::default(),
+        }
+    }
+
+    #[test]
+    fn the_newest_session_wins_and_a_fight_ends_both() {
+        let mut m = ClientManager::default();
+        let a = |s| arrival(1, s, "192.0.2.1:1", false);
+        assert_eq!(m.arrive(Time(0), a(1)), Welcome::New);
+        assert_eq!(m.arrive(Time(1), a(2)), Welcome::TakesOver(1));
+        assert!(m.depart(&NodeId([1; 32]), 1).is_none(), "the older session's end is no news");
+        assert_eq!(m.arrive(Time(2), a(3)), Welcome::TakesOver(2));
+        assert_eq!(m.arrive(Time(3), a(4)), Welcome::Refused { old: 3 });
+        assert!(m.is_empty());
+        assert_eq!(m.arrive(Time(4), a(5)), Welcome::New);
+    }
+
+    #[test]
+    fn only_unrelated_children_raise_what_is_believed() {
+        let mut m = ClientManager::default();
+        m.arrive(Time(0), arrival(1, 1, "192.0.2.1:1", false));
+        m.arrive(Time(0), arrival(2, 2, "192.0.2.77:1", false));
+        m.arrive(Time(0), arrival(3, 3, "198.51.100.1:1", false));
+        m.arrive(Time(0), arrival(4, 4, "192.0.2.5:1", true));
+        let (p, s) = (NodeId([1; 32]), Micros::from_secs(2));
+        assert_eq!(m.get(&p).unwrap().up, UNPROVED_UP);
+        assert_eq!(m.get(&NodeId([4; 32])).unwrap().up, Rate::from_mbit(100));
+        assert_eq!(m.confirm(&p, &NodeId([2; 32]), 1, 9_000_000, s), None);
+        assert_eq!(m.confirm(&p, &NodeId([2; 32]), 2, 9_000_000, s), None, "a neighbour's word does not count");
+        assert_eq!(m.confirm(&p, &NodeId([3; 32]), 2, 1_250_000, s), None);
+        assert_eq!(m.confirm(&p, &NodeId([3; 32]), 3, 90_000_000, s), Some(Rate::from_mbit(10)));
+        assert_eq!(m.confirm(&p, &NodeId([3; 32]), 4, 0, s), Some(Rate::from_mbit(100)), "never over the claim");
+    }
+}

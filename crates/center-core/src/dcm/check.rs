@@ -1,0 +1,81 @@
+//! Invariants of a DCM as code: one function reads the whole state and lists what is wrong.
+
+use super::Dcm;
+use super::member::Ix;
+use headwater_model::time::Time;
+
+/// A violated invariant, in words.
+pub type Problem = String;
+
+impl Dcm {
+    /// All violated invariants; empty when the state is sound.
+    pub fn check(&self, now: Time) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut say = |p: String| problems.push(p);
+        let (mut up, mut open_up, mut wanting, mut wanting_dial_only) = (0, 0, 0, 0);
+        for (ix, m) in self.members.iter().enumerate() {
+            let (ix, Some(m)) = (ix as Ix, m) else { continue };
+            up += m.info.up.0;
+            open_up += if m.dial_only() { 0 } else { m.info.up.0 };
+            wanting += u32::from(m.wants);
+            wanting_dial_only += u32::from(m.wants && m.dial_only());
+            if self.by_node.get(&m.info.node) != Some(&ix) {
+                say(format!("{:?} is not found by its id", m.info.node));
+            }
+            for e in &m.parents {
+                match self.member(e.parent) {
+                    None => say(format!("{:?} has a parent that left", m.info.node)),
+                    Some(p) => {
+                        if !p.children.contains(&ix) {
+                            say(format!("{:?} is not a child of its parent {:?}", m.info.node, p.info.node));
+                        }
+                        if p.dial_only() && m.dial_only() {
+                            say(format!("{:?} and {:?} are both dial-only", m.info.node, p.info.node));
+                        }
+                        if !p.forwards() {
+                            say(format!("{:?} forwards nothing and has a child", p.info.node));
+                        }
+                    }
+                }
+                if e.parent == ix {
+                    say(format!("{:?} is its own parent", m.info.node));
+                }
+            }
+            for c in &m.children {
+                if !self.member(*c).is_some_and(|c| c.has_parent(ix)) {
+                    say(format!("{:?} has a child that does not know", m.info.node));
+                }
+            }
+            if !m.wants && !m.parents.is_empty() {
+                say(format!("{:?} has everything and still has parents", m.info.node));
+            }
+            if m.children.len() as u32 > self.config.max_children + 16 {
+                say(format!("{:?} has {} children", m.info.node, m.children.len()));
+            }
+            if m.parents.len() as u32 > self.config.max_parents + 16 {
+                say(format!("{:?} has {} parents", m.info.node, m.parents.len()));
+            }
+            let short = m.wants && (m.parents.len() as u32) < self.target;
+            if short && !self.hungry.contains(&ix) {
+                say(format!("{:?} lacks parents and nobody looks for more", m.info.node));
+            }
+            let spare = self.spare_of(ix);
+            let bucket = (m.away_since.is_none() && spare.0 > 0).then(|| spare.bucket());
+            if m.indexed != bucket {
+                say(format!("{:?} is indexed at {:?} but spares {bucket:?}", m.info.node, m.indexed));
+            }
+            if m.away_since.is_some_and(|t| now.since(t).0 > self.config.grace.0 + 2_000_000) {
+                say(format!("{:?} is away for too long", m.info.node));
+            }
+        }
+        let counted = (self.up_total, self.open_up, self.wanting, self.wanting_dial_only);
+        if counted != (up, open_up, wanting, wanting_dial_only) {
+            say(format!("counts {counted:?} should be {:?}", (up, open_up, wanting, wanting_dial_only)));
+        }
+        if self.by_node.len() != self.members.iter().flatten().count() {
+            say("members and ids differ".into());
+        }
+        self.leases.check(&self.members, &mut say);
+        problems
+    }
+}

@@ -1,0 +1,215 @@
+//! Choosing parents: feasible → permitted → ranked (architecture, idea 8). Reads only; [`super::Dcm`] commits.
+
+use super::Dcm;
+use super::member::{Ix, Member};
+use crate::explain::{Decision, MAX_NAMED, Ranked, Removed};
+use headwater_model::node::SourceClass;
+use headwater_model::place::TIERS;
+use headwater_model::rng::mix64;
+use headwater_model::time::Time;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// What was chosen for a child.
+pub(super) struct Choice {
+    pub(super) parents: Vec<Ix>,
+    pub(super) spares: Vec<Ix>,
+    pub(super) decision: Decision,
+}
+
+/// Position of the tier from which on a parent counts as far: outside the child's region.
+fn first_far_tier(child: &Member) -> usize {
+    // A region is the AS, else the country, else everywhere, where nobody is far.
+    if child.tier_keys[3].is_some() {
+        4
+    } else if child.tier_keys[4].is_some() {
+        5
+    } else {
+        6
+    }
+}
+
+impl Dcm {
+    /// The best `want` parents for `child`.
+    pub(super) fn choose(&self, now: Time, child_ix: Ix, want: u32, occasion: &'static str) -> Option<Choice> {
+        let child = self.member(child_ix)?;
+        let mut decision = Decision {
+            at: now,
+            occasion,
+            wanted: want,
+            considered: 0,
+            not_reached: 0,
+            removed: BTreeMap::new(),
+            removed_named: Vec::new(),
+            ranked: Vec::new(),
+        };
+        let (enough, far) = (want as usize + self.config.spares as usize, first_far_tier(child));
+        let turn = (mix64(child.info.node.prefix64() ^ now.0) % self.members.len().max(1) as u64) as Ix;
+        let mut found: Vec<Candidate> = Vec::new();
+        let mut open_left = self.open_parents_left(child);
+        let mut far_left = self.far_links_left(child);
+        for class in [SourceClass::Peer, SourceClass::Waypoint] {
+            for (tier, key) in child.tier_keys.iter().enumerate() {
+                let Some(key) = *key else { continue };
+                // Lightweight senders go to regular children first: only regular children can use them.
+                for dial_only in [true, false] {
+                    for ix in self.spare.shelf(class, tier, key, dial_only, turn) {
+                        if found.len() >= enough || decision.considered as usize >= self.config.max_considered {
+                            break;
+                        }
+                        if ix == child_ix || found.iter().any(|f| f.ix == ix) {
+                            continue;
+                        }
+                        let Some(parent) = self.member(ix) else { continue };
+                        if parent.tier_to(child) != tier {
+                            continue;
+                        }
+                        decision.considered += 1;
+                        let keep_open = !parent.dial_only() && open_left == Some(0);
+                        let too_far = tier >= far && far_left == 0;
+                        match self.removed(now, child, ix, parent, keep_open, too_far) {
+                            Some(by) => {
+                                *decision.removed.entry(by).or_default() += 1;
+                                if decision.removed_named.len() < MAX_NAMED {
+                                    decision.removed_named.push((parent.info.node, by));
+                                }
+                            }
+                            None => {
+                                if !parent.dial_only() {
+                                    open_left = open_left.map(|n| n - 1);
+                                }
+                                far_left -= u32::from(tier >= far);
+                                found.push(Candidate::new(ix, parent, child, tier, self.spare_of(ix).bucket()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        found.sort_by_key(|c| c.rank);
+        let want = want as usize;
+        decision.not_reached = (self.by_node.len() as u32).saturating_sub(decision.considered + 1);
+        if decision.not_reached > 0 && decision.removed_named.len() < MAX_NAMED && found.is_empty() {
+            // The busy ones are not in the index; one of them stands for all.
+            if let Some(busy) = self
+                .members
+                .iter()
+                .flatten()
+                .take(64)
+                .find(|m| m.indexed.is_none() && m.info.node != child.info.node && self.could_serve(child, m))
+            {
+                decision.removed_named.push((busy.info.node, Removed::NoSpareUplink));
+            }
+        }
+        decision.ranked = found
+            .iter()
+            .take(MAX_NAMED)
+            .enumerate()
+            .map(|(i, c)| Ranked {
+                node: c.node,
+                class: c.rank.0,
+                tier: TIERS[c.rank.1],
+                spare_bucket: c.rank.2.0,
+                history: c.rank.3.0,
+                chosen: i < want,
+            })
+            .collect();
+        let parents = found.iter().take(want).map(|c| c.ix).collect();
+        let spares = found.iter().skip(want).take(self.config.spares as usize).map(|c| c.ix).collect();
+        Some(Choice { parents, spares, decision })
+    }
+
+    /// Feasible and permitted tests, cheapest first.
+    fn removed(
+        &self,
+        now: Time,
+        child: &Member,
+        ix: Ix,
+        parent: &Member,
+        keep_open: bool,
+        too_far: bool,
+    ) -> Option<Removed> {
+        if !child.info.capabilities.compatible(&parent.info.capabilities) {
+            return Some(Removed::BothDialOnly);
+        }
+        if !parent.forwards() {
+            return Some(Removed::ForwardsNothing);
+        }
+        if child.listed_only() && parent.class() == SourceClass::Peer {
+            return Some(Removed::NotListed);
+        }
+        if child.has_parent(ix) {
+            return Some(Removed::AlreadyParent);
+        }
+        if self.pair_failed(now, child, parent) {
+            return Some(Removed::Blacklisted);
+        }
+        if parent.away_since.is_some() {
+            return Some(Removed::Away);
+        }
+        if keep_open {
+            return Some(Removed::KeptForDialOnly);
+        }
+        if parent.class() == SourceClass::Waypoint && !self.region_may_use(parent, child.region) {
+            return Some(Removed::RegionShare);
+        }
+        too_far.then_some(Removed::TooFar)
+    }
+
+    /// Whether `parent` could serve `child` at all, uplink and pair history aside.
+    pub(super) fn could_serve(&self, child: &Member, parent: &Member) -> bool {
+        child.info.capabilities.compatible(&parent.info.capabilities)
+            && parent.forwards()
+            && parent.away_since.is_none()
+            && !(child.listed_only() && parent.class() == SourceClass::Peer)
+    }
+
+    /// Where dial-only peers need the open ones' uplink, an open child may have only a few open parents:
+    /// how many more. `None` = any number.
+    fn open_parents_left(&self, child: &Member) -> Option<u32> {
+        if child.dial_only() || !self.open_is_scarce() {
+            return None;
+        }
+        let open = child.parents.iter().filter(|e| self.member(e.parent).is_some_and(|p| !p.dial_only())).count();
+        Some((self.config.parents / 4).max(1).saturating_sub(open as u32))
+    }
+
+    /// Links from far that the child's region may still have; a child without parents may always have one.
+    fn far_links_left(&self, child: &Member) -> u32 {
+        let into = self.far_links.get(&child.region).copied().unwrap_or(0);
+        let free = (2 * self.config.parents).saturating_sub(into);
+        if child.parents.is_empty() { free.max(2) } else { free }
+    }
+
+    /// A waypoint's slots are shared by the regions that fetch: none may take them all.
+    fn region_may_use(&self, waypoint: &Member, region: u64) -> bool {
+        let regions = self.wanting_by_region.len().max(1) as u32;
+        let slots = self.slots_of(waypoint);
+        waypoint.children_by_region.get(&region).copied().unwrap_or(0) < slots.div_ceil(regions)
+    }
+
+    /// Whether edge `parent` → `child` leads into the child's region from outside.
+    pub(super) fn is_far(&self, parent: &Member, child: &Member) -> bool {
+        parent.tier_to(child) >= first_far_tier(child)
+    }
+}
+
+/// Class, tier, spare bucket, history, and a tie-break that spreads children over equals.
+type Rank = (SourceClass, usize, Reverse<u32>, Reverse<u32>, u64);
+
+struct Candidate {
+    ix: Ix,
+    node: headwater_model::id::NodeId,
+    rank: Rank,
+}
+
+impl Candidate {
+    fn new(ix: Ix, parent: &Member, child: &Member, tier: usize, bucket: u32) -> Self {
+        let tie = mix64(parent.info.node.prefix64() ^ child.info.node.prefix64().rotate_left(17));
+        Self {
+            ix,
+            node: parent.info.node,
+            rank: (parent.class(), tier, Reverse(bucket), Reverse(parent.info.history), tie),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Origin leases: which child brings in which run, so that about one copy leaves the origin however many ask at once
+//! (architecture, idea 8; mechanisms, "Origin leases").
+
+use super::member::{Ix, Member};
+use headwater_model::bits::Bits;
+use headwater_model::time::{Micros, Time};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A lease under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Active {
+    /// Who fetches the run.
+    pub to: Ix,
+    /// Since when.
+    pub since: Time,
+    /// Missed when not done by then.
+    pub deadline: Time,
+    /// How long a deadline lasts.
+    pub within: Micros,
+    /// Deadlines missed; at two the lease ends.
+    pub missed: u32,
+}
+
+/// Order in which members get leases: fewest under way, reachable, fastest, least recently served.
+type Turn = (u32, bool, Reverse<u32>, u64, Ix);
+
+/// All that is known of runs and leases of one content.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    active: BTreeMap<u32, Active>,
+    /// Members holding the complete run.
+    replicas: Vec<u32>,
+    /// Runs that nobody holds or fetches.
+    unheld: BTreeSet<u32>,
+    /// Runs whose last complete holder left: not leased before.
+    not_before: BTreeMap<u32, Time>,
+    /// Members that may get leases, by region.
+    waiting: BTreeMap<u64, BTreeSet<Turn>>,
+    turns: BTreeMap<Ix, (u64, Turn)>,
+    active_by_region: BTreeMap<u64, u32>,
+    given: u64,
+    slots: u32,
+    slots_min: u32,
+    slots_max: u32,
+    /// Smoothed duration of a lease in microseconds.
+    duration_us: u64,
+    /// Most complete holders that any run ever had is not needed; this counts leases done, for reports.
+    pub done: u64,
+}
+
+impl Leases {
+    pub(super) fn new(runs: u32, slots_min: u32, slots_max: u32) -> Self {
+        Self {
+            active: BTreeMap::new(),
+            replicas: vec![0; runs as usize],
+            unheld: (0..runs).collect(),
+            not_before: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            active_by_region: BTreeMap::new(),
+            given: 0,
+            slots: slots_min,
+            slots_min,
+            slots_max,
+            duration_us: 1_000_000,
+            done: 0,
+        }
+    }
+
+    /// Leases under way.
+    pub fn active(&self) -> &BTreeMap<u32, Active> {
+        &self.active
+    }
+    /// Leases that may be under way at once.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+    /// Complete holders of `run`.
+    pub fn replicas(&self, run: u32) -> u32 {
+        self.replicas.get(run as usize).copied().unwrap_or(0)
+    }
+    /// Runs that no member holds and none fetches.
+    pub fn unheld(&self) -> usize {
+        self.unheld.len()
+    }
+
+    /// Members' holdings change: one more holder of `run`.
+    pub(super) fn gained(&mut self, run: u32) {
+        if let Some(n) = self.replicas.get_mut(run as usize) {
+            *n += 1;
+            self.unheld.remove(&run);
+            self.not_before.remove(&run);
+        }
+    }
+    /// One holder less.
+    pub(super) fn lost(&mut self, run: u32, again_at: Time) {
+        let Some(n) = self.replicas.get_mut(run as usize) else { return };
+        *n = n.saturating_sub(1);
+        if *n == 0 && !self.active.contains_key(&run) {
+            self.unheld.insert(run);
+            self.not_before.insert(run, again_at);
+        }
+    }
+
+    /// Keeps the queue of members that may get a lease.
+    pub(super) fn enqueue(&mut self, ix: Ix, member: &Member, may: bool) {
+        if let Some((region, turn)) = self.turns.remove(&ix)
+            && let Some(set) = self.waiting.get_mut(&region)
+        {
+            set.remove(&turn);
+            if set.is_empty() {
+                self.waiting.remove(&region);
+            }
+        }
+        if may {
+            let turn = (member.leases, member.dial_only(), Reverse(member.info.up.bucket()), member.last_lease, ix);
+            self.waiting.entry(member.region).or_default().insert(turn);
+            self.turns.insert(ix, (member.region, turn));
+        }
+    }
+
+    /// Who gets the next lease of a run that nobody holds: the region with the fewest under way, there the next in turn.
+    pub(super) fn next(&self, now: Time) -> Option<(Ix, u32)> {
+        if self.active.len() as u32 >= self.slots {
+            return None;
+        }
+        let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
+        let run = *self.unheld.iter().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))?;
+        self.waiting
+            .iter()
+            .filter_map(|(region, set)| {
+                let turn = set.first().filter(|t| t.0 < per_member)?;
+                Some((self.active_by_region.get(region).copied().unwrap_or(0), *turn))
+            })
+            .min()
+            .map(|(_, turn)| (turn.4, run))
+    }
+
+    /// Whether a starving member may be helped now, although others hold the run.
+    pub(super) fn has_slot(&self) -> bool {
+        (self.active.len() as u32) < self.slots
+    }
+
+    /// Gives `run` to `ix`; returns how long it has.
+    pub(super) fn give(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> Micros {
+        let within = Micros((self.duration_us * 4).clamp(3_000_000, 60_000_000));
+        self.given += 1;
+        member.leases += 1;
+        member.last_lease = self.given;
+        self.unheld.remove(&run);
+        *self.active_by_region.entry(member.region).or_default() += 1;
+        self.active.insert(run, Active { to: ix, since: now, deadline: now + within, within, missed: 0 });
+        within
+    }
+
+    /// A lease that a returning node works on (after a control restart).
+    pub(super) fn adopt(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) {
+        if run < self.replicas.len() as u32 && self.replicas(run) == 0 && !self.active.contains_key(&run) {
+            self.give(now, ix, member, run);
+        }
+    }
+
+    /// Ends the lease of `run` if `ix` has it; `done` when the run arrived.
+    pub(super) fn end(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32, done: bool) -> bool {
+        if self.active.get(&run).is_none_or(|a| a.to != ix) {
+            return false;
+        }
+        let Some(a) = self.active.remove(&run) else { return false };
+        member.leases = member.leases.saturating_sub(1);
+        if let Some(n) = self.active_by_region.get_mut(&member.region) {
+            *n -= 1;
+            if *n == 0 {
+                self.active_by_region.remove(&member.region);
+            }
+        }
+        if done {
+            self.done += 1;
+            self.duration_us = (self.duration_us * 7 + now.since(a.since).0) / 8;
+            // More at once where a lease is over before the next order can arrive, fewer where they crowd the origin.
+            if self.duration_us < 250_000 {
+                self.slots = (self.slots + 1).min(self.slots_max);
+            } else if self.duration_us > 4_000_000 {
+                self.slots = (self.slots - 1).max(self.slots_min);
+            }
+        } else if self.replicas(run) == 0 {
+            self.unheld.insert(run);
+        }
+        true
+    }
+
+    /// Leases of `ix`.
+    pub(super) fn of(&self, ix: Ix) -> Vec<u32> {
+        self.active.iter().filter(|(_, a)| a.to == ix).map(|(r, _)| *r).collect()
+    }
+
+    /// Leases past a deadline: those with one miss get as long again, the others are returned, to be revoked.
+    pub(super) fn overdue(&mut self, now: Time) -> Vec<(u32, Ix)> {
+        let mut over = Vec::new();
+        for (run, a) in self.active.iter_mut().filter(|(_, a)| a.deadline <= now) {
+            a.missed += 1;
+            a.deadline = now + a.within;
+            if a.missed >= 2 {
+                over.push((*run, a.to));
+            }
+        }
+        over
+    }
+
+    /// When something here falls due.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        let deadline = self.active.values().map(|a| a.deadline).min();
+        let again = if self.has_slot() { self.not_before.values().min().copied() } else { None };
+        [deadline, again].into_iter().flatten().min()
+    }
+
+    /// Violated invariants, against what the members say.
+    pub(super) fn check(&self, members: &[Option<Member>], say: &mut impl FnMut(String)) {
+        for (run, n) in self.replicas.iter().enumerate() {
+            let held = members.iter().flatten().filter(|m| m.runs.get(run as u32)).count() as u32;
+            if held != *n {
+                say(format!("run {run}: {n} replicas counted, {held} held"));
+            }
+            let free = *n == 0 && !self.active.contains_key(&(run as u32));
+            if free != self.unheld.contains(&(run as u32)) {
+                say(format!("run {run}: nobody holds or fetches it is {free}, but listed so is {}", !free));
+            }
+        }
+        for (run, a) in &self.active {
+            if members.get(a.to as usize).is_none_or(Option::is_none) {
+                say(format!("run {run} is leased to a node that left"));
+            }
+        }
+        for (ix, m) in members.iter().enumerate() {
+            let n = self.active.values().filter(|a| a.to == ix as u32).count() as u32;
+            if let Some(m) = m.as_ref().filter(|m| m.leases != n) {
+                say(format!("{:?} counts {} leases but has {n}", m.info.node, m.leases));
+            }
+        }
+        if self.active.len() as u32 > self.slots_max + 1 {
+            say(format!("{} leases under way, at most {} may be", self.active.len(), self.slots_max));
+        }
+    }
+}
+
+/// Differences between two bitmaps: what came and what went.
+pub(super) fn difference(old: &Bits, new: &Bits) -> (Vec<u32>, Vec<u32>) {
+    let (mut came, mut went) = (Vec::new(), Vec::new());
+    for (w, (a, b)) in old.words().iter().zip(new.words()).enumerate() {
+        let mut changed = a ^ b;
+        while changed != 0 {
+            let i = w as u32 * 64 + changed.trailing_zeros();
+            if new.get(i) {
+                came.push(i)
+            } else {
+                went.push(i)
+            }
+            changed &= changed - 1;
+        }
+    }
+    (came, went)
+}

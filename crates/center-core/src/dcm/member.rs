@@ -1,0 +1,194 @@
+//! A member of a swarm as its DCM knows it, and the index of members with uplink to spare.
+
+use crate::explain::Decision;
+use crate::network_monitor::EdgeWatch;
+use headwater_model::assignment::Reach;
+use headwater_model::bits::Bits;
+use headwater_model::id::NodeId;
+use headwater_model::node::{Capabilities, Forwards, Role, SourceAccess, SourceClass};
+use headwater_model::place::{Place, TIERS};
+use headwater_model::time::{Rate, Time};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Index of a member in its DCM.
+pub type Ix = u32;
+
+/// What the client manager knows of a node that joins a swarm.
+#[derive(Clone, Debug)]
+pub struct MemberInfo {
+    /// Who.
+    pub node: NodeId,
+    /// Peer or waypoint.
+    pub role: Role,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// Uplink granted to this content.
+    pub up: Rate,
+    /// Where it is.
+    pub place: Place,
+    /// How others reach it.
+    pub reach: Reach,
+    /// Whether it may read from the origin (it has the credentials, or none are needed).
+    pub may_use_origin: bool,
+    /// How well it served others, 0 (badly) to 3; from the history.
+    pub history: u32,
+}
+
+/// An edge as its child sees it.
+#[derive(Clone, Debug)]
+pub struct ParentEdge {
+    /// The parent.
+    pub parent: Ix,
+    /// Assigned when.
+    pub since: Time,
+    /// What both ends said of it.
+    pub watch: EdgeWatch,
+}
+
+/// A member.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// As the client manager introduced it.
+    pub info: MemberInfo,
+    /// Keys of its place, nearest tier first.
+    pub tier_keys: [Option<u64>; 6],
+    /// The region that shares scarce sources with it.
+    pub region: u64,
+    /// Still lacks pieces.
+    pub wants: bool,
+    /// Verified pieces.
+    pub pieces_held: u32,
+    /// Complete runs.
+    pub runs: Bits,
+    /// Assigned parents.
+    pub parents: Vec<ParentEdge>,
+    /// Assigned children.
+    pub children: Vec<Ix>,
+    /// Named as spares in the last assignment.
+    pub spares: Vec<NodeId>,
+    /// Leases under way.
+    pub leases: u32,
+    /// When it last got a lease (a count), so that leases go round.
+    pub last_lease: u64,
+    /// When its session broke, if it did.
+    pub away_since: Option<Time>,
+    /// Alarms "no parent has what is missing" in a row.
+    pub starving: u32,
+    /// When the DCM last looked for parents for it.
+    pub tried: Time,
+    /// Assignments wait until then (after a control restart, for parents that are about to come back).
+    pub settle_until: Time,
+    /// Children by region, for parents whose slots are shared (waypoints).
+    pub children_by_region: BTreeMap<u64, u32>,
+    /// The last choice of parents, explained.
+    pub decision: Option<Box<Decision>>,
+    /// Where it stands in the index of spare uplink.
+    pub indexed: Option<u32>,
+}
+
+impl Member {
+    pub(super) fn new(info: MemberInfo, runs: u32) -> Self {
+        let tier_keys = TIERS.map(|t| info.place.key(t));
+        let region = info.place.region();
+        Self {
+            info,
+            tier_keys,
+            region,
+            wants: true,
+            pieces_held: 0,
+            runs: Bits::new(runs),
+            parents: Vec::new(),
+            children: Vec::new(),
+            spares: Vec::new(),
+            leases: 0,
+            last_lease: 0,
+            away_since: None,
+            starving: 0,
+            tried: Time(0),
+            settle_until: Time(0),
+            children_by_region: BTreeMap::new(),
+            decision: None,
+            indexed: None,
+        }
+    }
+    /// Its class as a source.
+    pub fn class(&self) -> SourceClass {
+        match self.info.role {
+            Role::Peer => SourceClass::Peer,
+            Role::Waypoint => SourceClass::Waypoint,
+        }
+    }
+    /// Whether it can only dial.
+    pub fn dial_only(&self) -> bool {
+        self.info.capabilities.dial_only()
+    }
+    /// Whether it passes anything on.
+    pub fn forwards(&self) -> bool {
+        self.info.capabilities.forwards.value != Forwards::No
+    }
+    /// Whether it may use operator nodes and the origin only.
+    pub fn listed_only(&self) -> bool {
+        self.info.capabilities.sources.value == SourceAccess::Listed
+    }
+    /// Whether `ix` is a parent.
+    pub fn has_parent(&self, ix: Ix) -> bool {
+        self.parents.iter().any(|e| e.parent == ix)
+    }
+    /// Position of the nearest tier shared with `other` (0 = LAN … 5 = world).
+    pub fn tier_to(&self, other: &Member) -> usize {
+        (0..5).find(|t| self.tier_keys[*t].is_some() && self.tier_keys[*t] == other.tier_keys[*t]).unwrap_or(5)
+    }
+}
+
+type Shelf = (SourceClass, usize, u64, bool);
+
+/// Members with uplink to spare, by class, tier and reachability, most spare first: the answer to "who is near and has
+/// most spare" without a scan (R2).
+#[derive(Clone, Debug, Default)]
+pub struct SpareIndex {
+    shelves: BTreeMap<Shelf, BTreeSet<(Reverse<u32>, Ix)>>,
+}
+
+impl SpareIndex {
+    /// Puts `member` where `bucket` says, or takes it out.
+    pub fn put(&mut self, ix: Ix, member: &mut Member, bucket: Option<u32>) {
+        if member.indexed == bucket {
+            return;
+        }
+        for (tier, key) in member.tier_keys.iter().enumerate() {
+            let Some(key) = *key else { continue };
+            let shelf = (member.class(), tier, key, member.dial_only());
+            let set = self.shelves.entry(shelf).or_default();
+            if let Some(old) = member.indexed {
+                set.remove(&(Reverse(old), ix));
+            }
+            if let Some(new) = bucket {
+                set.insert((Reverse(new), ix));
+            } else if set.is_empty() {
+                self.shelves.remove(&shelf);
+            }
+        }
+        member.indexed = bucket;
+    }
+
+    /// Members on a shelf, most spare first, those of one bucket starting at an arbitrary place (`turn`), so that
+    /// equal ones share the work.
+    pub fn shelf(
+        &self,
+        class: SourceClass,
+        tier: usize,
+        key: u64,
+        dial_only: bool,
+        turn: Ix,
+    ) -> impl Iterator<Item = Ix> + '_ {
+        let set = self.shelves.get(&(class, tier, key, dial_only));
+        let mut bucket = set.and_then(|s| s.first()).map(|(b, _)| *b);
+        std::iter::from_fn(move || {
+            let (set, b) = (set?, bucket?);
+            bucket = set.range((b, Ix::MAX)..).find(|(next, _)| *next != b).map(|(next, _)| *next);
+            Some(set.range((b, turn)..=(b, Ix::MAX)).chain(set.range((b, 0)..(b, turn))).map(|(_, ix)| *ix))
+        })
+        .flatten()
+    }
+}

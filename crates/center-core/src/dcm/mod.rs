@@ -1,0 +1,727 @@
+//! DCM: the delivery coordinator manager of one content's swarm (requirement C6). It owns the topology: who feeds whom,
+//! who brings in what from the origin; it reads, decides and commits in one synchronous step.
+
+mod check;
+mod choose;
+mod leases;
+mod member;
+mod repair;
+
+pub use check::Problem;
+pub use leases::Leases;
+pub use member::{Ix, Member, MemberInfo};
+
+use crate::config::Config;
+use crate::explain::Decision;
+use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
+use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent};
+use headwater_model::bits::Bits;
+use headwater_model::id::{NodeId, Version};
+use headwater_model::layout::Layout;
+use headwater_model::report::{ContentReport, Join};
+use headwater_model::time::{Micros, Rate, Time};
+use headwater_model::{Role, SourceClass};
+use member::{ParentEdge, SpareIndex};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
+const MAX_DECISIONS: usize = 256;
+
+/// Failed pairs remembered; more than a swarm in trouble makes in a minute.
+const MAX_FAILED_PAIRS: usize = 100_000;
+
+/// An unordered pair of nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct PairKey(NodeId, NodeId);
+
+impl PairKey {
+    fn of(a: NodeId, b: NodeId) -> Self {
+        Self(a.min(b), a.max(b))
+    }
+}
+
+/// What a DCM wants said.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DcmOutput {
+    /// A new assignment for a node.
+    Assign(NodeId, Assignment),
+    /// A lease for a node.
+    Lease(NodeId, Lease),
+    /// A lease that ended.
+    Revoke(NodeId, u32),
+    /// An edge gave trouble: (parent, child, what).
+    Trouble(NodeId, NodeId, Trouble),
+}
+
+/// A swarm.
+#[derive(Clone, Debug)]
+pub struct Dcm {
+    version: Version,
+    layout: Layout,
+    config: Config,
+    members: Vec<Option<Member>>,
+    free: Vec<Ix>,
+    by_node: BTreeMap<NodeId, Ix>,
+    spare: SpareIndex,
+    /// Children with fewer parents than they should have.
+    hungry: BTreeSet<Ix>,
+    /// Pairs that failed, until when they are not tried again.
+    failed: BTreeMap<PairKey, Time>,
+    leases: Leases,
+    dirty: BTreeSet<Ix>,
+    flush_at: Option<Time>,
+    generation: Generation,
+    up_total: u64,
+    open_up: u64,
+    wanting: u32,
+    wanting_dial_only: u32,
+    wanting_by_region: BTreeMap<u64, u32>,
+    /// Links into each region from outside.
+    far_links: BTreeMap<u64, u32>,
+    /// Uplink per child slot.
+    slot_rate: u64,
+    /// Target in-degree that `hungry` was built for.
+    target: u32,
+    settle_until: Time,
+    repair_at: Time,
+    out: Vec<DcmOutput>,
+}
+
+impl Dcm {
+    /// A swarm without members. `epoch` is the control center's; `restarted` tells that nodes may hold content already.
+    pub fn new(now: Time, version: Version, layout: Layout, config: Config, epoch: u64, restarted: bool) -> Self {
+        let leases = Leases::new(layout.runs(), config.min_leases, config.max_leases);
+        Self {
+            version,
+            layout,
+            members: Vec::new(),
+            free: Vec::new(),
+            by_node: BTreeMap::new(),
+            spare: SpareIndex::default(),
+            hungry: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            leases,
+            dirty: BTreeSet::new(),
+            flush_at: None,
+            generation: Generation { epoch, counter: 0 },
+            up_total: 0,
+            open_up: 0,
+            wanting: 0,
+            wanting_dial_only: 0,
+            wanting_by_region: BTreeMap::new(),
+            far_links: BTreeMap::new(),
+            slot_rate: 1,
+            target: config.parents,
+            settle_until: if restarted { now + config.settle } else { now },
+            repair_at: now,
+            out: Vec::new(),
+            config,
+        }
+    }
+
+    /// Which swarm this is.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+    /// Geometry of its content.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+    /// Its members.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().flatten()
+    }
+    /// One member.
+    pub fn member_of(&self, node: &NodeId) -> Option<&Member> {
+        self.member(*self.by_node.get(node)?)
+    }
+    /// Node of a member index.
+    pub fn node_of(&self, ix: Ix) -> Option<NodeId> {
+        self.member(ix).map(|m| m.info.node)
+    }
+    /// Leases and replicas.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+    /// The last assignment's number.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+    /// The last choice of parents for `node`.
+    pub fn decision(&self, node: &NodeId) -> Option<&Decision> {
+        self.member_of(node)?.decision.as_deref()
+    }
+    /// Whether nobody is left.
+    pub fn is_empty(&self) -> bool {
+        self.by_node.is_empty()
+    }
+
+    /// A node joins, or comes back with what it holds.
+    pub fn join(&mut self, now: Time, info: MemberInfo, join: &Join) {
+        let node = info.node;
+        let ix = match self.by_node.get(&node).copied() {
+            Some(ix) => {
+                self.back(ix, info);
+                ix
+            }
+            None => self.admit(info),
+        };
+        self.recount();
+        let runs = match (&join.runs, join.complete) {
+            (_, true) => Some(Bits::full(self.layout.runs())),
+            (Some(r), false) if r.len() == self.layout.runs() => Some(r.clone()),
+            _ => None,
+        };
+        if let Some(runs) = runs {
+            self.holds(now, ix, runs);
+        }
+        if join.complete {
+            self.finished(ix);
+        }
+        self.adopt(now, ix, join);
+        self.dirty(now, ix);
+        self.look_for_parents(now, ix, "it joined");
+        self.offer(now, ix);
+        self.lease_out(now);
+    }
+
+    /// A node leaves the swarm, or is gone for good.
+    pub fn leave(&mut self, now: Time, node: &NodeId) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        self.cut_all(now, ix);
+        self.set_wants(ix, false);
+        if let Some(m) = self.member(ix) {
+            let held = m.runs.clone();
+            for run in self.leases.of(ix) {
+                self.end_lease(now, ix, run, false);
+            }
+            for run in held.iter() {
+                self.leases.lost(run, now + self.config.lost_run_grace);
+            }
+        }
+        self.requeue(ix, false);
+        self.index(ix, None);
+        if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::take) {
+            self.up_total -= m.info.up.0;
+            self.open_up -= if m.dial_only() { 0 } else { m.info.up.0 };
+        }
+        self.by_node.remove(node);
+        self.hungry.remove(&ix);
+        self.dirty.remove(&ix);
+        self.free.push(ix);
+        self.recount();
+        self.repair(now);
+    }
+
+    /// A node's session broke. It may still deliver: it stays assigned for a while, but gets nothing new.
+    pub fn away(&mut self, now: Time, node: &NodeId) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        for run in self.leases.of(ix) {
+            self.end_lease(now, ix, run, false);
+        }
+        if let Some(m) = self.member_mut(ix) {
+            m.away_since = Some(now);
+        }
+        self.requeue(ix, false);
+        self.refresh(ix);
+        self.lease_out(now);
+    }
+
+    /// One content of a heartbeat.
+    pub fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        if let Some(m) = self.member_mut(ix) {
+            m.pieces_held = said.pieces_held;
+        }
+        if let Some(runs) = said.runs.as_ref().filter(|r| r.len() == self.layout.runs()) {
+            self.holds(now, ix, runs.clone());
+        }
+        let t = self.thresholds();
+        for e in &said.from {
+            let Some(parent) = self.by_node.get(&e.node).copied() else { continue };
+            let promised = self.promised(parent);
+            let trouble = self.edge_mut(ix, parent).and_then(|w| w.child_says(interval, e, promised, &t));
+            self.judge(now, ix, parent, trouble);
+        }
+        for e in &said.to {
+            let Some(child) = self.by_node.get(&e.node).copied() else { continue };
+            let trouble = self.edge_mut(child, ix).and_then(|w| w.parent_says(interval, e, &t));
+            self.judge(now, child, ix, trouble);
+        }
+        if said.pieces_held == self.layout.pieces() && self.member(ix).is_some_and(|m| m.wants) {
+            self.holds(now, ix, Bits::full(self.layout.runs()));
+            self.finished(ix);
+        }
+        self.lease_out(now);
+    }
+
+    /// The uplink that this content may use at `node` changed.
+    pub fn set_rate(&mut self, node: &NodeId, up: Rate) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
+        let (was, open) = (std::mem::replace(&mut m.info.up, up), !m.dial_only());
+        self.up_total = self.up_total - was.0 + up.0;
+        if open {
+            self.open_up = self.open_up - was.0 + up.0;
+        }
+        self.recount();
+        self.refresh(ix);
+    }
+
+    /// A run arrived from the origin.
+    pub fn lease_done(&mut self, now: Time, node: &NodeId, run: u32) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        if run >= self.layout.runs() || !self.end_lease(now, ix, run, true) {
+            return;
+        }
+        if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) {
+            self.leases.gained(run);
+        }
+        self.lease_out(now);
+    }
+
+    /// A run could not be fetched from the origin.
+    pub fn lease_failed(&mut self, now: Time, node: &NodeId, run: u32) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        self.end_lease(now, ix, run, false);
+        self.lease_out(now);
+    }
+
+    /// Assignments from now on carry this epoch.
+    pub fn raise_epoch(&mut self, now: Time, epoch: u64) {
+        self.generation = Generation { epoch, counter: 0 };
+        self.renew(now);
+    }
+
+    /// Sends all assignments again.
+    pub fn renew(&mut self, now: Time) {
+        for ix in self.by_node.values().copied().collect::<Vec<_>>() {
+            self.dirty(now, ix);
+        }
+    }
+
+    /// When [`Dcm::tick`] should be called next.
+    pub fn next_timeout(&self) -> Option<Time> {
+        if self.by_node.is_empty() {
+            return None;
+        }
+        [self.flush_at, Some(self.repair_at), self.leases.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Time passes.
+    pub fn tick(&mut self, now: Time) {
+        for (run, ix) in self.leases.overdue(now) {
+            self.end_lease(now, ix, run, false);
+            if let Some(node) = self.node_of(ix) {
+                self.out.push(DcmOutput::Revoke(node, run));
+            }
+        }
+        if self.repair_at <= now {
+            let gone: Vec<NodeId> = self
+                .members()
+                .filter(|m| m.away_since.is_some_and(|t| now.since(t) > self.config.grace))
+                .map(|m| m.info.node)
+                .collect();
+            for node in gone {
+                self.leave(now, &node);
+            }
+            self.failed.retain(|_, until| *until > now);
+            self.repair(now);
+            self.repair_at = now + Micros::from_millis(500);
+        }
+        self.lease_out(now);
+        if self.flush_at.is_some_and(|t| t <= now) {
+            self.flush(now);
+        }
+    }
+
+    /// Takes what is to be said.
+    pub fn drain(&mut self, into: &mut Vec<DcmOutput>) {
+        into.append(&mut self.out);
+    }
+
+    // ---- members and counts ----
+
+    fn member(&self, ix: Ix) -> Option<&Member> {
+        self.members.get(ix as usize)?.as_ref()
+    }
+    fn member_mut(&mut self, ix: Ix) -> Option<&mut Member> {
+        self.members.get_mut(ix as usize)?.as_mut()
+    }
+    fn edge_mut(&mut self, child: Ix, parent: Ix) -> Option<&mut EdgeWatch> {
+        self.member_mut(child)?.parents.iter_mut().find(|e| e.parent == parent).map(|e| &mut e.watch)
+    }
+    fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            interval: self.config.heartbeat,
+            silent: self.config.silent_intervals,
+            slow: self.config.slow_intervals,
+            slow_percent: self.config.slow_percent,
+            piece_bytes: self.layout.piece_bytes(),
+        }
+    }
+
+    fn admit(&mut self, info: MemberInfo) -> Ix {
+        let m = Member::new(info, self.layout.runs());
+        self.up_total += m.info.up.0;
+        self.open_up += if m.dial_only() { 0 } else { m.info.up.0 };
+        let node = m.info.node;
+        let ix = self.free.pop().unwrap_or(self.members.len() as Ix);
+        if ix as usize == self.members.len() {
+            self.members.push(None);
+        }
+        let (region, dial_only) = (m.region, m.dial_only());
+        self.members[ix as usize] = Some(m);
+        self.by_node.insert(node, ix);
+        self.wanting += 1;
+        self.wanting_dial_only += u32::from(dial_only);
+        *self.wanting_by_region.entry(region).or_default() += 1;
+        self.hungry.insert(ix);
+        self.requeue(ix, true);
+        ix
+    }
+
+    /// A member's session is new: what it says of itself replaces what was known.
+    fn back(&mut self, ix: Ix, info: MemberInfo) {
+        self.set_rate(&info.node, info.up);
+        if let Some(m) = self.member_mut(ix) {
+            m.away_since = None;
+            m.info.reach = info.reach;
+            m.info.may_use_origin = info.may_use_origin;
+        }
+        let others: Vec<Ix> = self
+            .member(ix)
+            .map(|m| m.children.iter().copied().chain(m.parents.iter().map(|e| e.parent)).collect())
+            .unwrap_or_default();
+        self.dirty.extend(others);
+        self.requeue(ix, true);
+        self.refresh(ix);
+    }
+
+    fn set_wants(&mut self, ix: Ix, wants: bool) {
+        let Some(m) = self.member_mut(ix).filter(|m| m.wants != wants) else { return };
+        m.wants = wants;
+        let (region, dial_only) = (m.region, m.dial_only());
+        let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
+        step(&mut self.wanting);
+        if dial_only {
+            step(&mut self.wanting_dial_only);
+        }
+        let in_region = self.wanting_by_region.entry(region).or_default();
+        step(in_region);
+        if *in_region == 0 {
+            self.wanting_by_region.remove(&region);
+        }
+    }
+
+    /// A member has everything: it needs no parents, and its share of the others' uplink is free.
+    fn finished(&mut self, ix: Ix) {
+        self.set_wants(ix, false);
+        self.requeue(ix, false);
+        self.hungry.remove(&ix);
+        let parents: Vec<Ix> =
+            self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
+        for p in parents {
+            self.unlink(p, ix);
+        }
+        if let Some(pieces) = Some(self.layout.pieces())
+            && let Some(m) = self.member_mut(ix)
+        {
+            m.pieces_held = pieces;
+        }
+        self.recount();
+        self.refresh(ix);
+    }
+
+    fn holds(&mut self, now: Time, ix: Ix, runs: Bits) {
+        let Some(m) = self.member_mut(ix) else { return };
+        let (came, went) = leases::difference(&m.runs, &runs);
+        m.runs = runs;
+        for run in came {
+            self.leases.gained(run);
+            // It may have come from elsewhere than the lease.
+            self.end_lease(now, ix, run, true);
+        }
+        for run in went {
+            self.leases.lost(run, now);
+        }
+        if let Some(m) = self.member_mut(ix) {
+            m.starving = 0;
+        }
+    }
+
+    /// Edges and leases that a returning node works on already: kept where they still make sense.
+    fn adopt(&mut self, now: Time, ix: Ix, join: &Join) {
+        for node in &join.parents {
+            let Some(p) = self.by_node.get(node).copied() else { continue };
+            let fits = match (self.member(ix), self.member(p)) {
+                (Some(c), Some(m)) => c.wants && p != ix && !c.has_parent(p) && self.could_serve(c, m),
+                _ => false,
+            };
+            if fits {
+                self.link(now, p, ix);
+            }
+        }
+        if !join.parents.is_empty() {
+            let until = now + Micros::from_secs(2);
+            if let Some(m) = self.member_mut(ix) {
+                m.settle_until = until;
+            }
+        }
+        for run in &join.leases {
+            if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) {
+                self.leases.adopt(now, ix, m, *run);
+            }
+        }
+        self.requeue(ix, true);
+    }
+
+    /// In-degree that children should have: more when few still fetch, so that all uplinks stay in use.
+    fn target_parents(&self) -> u32 {
+        let all = self.by_node.len() as u32;
+        (self.config.parents * all / self.wanting.max(1)).clamp(self.config.parents, self.config.max_parents)
+    }
+
+    /// Uplink per child slot: so that the slots of all just feed the targets of all. Re-indexes when it moved by an eighth.
+    fn recount(&mut self) {
+        let target = self.target_parents();
+        if target > self.target {
+            self.hungry.extend(
+                self.members
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, m)| m.as_ref().is_some_and(|m| m.wants && (m.parents.len() as u32) < target))
+                    .map(|(ix, _)| ix as Ix),
+            );
+        }
+        self.target = target;
+        let rate = (self.up_total / u64::from((self.wanting * target).max(1))).max(1);
+        if rate.abs_diff(self.slot_rate) * 8 > self.slot_rate {
+            self.slot_rate = rate;
+            for ix in 0..self.members.len() as Ix {
+                self.refresh(ix);
+            }
+        }
+    }
+
+    fn slots_of(&self, m: &Member) -> u32 {
+        if !m.forwards() || m.info.up.0 == 0 {
+            return 0;
+        }
+        // 15 % more slots than edges, so that the last children find some.
+        let fair = (m.info.up.0 * 115).div_ceil(self.slot_rate.saturating_mul(100));
+        (fair as u32).clamp(2, self.config.max_children)
+    }
+
+    /// Uplink of a member that no child slot uses.
+    fn spare_of(&self, ix: Ix) -> Rate {
+        let Some(m) = self.member(ix) else { return Rate(0) };
+        let free = self.slots_of(m).saturating_sub(m.children.len() as u32);
+        Rate(u64::from(free) * self.slot_rate)
+    }
+
+    fn promised(&self, parent: Ix) -> Rate {
+        self.member(parent).map_or(Rate(0), |m| Rate(m.info.up.0 / m.children.len().max(1) as u64))
+    }
+
+    /// Whether dial-only peers need (almost) all that open peers can upload.
+    fn open_is_scarce(&self) -> bool {
+        let mean = self.up_total / u64::from(self.wanting.max(1));
+        self.wanting_dial_only > 0 && self.open_up * 10 < u64::from(self.wanting_dial_only) * mean * 13
+    }
+
+    fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
+        if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
+            && self.failed.len() < MAX_FAILED_PAIRS
+        {
+            self.failed.insert(PairKey::of(a, b), now + self.config.blacklist);
+        }
+    }
+    fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
+        self.failed.get(&PairKey::of(a.info.node, b.info.node)).is_some_and(|until| *until > now)
+    }
+
+    /// Puts a member where its spare uplink says.
+    fn refresh(&mut self, ix: Ix) {
+        let spare = self.spare_of(ix);
+        let fit = self.member(ix).is_some_and(|m| m.away_since.is_none()) && spare.0 > 0;
+        self.index(ix, fit.then(|| spare.bucket()));
+    }
+    fn index(&mut self, ix: Ix, bucket: Option<u32>) {
+        if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) {
+            self.spare.put(ix, m, bucket);
+        }
+    }
+
+    fn requeue(&mut self, ix: Ix, may: bool) {
+        if let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) {
+            let may = may && m.wants && m.away_since.is_none() && m.info.may_use_origin;
+            self.leases.enqueue(ix, m, may);
+        }
+    }
+
+    // ---- the only places that change edges ----
+
+    fn link(&mut self, now: Time, parent: Ix, child: Ix) {
+        if parent == child || self.member(parent).is_none() {
+            return;
+        }
+        let Some(c) = self.member(child).filter(|c| !c.has_parent(parent)) else { return };
+        let region = c.region;
+        let far = self.member(parent).is_some_and(|p| self.is_far(p, c));
+        if far {
+            *self.far_links.entry(region).or_default() += 1;
+        }
+        if let Some(c) = self.member_mut(child) {
+            c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
+        }
+        if let Some(p) = self.member_mut(parent) {
+            p.children.push(child);
+            *p.children_by_region.entry(region).or_default() += 1;
+        }
+        self.refresh(parent);
+        self.dirty(now, parent);
+        self.dirty(now, child);
+        self.sated(child);
+    }
+
+    fn unlink(&mut self, parent: Ix, child: Ix) {
+        let Some(c) = self.member_mut(child) else { return };
+        let Some(at) = c.parents.iter().position(|e| e.parent == parent) else { return };
+        c.parents.remove(at);
+        let (region, wants) = (c.region, c.wants);
+        let far = match (self.member(parent), self.member(child)) {
+            (Some(p), Some(c)) => self.is_far(p, c),
+            _ => false,
+        };
+        if far && let Some(n) = self.far_links.get_mut(&region) {
+            *n -= 1;
+            if *n == 0 {
+                self.far_links.remove(&region);
+            }
+        }
+        if let Some(p) = self.member_mut(parent) {
+            p.children.retain(|x| *x != child);
+            if let Some(n) = p.children_by_region.get_mut(&region) {
+                *n -= 1;
+                if *n == 0 {
+                    p.children_by_region.remove(&region);
+                }
+            }
+        }
+        if wants {
+            self.hungry.insert(child);
+        }
+        self.refresh(parent);
+        self.dirty.insert(parent);
+        self.dirty.insert(child);
+        self.flush_at.get_or_insert(Time(0));
+    }
+
+    fn cut_all(&mut self, now: Time, ix: Ix) {
+        let Some(m) = self.member(ix) else { return };
+        let (parents, children): (Vec<Ix>, Vec<Ix>) =
+            (m.parents.iter().map(|e| e.parent).collect(), m.children.clone());
+        for p in parents {
+            self.unlink(p, ix);
+        }
+        for c in children {
+            self.unlink(ix, c);
+            self.dirty(now, c);
+        }
+    }
+
+    fn sated(&mut self, child: Ix) {
+        let enough = self.member(child).is_none_or(|c| !c.wants || c.parents.len() as u32 >= self.target);
+        if enough {
+            self.hungry.remove(&child);
+        }
+    }
+
+    fn end_lease(&mut self, now: Time, ix: Ix, run: u32, done: bool) -> bool {
+        let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return false };
+        let ended = self.leases.end(now, ix, m, run, done);
+        if ended {
+            self.requeue(ix, true);
+        }
+        ended
+    }
+
+    // ---- saying it ----
+
+    fn dirty(&mut self, now: Time, ix: Ix) {
+        self.dirty.insert(ix);
+        let at = now + self.config.flush;
+        match self.flush_at {
+            Some(Time(0)) | None => self.flush_at = Some(at),
+            Some(t) => self.flush_at = Some(t.min(at)),
+        }
+    }
+
+    fn flush(&mut self, now: Time) {
+        self.flush_at = None;
+        let mut later = BTreeSet::new();
+        for ix in std::mem::take(&mut self.dirty) {
+            let Some(m) = self.member(ix) else { continue };
+            if m.settle_until > now && !m.parents.is_empty() {
+                later.insert(ix);
+                continue;
+            }
+            if m.away_since.is_some() {
+                continue;
+            }
+            self.generation.counter += 1;
+            let assignment = self.assignment(ix, self.generation);
+            if let (Some(node), Some(a)) = (self.node_of(ix), assignment) {
+                self.out.push(DcmOutput::Assign(node, a));
+            }
+        }
+        if !later.is_empty() {
+            self.dirty = later;
+            self.flush_at = Some(now + Micros::from_millis(250));
+        }
+    }
+
+    fn assignment(&self, ix: Ix, generation: Generation) -> Option<Assignment> {
+        let m = self.member(ix)?;
+        let parent = |p: Ix| {
+            let other = self.member(p)?;
+            Some(Parent {
+                node: other.info.node,
+                class: other.class(),
+                // Both ends dial, unless one can only dial (S3).
+                dial: !other.dial_only(),
+                promised: self.promised(p),
+                reach: other.info.reach.clone(),
+            })
+        };
+        Some(Assignment {
+            version: self.version,
+            generation,
+            parents: m.parents.iter().filter_map(|e| parent(e.parent)).collect(),
+            spares: (m.spares.iter().filter_map(|s| self.by_node.get(s)))
+                .filter(|s| !m.has_parent(**s))
+                .filter_map(|s| parent(*s))
+                .collect(),
+            children: m
+                .children
+                .iter()
+                .filter_map(|c| self.member(*c))
+                .map(|c| Child { node: c.info.node, dial: !c.dial_only(), reach: c.info.reach.clone() })
+                .collect(),
+        })
+    }
+}
+
+/// Whether a node of this role is fetched to on the control center's order only.
+pub fn serves_only(role: Role) -> bool {
+    role == Role::Waypoint
+}
+
+/// The class that a node of this role is as a source.
+pub fn class_of(role: Role) -> SourceClass {
+    match role {
+        Role::Peer => SourceClass::Peer,
+        Role::Waypoint => SourceClass::Waypoint,
+    }
+}

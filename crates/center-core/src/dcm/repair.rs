@@ -1,0 +1,228 @@
+//! Reassignment (R1–R3, R6): alarms, trouble on edges, children with too few parents, and leases for the starving.
+
+use super::member::Ix;
+use super::{Dcm, DcmOutput, MAX_DECISIONS};
+use crate::network_monitor::Trouble;
+use headwater_model::assignment::Lease;
+use headwater_model::id::NodeId;
+use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
+use headwater_model::rng::mix64;
+use headwater_model::time::{Micros, Time};
+
+/// Members looked at for a holder of what a starving child lacks.
+const MAX_SAMPLED: usize = 64;
+/// Alarms in a row after which the origin helps a child although others hold what it lacks.
+const STARVING_ALARMS: u32 = 3;
+
+impl Dcm {
+    /// A child raises the alarm.
+    pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        match alarm {
+            Alarm::ParentLost { parent, .. } | Alarm::Silent { parent } | Alarm::BadPieces { parent } => {
+                let Some(p) = self.by_node.get(parent).copied() else { return };
+                if self.member(ix).is_some_and(|m| m.has_parent(p)) {
+                    self.fail_pair(now, ix, p);
+                    self.unlink(p, ix);
+                    self.dirty(now, ix);
+                    self.look_for_parents(now, ix, "it lost a parent");
+                }
+            }
+            Alarm::Starving { runs } => self.feed(now, ix, runs),
+        }
+        self.lease_out(now);
+    }
+
+    /// A dial that an assignment asked for failed, as one end says (S3).
+    pub fn dial_failed(&mut self, now: Time, node: &NodeId, other: &NodeId) {
+        let (Some(a), Some(b)) = (self.by_node.get(node).copied(), self.by_node.get(other).copied()) else { return };
+        // Both ends dial; the child's word counts, the other end's only where it alone could dial.
+        for (child, parent) in [(a, b), (b, a)] {
+            let only_one_dials =
+                self.member(child).is_some_and(|m| m.dial_only()) || self.member(parent).is_some_and(|m| m.dial_only());
+            if self.member(child).is_some_and(|m| m.has_parent(parent)) && (child == a || only_one_dials) {
+                self.fail_pair(now, a, b);
+                self.unlink(parent, child);
+                self.dirty(now, child);
+                self.look_for_parents(now, child, "a connection failed");
+            }
+        }
+    }
+
+    /// A heartbeat shows trouble on an edge.
+    pub(super) fn judge(&mut self, now: Time, child: Ix, parent: Ix, trouble: Option<Trouble>) {
+        let Some(trouble) = trouble else { return };
+        if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
+            self.out.push(DcmOutput::Trouble(p, c, trouble));
+        }
+        self.fail_pair(now, child, parent);
+        self.unlink(parent, child);
+        self.dirty(now, child);
+        let occasion = match trouble {
+            Trouble::Silent => "a parent fell silent",
+            Trouble::Slow => "a parent was slow",
+            Trouble::Congested => "the link to a parent was congested",
+        };
+        self.look_for_parents(now, child, occasion);
+    }
+
+    /// Finds and assigns as many parents as the child lacks.
+    pub(super) fn look_for_parents(&mut self, now: Time, ix: Ix, occasion: &'static str) {
+        let Some(m) = self.member(ix) else { return };
+        if !m.wants || m.away_since.is_some() {
+            return;
+        }
+        let want = self.target.saturating_sub(m.parents.len() as u32);
+        if want == 0 {
+            self.hungry.remove(&ix);
+            return;
+        }
+        let Some(choice) = self.choose(now, ix, want, occasion) else { return };
+        let found = choice.parents.len() as u32;
+        if let Some(m) = self.member_mut(ix) {
+            m.tried = now;
+            // A look that found nobody does not hide the one that explains the present parents.
+            if found > 0 || m.parents.is_empty() || m.decision.is_none() {
+                m.decision = Some(Box::new(choice.decision));
+            }
+        }
+        let spares: Vec<NodeId> = choice.spares.iter().filter_map(|s| self.node_of(*s)).collect();
+        if let Some(m) = self.member_mut(ix).filter(|_| !spares.is_empty()) {
+            m.spares = spares;
+        }
+        for p in choice.parents {
+            self.link(now, p, ix);
+        }
+        if found < want && self.member(ix).is_some_and(|m| m.dial_only()) {
+            self.take_open_slots(now, ix, want - found);
+        }
+    }
+
+    /// A dial-only child that found too few parents takes the place of open children at open parents, and becomes
+    /// their parent instead (only open children can use a dial-only parent).
+    fn take_open_slots(&mut self, now: Time, ix: Ix, want: u32) {
+        let seed = self.member(ix).map_or(0, |m| m.info.node.prefix64()) ^ now.0;
+        let mut left = want;
+        for try_ in 0..MAX_SAMPLED as u64 {
+            if left == 0 {
+                return;
+            }
+            let p = (mix64(seed.wrapping_add(try_)) % self.members.len().max(1) as u64) as Ix;
+            let (Some(child), Some(parent)) = (self.member(ix), self.member(p)) else { continue };
+            let fits = p != ix && !child.has_parent(p) && !parent.dial_only() && self.could_serve(child, parent);
+            if !fits || self.pair_failed(now, child, parent) {
+                continue;
+            }
+            let open_child = parent
+                .children
+                .iter()
+                .copied()
+                .find(|c| self.member(*c).is_some_and(|m| !m.dial_only() && m.parents.len() > 1));
+            let Some(moved) = open_child else { continue };
+            self.unlink(p, moved);
+            self.dirty(now, moved);
+            self.link(now, p, ix);
+            let spare = self.spare_of(ix).0 > 0;
+            if spare && self.member(moved).is_some_and(|m| m.wants && !m.has_parent(ix)) && self.pair_ok(now, ix, moved)
+            {
+                self.link(now, ix, moved);
+            }
+            left -= 1;
+        }
+    }
+
+    fn pair_ok(&self, now: Time, parent: Ix, child: Ix) -> bool {
+        let (Some(p), Some(c)) = (self.member(parent), self.member(child)) else { return false };
+        self.could_serve(c, p) && !self.pair_failed(now, p, c)
+    }
+
+    /// Child selection, the dual (S6): a newcomer's uplink goes to children that lack parents.
+    pub(super) fn offer(&mut self, now: Time, ix: Ix) {
+        let hungry: Vec<Ix> = self.hungry.iter().copied().take(MAX_SAMPLED).collect();
+        for child in hungry {
+            if child == ix || self.spare_of(ix).0 == 0 {
+                continue;
+            }
+            if self.member(child).is_some_and(|c| c.wants && (c.parents.len() as u32) < self.target) {
+                self.look_for_parents(now, child, "a node with uplink to spare joined");
+            }
+        }
+    }
+
+    /// Parents for children that lack some; each is tried again after a while.
+    pub(super) fn repair(&mut self, now: Time) {
+        let again = Micros::from_millis(900);
+        let hungry: Vec<Ix> = self
+            .hungry
+            .iter()
+            .copied()
+            .filter(|ix| self.member(*ix).is_some_and(|m| m.parents.is_empty() || now.since(m.tried) > again))
+            .take(MAX_DECISIONS)
+            .collect();
+        for ix in hungry {
+            self.look_for_parents(now, ix, "it had fewer parents than it should");
+        }
+    }
+
+    /// Leases to whoever is next, as long as the origin has slots and there are runs that nobody holds.
+    pub(super) fn lease_out(&mut self, now: Time) {
+        if now < self.settle_until {
+            return;
+        }
+        while let Some((ix, run)) = self.leases.next(now) {
+            self.give_lease(now, ix, run);
+        }
+    }
+
+    fn give_lease(&mut self, now: Time, ix: Ix, run: u32) {
+        let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
+        let (node, within) = (m.info.node, self.leases.give(now, ix, m, run));
+        self.requeue(ix, true);
+        self.out.push(DcmOutput::Lease(node, Lease { version: self.version, run, within }));
+    }
+
+    /// A child's parents lack what it lacks: another parent that holds it, else the origin (which is the last resort).
+    fn feed(&mut self, now: Time, ix: Ix, runs: &[u32]) {
+        let Some(m) = self.member_mut(ix).filter(|m| m.wants) else { return };
+        m.starving += 1;
+        let patience_over = m.starving >= STARVING_ALARMS;
+        let (node, may_lease) = (m.info.node, m.info.may_use_origin);
+        let lacks: Vec<u32> =
+            runs.iter().copied().take(MAX_STARVING_RUNS).filter(|r| *r < self.layout.runs()).collect();
+        let mut helped = false;
+        for run in lacks.iter().copied() {
+            if helped {
+                break;
+            }
+            if self.leases.replicas(run) == 0 {
+                continue;
+            }
+            if let Some(p) = self.holder_for(now, ix, run, node.prefix64()) {
+                self.link(now, p, ix);
+                helped = true;
+            }
+        }
+        if helped && !patience_over {
+            return;
+        }
+        let no_parents = self.member(ix).is_some_and(|m| m.parents.is_empty());
+        if !may_lease || !(patience_over || no_parents) || now < self.settle_until {
+            return;
+        }
+        for run in lacks {
+            if self.leases.has_slot() && !self.leases.active().contains_key(&run) {
+                self.give_lease(now, ix, run);
+            }
+        }
+    }
+
+    /// A member that holds `run` and may serve the child, also when its slots are taken (R2: most spare first, then any).
+    fn holder_for(&self, now: Time, child_ix: Ix, run: u32, seed: u64) -> Option<Ix> {
+        let child = self.member(child_ix)?;
+        (0..MAX_SAMPLED as u64)
+            .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
+            .filter(|p| *p != child_ix && !child.has_parent(*p))
+            .filter(|p| self.member(*p).is_some_and(|m| m.runs.get(run)) && self.pair_ok(now, *p, child_ix))
+            .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
+    }
+}

@@ -1,0 +1,101 @@
+//! Decisions that explain themselves: who was considered, who was removed by what, how the rest ranked.
+
+use headwater_model::id::NodeId;
+use headwater_model::node::SourceClass;
+use headwater_model::place::Tier;
+use headwater_model::time::Time;
+use std::collections::BTreeMap;
+
+/// Names kept of each list in a decision.
+pub const MAX_NAMED: usize = 16;
+
+/// Why a candidate was removed. In the order of the tests, cheapest first: the later one is removed, the nearer it was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Removed {
+    /// Both ends can only dial.
+    BothDialOnly,
+    /// The candidate passes nothing on.
+    ForwardsNothing,
+    /// The child may use operator nodes and the origin only.
+    NotListed,
+    /// Assigned already.
+    AlreadyParent,
+    /// The pair failed a short while ago.
+    Blacklisted,
+    /// Its session broke.
+    Away,
+    /// Dial-only peers need its uplink more: only it can reach them.
+    KeptForDialOnly,
+    /// The child's region has its share of this scarce source.
+    RegionShare,
+    /// Enough links into the child's region exist; it is far.
+    TooFar,
+    /// No uplink to spare.
+    NoSpareUplink,
+}
+
+impl Removed {
+    /// In words, and what would have to change.
+    pub fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Removed::BothDialOnly => ("both ends can only dial", "if either accepted connections"),
+            Removed::ForwardsNothing => ("passes nothing on", "if it were allowed to upload"),
+            Removed::NotListed => ("not on the child's access list", "if the child might use any source"),
+            Removed::AlreadyParent => ("is a parent already", "it serves the child"),
+            Removed::Blacklisted => ("a connection failed a short while ago", "when the blacklist time is over"),
+            Removed::Away => ("its session is broken", "when it comes back"),
+            Removed::KeptForDialOnly => ("kept for dial-only peers", "if fewer peers could only dial"),
+            Removed::RegionShare => ("the child's region has its share of it", "if other regions needed less"),
+            Removed::TooFar => ("far, and enough links lead into the region", "if a link into the region ended"),
+            Removed::NoSpareUplink => ("no uplink to spare", "when one of its children finishes"),
+        }
+    }
+}
+
+/// A candidate that passed all tests, with what it was ranked by.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ranked {
+    /// Who.
+    pub node: NodeId,
+    /// Class of source.
+    pub class: SourceClass,
+    /// Nearness.
+    pub tier: Tier,
+    /// log2 of spare uplink in bytes per second.
+    pub spare_bucket: u32,
+    /// 0 to 3.
+    pub history: u32,
+    /// Whether it became a parent.
+    pub chosen: bool,
+}
+
+/// One choice of parents.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decision {
+    /// When.
+    pub at: Time,
+    /// Why it was made, in words.
+    pub occasion: &'static str,
+    /// Parents looked for.
+    pub wanted: u32,
+    /// Candidates looked at one by one.
+    pub considered: u32,
+    /// Members of the swarm that were not looked at because they have no uplink to spare, or enough were found before.
+    pub not_reached: u32,
+    /// How many were removed by what.
+    pub removed: BTreeMap<Removed, u32>,
+    /// Some of them.
+    pub removed_named: Vec<(NodeId, Removed)>,
+    /// Those that passed, best first.
+    pub ranked: Vec<Ranked>,
+}
+
+impl Decision {
+    /// When nobody was found: the candidate that was nearest to being one, and what kept it out.
+    pub fn nearest_miss(&self) -> Option<(NodeId, Removed)> {
+        if self.ranked.iter().any(|r| r.chosen) {
+            return None;
+        }
+        self.removed_named.iter().filter(|(_, r)| *r != Removed::AlreadyParent).max_by_key(|(_, r)| *r).copied()
+    }
+}

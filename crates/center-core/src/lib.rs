@@ -1,0 +1,581 @@
+//! The control center's decisions as one state machine: inputs in, outputs out. Nothing here reads a clock, does I/O or
+//! draws random numbers; the server and the simulator drive the same code.
+//!
+//! [`Center`] routes between the parts, each in a file of its name: client manager, content directory with the service
+//! manager, a [`dcm::Dcm`] per content, network monitor, history.
+#![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the cores")]
+#![warn(missing_docs)]
+
+pub mod client_manager;
+mod config;
+pub mod content_directory;
+pub mod dcm;
+pub mod explain;
+pub mod history;
+pub mod network_monitor;
+pub mod place_table;
+
+pub use config::Config;
+
+use client_manager::{Arrival, ClientManager, Welcome};
+use content_directory::{Content, ContentDirectory, Published};
+use dcm::{DcmOutput, MemberInfo};
+use headwater_model::assignment::{Assignment, Lease, Refusal};
+use headwater_model::id::{ContentId, NodeId, Version};
+use headwater_model::report::{Alarm, DialResult, Heartbeat, Join};
+use headwater_model::time::{Micros, Rate, Time};
+use headwater_model::{Role, SourceClass};
+use history::{History, Transfer};
+use network_monitor::Trouble;
+use std::collections::BTreeMap;
+
+/// What happens to the control center. Node messages are believed to come from the node that they name: the shell
+/// authenticates, and drops messages of sessions that are over.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A session begins.
+    Arrived(Arrival),
+    /// A session ended; `bye` when the node said so.
+    Departed {
+        /// Who.
+        node: NodeId,
+        /// Number of the session.
+        session: u64,
+        /// It left on purpose.
+        bye: bool,
+    },
+    /// A node wants a content.
+    Join(NodeId, Join),
+    /// A node no longer takes part in a content.
+    Leave(NodeId, Version),
+    /// A heartbeat.
+    Heartbeat(NodeId, Heartbeat),
+    /// A leased run arrived.
+    LeaseDone(NodeId, Version, u32),
+    /// A leased run could not be fetched.
+    LeaseFailed(NodeId, Version, u32),
+    /// A child raises the alarm.
+    Alarm(NodeId, Version, Alarm),
+    /// The outcome of a dial.
+    Dialled(NodeId, DialResult),
+    /// A content, or a new version of it.
+    Publish(Box<Content>),
+    /// A content is withdrawn.
+    Unpublish(ContentId),
+    /// Time passes; also as [`Center::next_timeout`] says.
+    Tick,
+}
+
+/// What the control center does about it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The node may have this version: its log goes out (and the origin's credentials, if the node may know them).
+    Admit {
+        /// To whom.
+        node: NodeId,
+        /// What.
+        version: Version,
+        /// With the credentials.
+        origin_credentials: bool,
+    },
+    /// A node gets nothing.
+    Refuse(NodeId, Version, Refusal),
+    /// A new assignment.
+    Assign(NodeId, Assignment),
+    /// A lease.
+    Lease(NodeId, Lease),
+    /// A lease that ended.
+    Revoke(NodeId, Version, u32),
+    /// Fetch this content in order to serve it.
+    Fetch(NodeId, ContentId),
+    /// The content, or this version of it, is no longer served.
+    Withdrawn(NodeId, ContentId, String),
+    /// End a session.
+    Close {
+        /// Whose.
+        node: NodeId,
+        /// Which.
+        session: u64,
+        /// In words.
+        why: String,
+        /// Whether to come back later.
+        come_back: bool,
+    },
+    /// A transfer ended: to be kept.
+    Record(Transfer),
+    /// Something for the event log.
+    Event(Event),
+}
+
+/// What operators see happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An edge gave trouble: content, parent, child, what.
+    Trouble(ContentId, NodeId, NodeId, Trouble),
+    /// A child raised the alarm.
+    Alarm(ContentId, NodeId, Alarm),
+    /// An identity is used by two processes.
+    Takeover(NodeId),
+}
+
+/// Running totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Assignments sent.
+    pub assignments: u64,
+    /// Parent edges in them that join two dial-only nodes. Counted where they go out, against what the client manager
+    /// knows: it must stay 0.
+    pub lightweight_pairs: u64,
+    /// Leases given.
+    pub leases: u64,
+    /// Alarms.
+    pub alarms: u64,
+    /// Edges with trouble.
+    pub troubles: u64,
+    /// Heartbeats.
+    pub heartbeats: u64,
+    /// Joins.
+    pub joins: u64,
+}
+
+/// Traffic of one node in one content, from its heartbeats.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// When it joined.
+    pub since: Time,
+    /// Verified pieces.
+    pub pieces_held: u32,
+    /// Bytes from peers.
+    pub peer_bytes: u64,
+    /// Bytes from waypoints.
+    pub waypoint_bytes: u64,
+    /// Bytes from the origin.
+    pub origin_bytes: u64,
+    /// Bytes that came twice or were wrong.
+    pub wasted_bytes: u64,
+    /// Highest rate of an interval.
+    pub max_rate: Rate,
+    /// When it had everything.
+    pub complete_at: Option<Time>,
+    /// Bytes per parent as last said, to tell what is new.
+    last: BTreeMap<NodeId, u64>,
+    last_origin: u64,
+}
+
+/// The control center's decisions.
+#[derive(Clone, Debug)]
+pub struct Center {
+    config: Config,
+    epoch: u64,
+    /// Until when nodes are expected to come back with what they hold.
+    restarted_until: Time,
+    clients: ClientManager,
+    directory: ContentDirectory,
+    history: History,
+    progress: BTreeMap<(ContentId, NodeId), Progress>,
+    totals: Totals,
+    tick_at: Time,
+    scratch: Vec<DcmOutput>,
+}
+
+impl Center {
+    /// `epoch` is durable and rises with each start; `restarted` when there was an earlier one.
+    pub fn new(now: Time, config: Config, epoch: u64, restarted: bool) -> Self {
+        let restarted_until = if restarted { now + config.settle } else { now };
+        Self {
+            epoch,
+            restarted_until,
+            clients: ClientManager::default(),
+            directory: ContentDirectory::default(),
+            history: History::default(),
+            progress: BTreeMap::new(),
+            totals: Totals::default(),
+            tick_at: now,
+            scratch: Vec::new(),
+            config,
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    /// The durable epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+    /// Sessions.
+    pub fn clients(&self) -> &ClientManager {
+        &self.clients
+    }
+    /// Contents and swarms.
+    pub fn directory(&self) -> &ContentDirectory {
+        &self.directory
+    }
+    /// Records.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+    /// Running totals.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+    /// What a node got in a content.
+    pub fn progress(&self, content: &ContentId, node: &NodeId) -> Option<&Progress> {
+        self.progress.get(&(*content, *node))
+    }
+    /// What all nodes got in a content.
+    pub fn progress_of(&self, content: ContentId) -> impl Iterator<Item = (&NodeId, &Progress)> {
+        self.progress
+            .range((content, NodeId([0; 32]))..=(content, NodeId([255; 32])))
+            .map(|((_, node), progress)| (node, progress))
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_timeout(&self) -> Time {
+        self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref()?.next_timeout()).fold(self.tick_at, |a, b| a.min(b))
+    }
+
+    /// A node has seen a higher epoch than this one (this machine's clock went back, or the identity was restored from an
+    /// older copy): assignments must be newer than those that it has.
+    pub fn raise_epoch(&mut self, now: Time, epoch: u64) {
+        if epoch <= self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        for dcm in self.directory.dcms_mut() {
+            dcm.raise_epoch(now, epoch);
+        }
+    }
+
+    /// Sends all assignments again, with new tickets: the shell asks for it at half the life of a ticket.
+    pub fn renew(&mut self, now: Time) {
+        for dcm in self.directory.dcms_mut() {
+            dcm.renew(now);
+        }
+    }
+
+    /// The one way in.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Arrived(arrival) => self.arrived(now, arrival, out),
+            Input::Departed { node, session, bye } => self.departed(now, node, session, bye, out),
+            Input::Join(node, join) => self.join(now, node, &join, out),
+            Input::Leave(node, version) => self.leave(now, node, version.content, out),
+            Input::Heartbeat(node, heartbeat) => self.heartbeat(now, node, &heartbeat, out),
+            Input::LeaseDone(node, v, run) => self.with_dcm(v, out, |d| d.lease_done(now, &node, run)),
+            Input::LeaseFailed(node, v, run) => self.with_dcm(v, out, |d| d.lease_failed(now, &node, run)),
+            Input::Alarm(node, v, alarm) => {
+                self.totals.alarms += 1;
+                self.with_dcm(v, out, |d| d.alarm(now, &node, &alarm));
+                out.push(Output::Event(Event::Alarm(v.content, node, alarm)));
+            }
+            Input::Dialled(node, result) => self.dialled(now, node, &result, out),
+            Input::Publish(content) => self.publish(*content, out),
+            Input::Unpublish(id) => self.unpublish(now, id, out),
+            Input::Tick => self.tick(now, out),
+        }
+    }
+
+    fn arrived(&mut self, now: Time, arrival: Arrival, out: &mut Vec<Output>) {
+        let (node, session, role) = (arrival.node, arrival.session, arrival.introduction.role);
+        let close = |session, why: &str, come_back| Output::Close { node, session, why: why.into(), come_back };
+        if self.clients.len() >= self.config.max_nodes && self.clients.get(&node).is_none() {
+            out.push(close(session, "the control center has as many nodes as it takes", true));
+            return;
+        }
+        let fight = "two processes use this identity; each needs a data folder of its own";
+        match self.clients.arrive(now, arrival) {
+            Welcome::New => {}
+            Welcome::TakesOver(old) => {
+                out.push(Output::Event(Event::Takeover(node)));
+                out.push(close(old, "a newer process uses this identity", false));
+                self.history.went(now, &node);
+            }
+            Welcome::Refused { old } => {
+                out.push(Output::Event(Event::Takeover(node)));
+                out.push(close(old, fight, false));
+                out.push(close(session, fight, false));
+                self.history.went(now, &node);
+                return;
+            }
+        }
+        self.history.came(now, node);
+        if role == Role::Waypoint {
+            out.extend(
+                self.directory.iter().take(self.config.max_contents_per_node).map(|(id, _)| Output::Fetch(node, *id)),
+            );
+        }
+    }
+
+    fn departed(&mut self, now: Time, node: NodeId, session: u64, bye: bool, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.depart(&node, session) else { return };
+        self.history.went(now, &node);
+        for content in client.contents {
+            let Some(dcm) = self.directory.dcm_mut(&content) else { continue };
+            if bye {
+                self.leave(now, node, content, out);
+            } else {
+                dcm.away(now, &node);
+                self.collect(content, out);
+            }
+        }
+    }
+
+    fn join(&mut self, now: Time, node: NodeId, join: &Join, out: &mut Vec<Output>) {
+        let id = join.version.content;
+        self.totals.joins += 1;
+        let Some(client) = self.clients.get(&node) else { return };
+        let Some(content) = self.directory.get(&id) else {
+            let why = if self.directory.was_withdrawn(&id) { Refusal::Unpublished } else { Refusal::UnknownContent };
+            out.push(Output::Refuse(node, join.version, why));
+            return;
+        };
+        let version = content.version;
+        if join.version.epoch != 0 && join.version.epoch != version.epoch {
+            out.push(Output::Refuse(node, join.version, Refusal::OtherVersion { current: version.epoch }));
+            return;
+        }
+        if client.contents.len() >= self.config.max_contents_per_node && !client.contents.contains(&id) {
+            let limit = format!("a node takes part in at most {} contents", self.config.max_contents_per_node);
+            out.push(Output::Refuse(node, join.version, Refusal::Limit(limit)));
+            return;
+        }
+        let arrival = &client.arrival;
+        let trusted = arrival.introduction.role == Role::Waypoint && arrival.enrolled;
+        let may_use_origin = !content.origin_needs_credentials || content.share_origin_credentials || trusted;
+        let info = MemberInfo {
+            node,
+            role: if trusted { Role::Waypoint } else { Role::Peer },
+            capabilities: arrival.introduction.capabilities,
+            up: client.up,
+            place: arrival.place.clone(),
+            reach: client.reach(),
+            may_use_origin,
+            history: self.history.node(&node).map_or(2, |r| r.score()),
+        };
+        let origin_credentials = content.origin_needs_credentials && may_use_origin;
+        out.push(Output::Admit { node, version, origin_credentials });
+        let p = self.progress.entry((id, node)).or_default();
+        if p.since == Time(0) || p.complete_at.is_some() {
+            *p = Progress { since: now, ..Progress::default() };
+        }
+        p.last.clear();
+        p.last_origin = 0;
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.contents.insert(id);
+        }
+        self.share_uplink(&node);
+        let restarted = now < self.restarted_until;
+        let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };
+        dcm.join(now, info, join);
+        self.share_uplink(&node);
+        self.collect(id, out);
+    }
+
+    fn leave(&mut self, now: Time, node: NodeId, content: ContentId, out: &mut Vec<Output>) {
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.contents.remove(&content);
+        }
+        self.share_uplink(&node);
+        if let Some(dcm) = self.directory.dcm_mut(&content) {
+            dcm.leave(now, &node);
+        }
+        self.record(now, content, node, false, out);
+        self.collect(content, out);
+    }
+
+    fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
+        self.totals.heartbeats += 1;
+        let Some(client) = self.clients.get_mut(&node) else { return };
+        client.heartbeat = Some((said.interval, now));
+        for report in &said.contents {
+            let id = report.version.content;
+            let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
+            let pieces = content.layout.pieces();
+            let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
+            let mut moved = report.origin_bytes.saturating_sub(p.last_origin);
+            p.origin_bytes += moved;
+            p.last_origin = report.origin_bytes;
+            p.pieces_held = report.pieces_held;
+            p.wasted_bytes = p.wasted_bytes.max(report.wasted_bytes);
+            for e in &report.from {
+                let last = p.last.insert(e.node, e.bytes).unwrap_or(0);
+                let new = e.bytes.checked_sub(last).unwrap_or(e.bytes);
+                moved += new;
+                let class =
+                    self.clients.get(&e.node).map_or(SourceClass::Peer, |c| dcm::class_of(c.arrival.introduction.role));
+                match class {
+                    SourceClass::Waypoint => p.waypoint_bytes += new,
+                    _ => p.peer_bytes += new,
+                }
+                self.history.served(e.node, node, new);
+                if self.clients.confirm(&e.node, &node, said.interval, new, self.config.heartbeat).is_some() {
+                    share_uplink(&self.clients, &mut self.directory, &e.node);
+                }
+            }
+            p.max_rate = p.max_rate.max(Rate::of(moved, self.config.heartbeat));
+            let complete = report.pieces_held == pieces && p.complete_at.is_none();
+            if let Some(dcm) = self.directory.dcm_mut(&id) {
+                dcm.heartbeat(now, &node, said.interval, report);
+            }
+            if complete {
+                self.record(now, id, node, true, out);
+            }
+            self.collect(id, out);
+        }
+    }
+
+    fn dialled(&mut self, now: Time, node: NodeId, result: &DialResult, out: &mut Vec<Output>) {
+        if result.error.is_none() {
+            return;
+        }
+        let contents: Vec<ContentId> =
+            self.clients.get(&node).map(|c| c.contents.iter().copied().collect()).unwrap_or_default();
+        for id in contents {
+            if let Some(dcm) = self.directory.dcm_mut(&id) {
+                dcm.dial_failed(now, &node, &result.node);
+                self.collect(id, out);
+            }
+        }
+    }
+
+    fn publish(&mut self, content: Content, out: &mut Vec<Output>) {
+        let id = content.version.content;
+        let (published, former) = self.directory.publish(content);
+        let members: Vec<NodeId> = former.iter().flat_map(|d| d.members().map(|m| m.info.node)).collect();
+        for node in members {
+            if let Some(c) = self.clients.get_mut(&node) {
+                c.contents.remove(&id);
+            }
+            self.progress.remove(&(id, node));
+            out.push(Output::Withdrawn(node, id, "a newer version was published".into()));
+        }
+        if matches!(published, Published::New | Published::NewVersion) {
+            let waypoints = self.clients.iter().filter(|(_, c)| c.arrival.introduction.role == Role::Waypoint);
+            out.extend(waypoints.map(|(node, _)| Output::Fetch(*node, id)));
+        }
+    }
+
+    fn unpublish(&mut self, now: Time, id: ContentId, out: &mut Vec<Output>) {
+        let Some(content) = self.directory.unpublish(now, &id) else { return };
+        for m in content.dcm.iter().flat_map(|d| d.members()) {
+            if let Some(c) = self.clients.get_mut(&m.info.node) {
+                c.contents.remove(&id);
+            }
+            out.push(Output::Withdrawn(m.info.node, id, "its publisher withdrew it".into()));
+        }
+        let of_content: Vec<NodeId> = self.progress_of(id).map(|(n, _)| *n).collect();
+        for node in of_content {
+            self.progress.remove(&(id, node));
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.tick_at <= now {
+            self.clients.tick(now);
+            self.tick_at = now + Micros::from_secs(1);
+        }
+        let due: Vec<ContentId> = self
+            .directory
+            .iter()
+            .filter(|(_, c)| c.dcm.as_ref().and_then(|d| d.next_timeout()).is_some_and(|t| t <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(dcm) = self.directory.dcm_mut(&id) {
+                dcm.tick(now);
+            }
+            self.collect(id, out);
+        }
+    }
+
+    // ---- helpers ----
+
+    fn with_dcm(&mut self, version: Version, out: &mut Vec<Output>, f: impl FnOnce(&mut dcm::Dcm)) {
+        if let Some(dcm) = self.directory.dcm_mut(&version.content).filter(|d| d.version() == version) {
+            f(dcm);
+            self.collect(version.content, out);
+        }
+    }
+
+    /// What a DCM wants said becomes the center's outputs.
+    fn collect(&mut self, content: ContentId, out: &mut Vec<Output>) {
+        let Some(dcm) = self.directory.dcm_mut(&content) else { return };
+        let version = dcm.version();
+        let mut said = std::mem::take(&mut self.scratch);
+        dcm.drain(&mut said);
+        for o in said.drain(..) {
+            match o {
+                DcmOutput::Assign(node, assignment) => {
+                    self.totals.assignments += 1;
+                    self.totals.lightweight_pairs += self.both_dial_only(&node, &assignment);
+                    out.push(Output::Assign(node, assignment));
+                }
+                DcmOutput::Lease(node, lease) => {
+                    self.totals.leases += 1;
+                    out.push(Output::Lease(node, lease));
+                }
+                DcmOutput::Revoke(node, run) => out.push(Output::Revoke(node, version, run)),
+                DcmOutput::Trouble(parent, child, what) => {
+                    self.totals.troubles += 1;
+                    self.history.trouble(parent, child, what);
+                    out.push(Output::Event(Event::Trouble(content, parent, child, what)));
+                }
+            }
+        }
+        self.scratch = said;
+    }
+
+    fn both_dial_only(&self, node: &NodeId, assignment: &Assignment) -> u64 {
+        let dial_only =
+            |n: &NodeId| self.clients.get(n).is_some_and(|c| c.arrival.introduction.capabilities.dial_only());
+        if !dial_only(node) {
+            return 0;
+        }
+        assignment.parents.iter().chain(&assignment.spares).filter(|p| dial_only(&p.node)).count() as u64
+    }
+
+    fn share_uplink(&mut self, node: &NodeId) {
+        share_uplink(&self.clients, &mut self.directory, node);
+    }
+
+    /// Keeps the record of a transfer that ended.
+    fn record(&mut self, now: Time, content: ContentId, node: NodeId, complete: bool, out: &mut Vec<Output>) {
+        let title = self.directory.get(&content).map(|c| c.name.clone()).unwrap_or_default();
+        let Some(p) = self.progress.get_mut(&(content, node)) else { return };
+        let already = p.complete_at.is_some();
+        if complete {
+            p.complete_at.get_or_insert(now);
+        }
+        if already || p.peer_bytes + p.waypoint_bytes + p.origin_bytes == 0 {
+            return;
+        }
+        let transfer = Transfer {
+            node,
+            content,
+            title,
+            peer_bytes: p.peer_bytes,
+            waypoint_bytes: p.waypoint_bytes,
+            origin_bytes: p.origin_bytes,
+            start: p.since,
+            end: now,
+            max_rate: p.max_rate.0,
+            complete,
+        };
+        self.history.finished(transfer.clone());
+        out.push(Output::Record(transfer));
+    }
+}
+
+/// A node's home session splits its uplink over the contents that it takes part in (C7): equally, as senders pace all
+/// their children from one bucket anyway and no share is lost.
+fn share_uplink(clients: &ClientManager, directory: &mut ContentDirectory, node: &NodeId) {
+    let Some(client) = clients.get(node) else { return };
+    let share = Rate(client.up.0 / client.contents.len().max(1) as u64);
+    for content in &client.contents {
+        if let Some(dcm) = directory.dcm_mut(content) {
+            dcm.set_rate(node, share);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! placeholder
+#[cfg_attr(not(test), expect(dead_code, reason = "no command calls it yet"))]
+mod origin_server;
+
+fn main() {}

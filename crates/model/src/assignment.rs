@@ -1,0 +1,110 @@
+//! What the control center tells a node (architecture, idea 6): complete, numbered, and in the same words for peers,
+//! control center and simulator. Tickets are added where an assignment is sent, checked where it is used.
+
+use crate::id::{Hash, NodeId, Version};
+use crate::node::SourceClass;
+use crate::time::{Micros, Rate};
+use std::net::SocketAddr;
+
+/// Number of an assignment: a restarted control center has a higher epoch, so that its first assignment is never
+/// mistaken for an old one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Generation {
+    /// Durable epoch of the control center.
+    pub epoch: u64,
+    /// Counts within the epoch.
+    pub counter: u64,
+}
+
+/// How to reach a node.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Reach {
+    /// Addresses that the control center has itself seen or tested, best first.
+    pub addresses: Vec<SocketAddr>,
+    /// SHA-256 of the node's certificate (DER).
+    pub certificate: Hash,
+}
+
+/// A parent, or a spare one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parent {
+    /// Who.
+    pub node: NodeId,
+    /// Peer or waypoint (the origin is leased, see [`Lease`]).
+    pub class: SourceClass,
+    /// Whether this child dials.
+    pub dial: bool,
+    /// What the parent should give.
+    pub promised: Rate,
+    /// Where.
+    pub reach: Reach,
+}
+
+/// A child.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Child {
+    /// Who.
+    pub node: NodeId,
+    /// Whether this parent dials.
+    pub dial: bool,
+    /// Where.
+    pub reach: Reach,
+}
+
+/// All parents and children of a node in one content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// Which content and version.
+    pub version: Version,
+    /// Older generations are refused.
+    pub generation: Generation,
+    /// To fetch from.
+    pub parents: Vec<Parent>,
+    /// To go to at once when a parent fails.
+    pub spares: Vec<Parent>,
+    /// To serve.
+    pub children: Vec<Child>,
+}
+
+/// Leave to fetch a run of pieces from the origin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Which content and version.
+    pub version: Version,
+    /// Which run.
+    pub run: u32,
+    /// How long the control center waits for it.
+    pub within: Micros,
+}
+
+/// Why a node gets nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// No content of that id is published here.
+    UnknownContent,
+    /// It was withdrawn.
+    Unpublished,
+    /// The node's data is of another version than the current one.
+    OtherVersion {
+        /// The current epoch.
+        current: u64,
+    },
+    /// Not permitted, and why.
+    NotPermitted(String),
+    /// Too many contents, nodes or messages.
+    Limit(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::UnknownContent => {
+                write!(f, "no content of this name is published at this control center (see `headwater list`)")
+            }
+            Refusal::Unpublished => write!(f, "the content was withdrawn by its publisher"),
+            Refusal::OtherVersion { current } => write!(f, "a newer version is published (epoch {current})"),
+            Refusal::NotPermitted(why) => write!(f, "not permitted: {why}"),
+            Refusal::Limit(what) => write!(f, "over a limit of the control center: {what}"),
+        }
+    }
+}

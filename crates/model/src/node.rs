@@ -1,0 +1,135 @@
+//! What a node is and can do (requirements A1–A6).
+
+use serde::{Deserialize, Serialize};
+
+/// What a node is there for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A user's node: fetches what its user asked for and serves it.
+    Peer,
+    /// An operator's node: serves only, and fetches what the control center tells it to.
+    Waypoint,
+}
+
+/// Kinds of sources, cheapest first, as ranking compares them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceClass {
+    /// Another peer.
+    Peer,
+    /// A waypoint.
+    Waypoint,
+    /// The publisher's HTTP origin or CDN.
+    Origin,
+}
+
+/// Whether others can open a connection to the node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accepts {
+    /// Anyone can.
+    Open,
+    /// After a rendezvous.
+    Punchable,
+    /// Nobody: it dials.
+    DialOnly,
+}
+
+/// Which sources a node may use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceAccess {
+    /// Any.
+    Any,
+    /// Origin and operator nodes only.
+    Listed,
+}
+
+/// What a node can pass on of what it receives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwards {
+    /// Everything that it keeps on disk.
+    Disk,
+    /// What it holds in memory.
+    Memory,
+    /// Nothing.
+    No,
+}
+
+/// Where the knowledge of a capability comes from; a later one wins over an earlier one (requirement A3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// The node said so.
+    Claim,
+    /// The operator's configuration says so.
+    Operator,
+    /// The control center tried it.
+    Test,
+}
+
+/// A capability and where it came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Known<T> {
+    /// The value.
+    pub value: T,
+    /// Its source.
+    pub from: From,
+}
+
+impl<T> Known<T> {
+    /// As the node claims.
+    pub const fn claim(value: T) -> Self {
+        Self { value, from: From::Claim }
+    }
+}
+
+/// The three capabilities of requirement A2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Reachability.
+    pub accepts: Known<Accepts>,
+    /// Permitted sources.
+    pub sources: Known<SourceAccess>,
+    /// Forwarding.
+    pub forwards: Known<Forwards>,
+}
+
+impl Capabilities {
+    /// A regular peer that accepts connections, or one that only dials.
+    pub const fn regular(accepts: Accepts) -> Self {
+        Self {
+            accepts: Known::claim(accepts),
+            sources: Known::claim(SourceAccess::Any),
+            forwards: Known::claim(Forwards::Disk),
+        }
+    }
+    /// Whether the node can only dial.
+    pub fn dial_only(&self) -> bool {
+        self.accepts.value == Accepts::DialOnly
+    }
+    /// Lightweight: less than a regular peer in any capability (A2).
+    pub fn lightweight(&self) -> bool {
+        self.dial_only() || self.sources.value == SourceAccess::Listed || self.forwards.value != Forwards::Disk
+    }
+    /// Whether a connection can come about: at least one end can be reached by the other (A2).
+    pub fn compatible(&self, other: &Capabilities) -> bool {
+        !(self.dial_only() && other.dial_only())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_dial_only_nodes_are_never_compatible() {
+        let of = Capabilities::regular;
+        assert!(of(Accepts::Open).compatible(&of(Accepts::DialOnly)));
+        assert!(of(Accepts::DialOnly).compatible(&of(Accepts::Open)));
+        assert!(!of(Accepts::DialOnly).compatible(&of(Accepts::DialOnly)));
+        assert!(of(Accepts::DialOnly).lightweight() && !of(Accepts::Open).lightweight());
+    }
+}

@@ -1,0 +1,129 @@
+//! What a node tells the control center (requirements C2, S3, R3).
+
+use crate::bits::Bits;
+use crate::id::{NodeId, Version};
+use crate::node::{Capabilities, Role};
+use crate::time::{Micros, Rate};
+use std::net::SocketAddr;
+
+/// How a node introduces itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Introduction {
+    /// Peer or waypoint.
+    pub role: Role,
+    /// Claimed capabilities.
+    pub capabilities: Capabilities,
+    /// Uplink that it offers.
+    pub up: Rate,
+    /// Downlink that it has; 0 where unknown.
+    pub down: Rate,
+    /// Client, version and platform (A3).
+    pub client: String,
+    /// Own addresses on its networks, for nodes of the same site.
+    pub local_addresses: Vec<SocketAddr>,
+}
+
+/// A node joins the swarm of a content, or comes back to it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Join {
+    /// The content and the version that it has begun; epoch 0 for the newest.
+    pub version: Version,
+    /// Complete runs that it holds; empty when it has none or does not know the layout yet.
+    pub runs: Option<Bits>,
+    /// Whether it holds everything.
+    pub complete: bool,
+    /// Parents that serve it already (after the control center was away).
+    pub parents: Vec<NodeId>,
+    /// Leases that it is working on.
+    pub leases: Vec<u32>,
+}
+
+/// Traffic with one other node in one content; cumulative since the node joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EdgeReport {
+    /// The other end.
+    pub node: NodeId,
+    /// Pieces moved.
+    pub pieces: u64,
+    /// Payload bytes moved.
+    pub bytes: u64,
+    /// Of the last interval: how long requests were outstanding (for a parent's report: how long the child had any).
+    pub waited: Micros,
+    /// Smoothed round-trip time; 0 where unknown.
+    pub rtt: Micros,
+}
+
+/// One content in a heartbeat.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ContentReport {
+    /// Which.
+    pub version: Version,
+    /// Complete runs, when they changed since the last heartbeat.
+    pub runs: Option<Bits>,
+    /// Verified pieces.
+    pub pieces_held: u32,
+    /// Bytes from the origin, cumulative.
+    pub origin_bytes: u64,
+    /// Bytes that came twice or were wrong, cumulative.
+    pub wasted_bytes: u64,
+    /// Per parent.
+    pub from: Vec<EdgeReport>,
+    /// Per child.
+    pub to: Vec<EdgeReport>,
+}
+
+/// A heartbeat: what happened in one numbered interval of control time.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Heartbeat {
+    /// Control time ÷ heartbeat interval.
+    pub interval: u64,
+    /// Share of the machine's processors in use, in thousandths.
+    pub cpu_load_milli: u32,
+    /// Free storage in bytes.
+    pub free_storage_bytes: u64,
+    /// Uplink in use.
+    pub up_used: Rate,
+    /// Downlink in use.
+    pub down_used: Rate,
+    /// Per content.
+    pub contents: Vec<ContentReport>,
+}
+
+/// What a child says at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Alarm {
+    /// The connection to a parent broke, could not be opened, or the parent refused.
+    ParentLost {
+        /// Which.
+        parent: NodeId,
+        /// In words, for the operator.
+        why: String,
+    },
+    /// Requests are outstanding and nothing comes.
+    Silent {
+        /// Which parent.
+        parent: NodeId,
+    },
+    /// A parent sent bytes that are not the content.
+    BadPieces {
+        /// Which parent.
+        parent: NodeId,
+    },
+    /// No parent has what is missing.
+    Starving {
+        /// Some runs that no parent has, lowest first.
+        runs: Vec<u32>,
+    },
+}
+
+/// Most runs named in one alarm.
+pub const MAX_STARVING_RUNS: usize = 16;
+
+/// The outcome of a dial that an assignment asked for (S3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DialResult {
+    /// Which node was dialled.
+    pub node: NodeId,
+    /// `None` when it worked.
+    pub error: Option<String>,
+}

@@ -1,0 +1,18 @@
+//! A peer's decisions as state machines: inputs in, outputs out. Nothing here reads a clock, does I/O or draws random
+//! numbers; the native peer and the simulator drive the same code.
+//!
+//! [`Swarm`] is one content at one node, as child and as parent. [`ControlSession`] keeps the session with the control
+//! center. The shell moves bytes, checks tickets and hashes, and says what happened.
+#![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the cores")]
+#![warn(missing_docs)]
+
+mod check;
+mod children;
+mod origin;
+mod pages;
+mod parents;
+mod session;
+mod swarm;
+
+pub use session::{ControlSession, SessionOutput};
+pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};

@@ -1,0 +1,442 @@
+//! The child's side: edges to parents, and which piece is asked of whom.
+
+use crate::swarm::{Output, PieceOutcome, Swarm};
+use headwater_model::assignment::Parent;
+use headwater_model::bits::Bits;
+use headwater_model::id::NodeId;
+use headwater_model::report::{Alarm, EdgeReport, MAX_STARVING_RUNS};
+use headwater_model::time::{Micros, Rate, Time};
+use std::collections::VecDeque;
+
+/// Candidates among which the rarest are picked: a random sample of what a parent has and this node lacks, so that a
+/// pick costs the same in a content of a million pieces.
+const PICK_SAMPLE: usize = 512;
+
+/// How far an edge to a parent has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Edge {
+    /// No connection yet.
+    Dialling,
+    /// The ticket was shown.
+    Opening,
+    /// Pieces may be asked for.
+    Open,
+}
+
+/// A parent, assigned or spare.
+#[derive(Clone, Debug)]
+pub(crate) struct ParentLink {
+    pub(crate) entry: Parent,
+    /// Assigned, else only a spare.
+    pub(crate) assigned: bool,
+    edge: Edge,
+    /// When the edge got where it is.
+    since: Time,
+    has: Bits,
+    /// Pieces asked for, in the order of asking.
+    asked: VecDeque<u32>,
+    /// Asked, silent, and said so: nothing more is asked until something comes.
+    suspect: bool,
+    last_arrival: Time,
+    /// Smoothed rate while pieces were outstanding, bytes per second.
+    rate: f64,
+    window: (Time, u64),
+    busy_since: Option<Time>,
+    waited: Micros,
+    pieces: u64,
+    bytes: u64,
+    pub(crate) rtt: Micros,
+}
+
+impl ParentLink {
+    fn new(now: Time, entry: Parent, assigned: bool) -> Self {
+        Self {
+            entry,
+            assigned,
+            edge: Edge::Dialling,
+            since: now,
+            has: Bits::default(),
+            asked: VecDeque::new(),
+            suspect: false,
+            last_arrival: now,
+            rate: 0.0,
+            window: (now, 0),
+            busy_since: None,
+            waited: Micros(0),
+            pieces: 0,
+            bytes: 0,
+            rtt: Micros(0),
+        }
+    }
+    pub(crate) fn is_open(&self) -> bool {
+        self.edge == Edge::Open
+    }
+    pub(crate) fn has_anything(&self) -> bool {
+        self.is_open() && !self.has.is_empty()
+    }
+    pub(crate) fn asked(&self) -> &VecDeque<u32> {
+        &self.asked
+    }
+    pub(crate) fn has(&self) -> &Bits {
+        &self.has
+    }
+
+    /// Expected seconds until the piece at `position` of the queue is here.
+    fn eta(&self, position: usize, piece_bytes: u32) -> f64 {
+        (position + 1) as f64 * f64::from(piece_bytes) / self.rate.max(1000.0)
+    }
+
+    /// Keeps the time with outstanding requests, and the rate over windows of a quarter of a second.
+    fn account(&mut self, now: Time, bytes: u64) {
+        self.window.1 += bytes;
+        let span = now.since(self.window.0);
+        if span.0 >= 250_000 && self.window.1 > 0 {
+            let sample = self.window.1 as f64 / span.as_secs_f64();
+            self.rate = if self.rate == 0.0 { sample } else { (self.rate + sample) / 2.0 };
+            self.window = (now, 0);
+        }
+    }
+    fn began(&mut self, now: Time) {
+        if self.busy_since.is_none() {
+            self.busy_since = Some(now);
+            self.last_arrival = now;
+            self.window = (now, 0);
+        }
+    }
+    fn settled(&mut self, now: Time) {
+        if self.asked.is_empty()
+            && let Some(since) = self.busy_since.take()
+        {
+            self.waited = Micros(self.waited.0 + now.since(since).0);
+        }
+    }
+
+    pub(crate) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
+        if let Some(since) = self.busy_since.replace(now) {
+            self.waited = Micros(self.waited.0 + now.since(since).0);
+        }
+        if self.asked.is_empty() {
+            self.busy_since = None;
+        }
+        let waited = std::mem::take(&mut self.waited);
+        EdgeReport { node, pieces: self.pieces, bytes: self.bytes, waited, rtt: self.rtt }
+    }
+}
+
+impl Swarm {
+    /// The assignment's parents replace the present ones; those that stay keep what was asked of them.
+    pub(crate) fn new_parents(&mut self, now: Time, parents: Vec<Parent>, spares: Vec<Parent>, out: &mut Vec<Output>) {
+        if self.is_complete() {
+            return;
+        }
+        let keep = |n: &NodeId| parents.iter().chain(&spares).any(|p| p.node == *n);
+        let gone: Vec<NodeId> = self.parents.keys().filter(|n| !keep(n)).copied().collect();
+        for node in gone {
+            self.forget_parent(now, &node);
+            out.push(Output::CloseEdge(node));
+        }
+        let spares = spares.into_iter().filter(|s| !parents.iter().any(|p| p.node == s.node)).collect::<Vec<_>>();
+        for (entry, assigned) in
+            parents.iter().cloned().map(|p| (p, true)).chain(spares.into_iter().map(|p| (p, false)))
+        {
+            let node = entry.node;
+            match self.parents.get_mut(&node) {
+                Some(link) => {
+                    link.assigned |= assigned;
+                    // A spare that was called in stays until the control center names the parents again.
+                    if !assigned && link.assigned {
+                        link.assigned = link.edge != Edge::Dialling;
+                    }
+                    link.entry = entry;
+                }
+                None => {
+                    self.parents.insert(node, ParentLink::new(now, entry.clone(), assigned));
+                    if assigned {
+                        out.push(Output::Dial(entry));
+                    }
+                }
+            }
+        }
+        self.ask_everyone(now, out);
+    }
+
+    /// A connection exists: the edge is opened if it is wanted.
+    pub(crate) fn connected(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        if let Some(p) = self.parents.get_mut(&node).filter(|p| p.edge == Edge::Dialling && p.assigned) {
+            p.edge = Edge::Opening;
+            p.since = now;
+            out.push(Output::OpenEdge(node));
+        }
+    }
+
+    pub(crate) fn answered(&mut self, now: Time, parent: NodeId, refused: Option<String>, out: &mut Vec<Output>) {
+        let Some(p) = self.parents.get_mut(&parent).filter(|p| p.edge == Edge::Opening) else { return };
+        match refused {
+            None => {
+                p.edge = Edge::Open;
+                p.since = now;
+                p.last_arrival = now;
+                self.ask_pages(now, out);
+            }
+            Some(why) => self.parent_lost(now, parent, format!("it refused: {why}"), out),
+        }
+    }
+
+    pub(crate) fn lost(&mut self, now: Time, node: NodeId, why: String, out: &mut Vec<Output>) {
+        self.child_closed(&node);
+        if self.parents.get(&node).is_some_and(|p| p.assigned) {
+            self.parent_lost(now, node, why, out);
+        }
+    }
+
+    fn parent_lost(&mut self, now: Time, parent: NodeId, why: String, out: &mut Vec<Output>) {
+        self.forget_parent(now, &parent);
+        out.push(Output::Alarm(Alarm::ParentLost { parent, why }));
+        self.call_spare(out);
+        self.ask_everyone(now, out);
+    }
+
+    /// Idea 10: the child does not wait for the control center to have another parent.
+    fn call_spare(&mut self, out: &mut Vec<Output>) {
+        if let Some(spare) = self.parents.values_mut().find(|p| !p.assigned) {
+            spare.assigned = true;
+            out.push(Output::Dial(spare.entry.clone()));
+        }
+    }
+
+    fn forget_parent(&mut self, now: Time, node: &NodeId) {
+        let Some(mut p) = self.parents.remove(node) else { return };
+        self.unclaim(p.asked.drain(..));
+        p.settled(now);
+        for piece in p.has.iter() {
+            if let Some(n) = self.holders.get_mut(piece as usize) {
+                *n = n.saturating_sub(1);
+            }
+        }
+    }
+
+    fn unclaim(&mut self, pieces: impl Iterator<Item = u32>) {
+        for piece in pieces {
+            if !self.have.get(piece) {
+                self.claimed.clear(piece);
+            }
+        }
+    }
+
+    pub(crate) fn drop_parents(&mut self, out: &mut Vec<Output>) {
+        out.extend(std::mem::take(&mut self.parents).into_keys().map(Output::CloseEdge));
+        self.holders = Vec::new();
+    }
+
+    pub(crate) fn parent_has_all(&mut self, now: Time, parent: NodeId, bits: Bits, out: &mut Vec<Output>) {
+        let Some(p) = self.parents.get_mut(&parent).filter(|p| p.is_open()) else { return };
+        if bits.len() != self.layout.pieces() {
+            return;
+        }
+        let old = std::mem::replace(&mut p.has, bits);
+        for piece in old.iter() {
+            self.holders[piece as usize] -= 1;
+        }
+        for piece in self.parents[&parent].has.iter() {
+            self.holders[piece as usize] = self.holders[piece as usize].saturating_add(1);
+        }
+        self.ask_pages(now, out);
+        self.ask(now, parent, out);
+    }
+
+    pub(crate) fn parent_has(&mut self, now: Time, parent: NodeId, pieces: &[u32], out: &mut Vec<Output>) {
+        let Some(p) = self.parents.get_mut(&parent).filter(|p| p.is_open()) else { return };
+        if p.has.len() == 0 {
+            p.has = Bits::new(self.layout.pieces());
+        }
+        for piece in pieces {
+            if p.has.set(*piece) {
+                self.holders[*piece as usize] = self.holders[*piece as usize].saturating_add(1);
+            }
+        }
+        self.ask(now, parent, out);
+    }
+
+    /// A piece came from a parent; whether it had been asked for.
+    pub(crate) fn arrived(
+        &mut self,
+        now: Time,
+        parent: &NodeId,
+        piece: u32,
+        len: u64,
+        outcome: PieceOutcome,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let Some(p) = self.parents.get_mut(parent) else { return false };
+        let at = p.asked.iter().position(|a| *a == piece);
+        if let Some(at) = at {
+            p.asked.remove(at);
+        }
+        p.suspect = false;
+        p.last_arrival = now;
+        if outcome == PieceOutcome::Bad {
+            out.push(Output::ToldBad(*parent, piece));
+            out.push(Output::CloseEdge(*parent));
+            out.push(Output::Alarm(Alarm::BadPieces { parent: *parent }));
+            self.forget_parent(now, parent);
+            self.call_spare(out);
+            return at.is_some();
+        }
+        p.pieces += 1;
+        p.bytes += len;
+        p.account(now, len);
+        p.settled(now);
+        at.is_some()
+    }
+
+    /// Asks all parents that have room for more.
+    pub(crate) fn ask_everyone(&mut self, now: Time, out: &mut Vec<Output>) {
+        let open: Vec<NodeId> = self.parents.iter().filter(|(_, p)| p.is_open()).map(|(n, _)| *n).collect();
+        for node in open {
+            self.ask(now, node, out);
+        }
+    }
+
+    /// Asks a parent for as many pieces as keep it busy, rarest first.
+    pub(crate) fn ask(&mut self, now: Time, parent: NodeId, out: &mut Vec<Output>) {
+        if self.is_complete() || !self.pages.complete() {
+            return;
+        }
+        let Some(p) = self.parents.get(&parent).filter(|p| p.is_open() && !p.suspect) else { return };
+        let ahead = p.rate * self.config.ahead.as_secs_f64() / f64::from(self.layout.piece_bytes());
+        let target = (ahead as usize + 2).clamp(self.config.min_outstanding, self.config.max_outstanding);
+        // A quarter at a time, so that requests travel together.
+        if p.asked.len() + target.div_ceil(4) > target {
+            return;
+        }
+        let picked = self.pick(&parent, target - self.parents[&parent].asked.len());
+        if picked.is_empty() {
+            if self.parents[&parent].asked.is_empty() {
+                self.steal(now, parent, out);
+            }
+            return;
+        }
+        for piece in &picked {
+            self.claimed.set(*piece);
+        }
+        if let Some(p) = self.parents.get_mut(&parent) {
+            p.asked.extend(&picked);
+            p.began(now);
+        }
+        out.push(Output::Ask(parent, picked));
+    }
+
+    /// Rarest first among a random sample of what the parent has and nobody was asked for.
+    fn pick(&mut self, parent: &NodeId, want: usize) -> Vec<u32> {
+        let Some(p) = self.parents.get(parent) else { return Vec::new() };
+        let (theirs, mine) = (p.has.words(), self.claimed.words());
+        if theirs.is_empty() {
+            return Vec::new();
+        }
+        self.scratch.clear();
+        let start = self.rng.below(theirs.len() as u64) as usize;
+        'sample: for w in (start..theirs.len()).chain(0..start) {
+            let mut left = theirs[w] & !mine[w];
+            while left != 0 {
+                let piece = w as u32 * 64 + left.trailing_zeros();
+                left &= left - 1;
+                self.scratch.push((self.holders[piece as usize], piece));
+                if self.scratch.len() == PICK_SAMPLE {
+                    break 'sample;
+                }
+            }
+        }
+        self.rng.shuffle(&mut self.scratch);
+        let want = want.min(self.scratch.len());
+        if want < self.scratch.len() && want > 0 {
+            self.scratch.select_nth_unstable_by_key(want - 1, |(holders, _)| *holders);
+        }
+        self.scratch.iter().take(want).map(|(_, piece)| *piece).collect()
+    }
+
+    /// End game: an idle parent takes over a piece that would come much later from another. It is asked of one only, so
+    /// that it is not sent twice.
+    fn steal(&mut self, now: Time, thief: NodeId, out: &mut Vec<Output>) {
+        let Some(t) = self.parents.get(&thief) else { return };
+        let piece_bytes = self.layout.piece_bytes();
+        let mine = t.eta(0, piece_bytes) + t.rtt.as_secs_f64() + 0.05;
+        let worst = self
+            .parents
+            .iter()
+            .filter(|(n, _)| **n != thief)
+            .filter_map(|(n, p)| {
+                // The first in the queue is probably on its way.
+                let (at, piece) = p.asked.iter().enumerate().skip(1).rfind(|(_, piece)| t.has.get(**piece))?;
+                Some((p.eta(at, piece_bytes), *n, *piece))
+            })
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((eta, from, piece)) = worst.filter(|(eta, ..)| *eta > 2.0 * mine) else { return };
+        let _ = eta;
+        if let Some(p) = self.parents.get_mut(&from) {
+            p.asked.retain(|a| *a != piece);
+            p.settled(now);
+        }
+        if let Some(p) = self.parents.get_mut(&thief) {
+            p.asked.push_back(piece);
+            p.began(now);
+        }
+        out.push(Output::Unask(from, vec![piece]));
+        out.push(Output::Ask(thief, vec![piece]));
+    }
+
+    /// Parents that were asked and send nothing, and edges that do not come about.
+    pub(crate) fn watch_parents(&mut self, now: Time, out: &mut Vec<Output>) {
+        let piece_bytes = u64::from(self.layout.piece_bytes());
+        let mut silent = Vec::new();
+        let mut stuck = Vec::new();
+        for (node, p) in &mut self.parents {
+            let patience =
+                |promised: Rate| self.config.silent.max(promised.time_for(piece_bytes * 4).min(Micros::from_secs(30)));
+            if p.is_open()
+                && !p.suspect
+                && !p.asked.is_empty()
+                && now.since(p.last_arrival) > patience(p.entry.promised)
+            {
+                p.suspect = true;
+                silent.push(*node);
+            }
+            if p.assigned && !p.is_open() && now.since(p.since) > Micros::from_secs(10) {
+                stuck.push(*node);
+            }
+        }
+        for node in silent {
+            if let Some(p) = self.parents.get_mut(&node) {
+                let asked: Vec<u32> = p.asked.drain(..).collect();
+                p.settled(now);
+                self.unclaim(asked.iter().copied());
+                out.push(Output::Unask(node, asked));
+            }
+            out.push(Output::Alarm(Alarm::Silent { parent: node }));
+            self.call_spare(out);
+        }
+        for node in stuck {
+            self.parent_lost(now, node, "no connection within 10 s".into(), out);
+        }
+        self.ask_everyone(now, out);
+    }
+
+    /// Nothing to ask of anyone: the control center should know what is missing.
+    pub(crate) fn watch_starving(&mut self, now: Time, out: &mut Vec<Output>) {
+        let waiting =
+            self.parents.values().any(|p| !p.asked.is_empty()) || self.origin.busy() || !self.pages.complete();
+        if waiting || !self.control || now.since(self.last_progress) < self.config.starving {
+            return;
+        }
+        // One second, then less and less often.
+        let pause = self.config.starving.times(1 << self.starving_alarms.min(2));
+        if now.since(self.starving_alarm_at) < pause {
+            return;
+        }
+        self.starving_alarm_at = now;
+        self.starving_alarms += 1;
+        let first = self.rng.below(u64::from(self.layout.runs().max(1))) as u32;
+        let all = self.layout.runs();
+        let runs = (0..all).map(|i| (first + i) % all).filter(|r| !self.runs.get(*r)).take(MAX_STARVING_RUNS).collect();
+        out.push(Output::Alarm(Alarm::Starving { runs }));
+    }
+}

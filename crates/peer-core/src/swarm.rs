@@ -1,0 +1,493 @@
+//! One content at one node: what comes in, what goes out, and the state that the parts share.
+
+use crate::children::ChildLink;
+use crate::origin::OriginWork;
+use crate::pages::Pages;
+use crate::parents::ParentLink;
+use headwater_model::assignment::{Assignment, Generation, Lease, Parent};
+use headwater_model::bits::Bits;
+use headwater_model::id::{NodeId, Version};
+use headwater_model::layout::Layout;
+use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join};
+use headwater_model::rng::Rng;
+use headwater_model::time::{Micros, Time};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Thresholds and limits of a peer's decisions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Fewest and most pieces asked of one parent and not yet here.
+    pub min_outstanding: usize,
+    /// See `min_outstanding`.
+    pub max_outstanding: usize,
+    /// How much of a parent's rate is asked for ahead.
+    pub ahead: Micros,
+    /// Have-messages to a busy child are held back this long, or until there are `have_batch` pieces.
+    pub have_delay: Micros,
+    /// See `have_delay`.
+    pub have_batch: usize,
+    /// Requests that one child may have waiting; more are dropped.
+    pub max_queue_pieces: usize,
+    /// Children at once.
+    pub max_children: usize,
+    /// A parent that was asked and sends nothing for this long is silent (longer where it promised little).
+    pub silent: Micros,
+    /// Nothing to ask of anyone for this long is starving.
+    pub starving: Micros,
+    /// Without control center and parents: longest random wait before the origin is asked.
+    pub alone: Micros,
+    /// Runs fetched at once from the origin without a lease.
+    pub alone_runs: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            min_outstanding: 3,
+            max_outstanding: 128,
+            ahead: Micros::from_millis(400),
+            have_delay: Micros::from_millis(150),
+            have_batch: 16,
+            max_queue_pieces: 512,
+            max_children: 4096,
+            silent: Micros::from_secs(3),
+            starving: Micros::from_millis(1000),
+            alone: Micros::from_secs(3),
+            alone_runs: 3,
+        }
+    }
+}
+
+/// Where a piece came from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceFrom {
+    /// A parent.
+    Parent(NodeId),
+    /// The origin.
+    Origin,
+}
+
+/// What verification and the store said of a piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceOutcome {
+    /// Right, and kept.
+    Stored,
+    /// Right, but it was here already.
+    Already,
+    /// Not the content.
+    Bad,
+}
+
+/// Where a page of hashes is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageSource {
+    /// A parent.
+    Parent(NodeId),
+    /// The control center.
+    Control,
+}
+
+/// What happens to the swarm.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// The control center's word.
+    Assigned(Assignment),
+    /// A connection to a node exists (whoever dialled).
+    Connected(NodeId),
+    /// A connection broke, or could not be made.
+    Lost {
+        /// To whom.
+        node: NodeId,
+        /// In words.
+        why: String,
+    },
+    /// A parent answers the opening of an edge.
+    Answered {
+        /// Which parent.
+        parent: NodeId,
+        /// Why it refuses, if it does.
+        refused: Option<String>,
+    },
+    /// A parent holds these pieces (and those it told of before).
+    Has(NodeId, Vec<u32>),
+    /// A parent holds exactly these.
+    HasAll(NodeId, Bits),
+    /// A piece came and was verified.
+    Piece {
+        /// From whom.
+        from: PieceFrom,
+        /// Which.
+        piece: u32,
+        /// Verified and stored?
+        outcome: PieceOutcome,
+    },
+    /// The round-trip time to a node.
+    Rtt(NodeId, Micros),
+    /// Leave to fetch a run from the origin.
+    Leased(Lease),
+    /// The leave ended.
+    LeaseRevoked(u32),
+    /// The origin did not give the run.
+    OriginFailed {
+        /// Which run.
+        run: u32,
+        /// In words.
+        why: String,
+        /// The file at the origin is another one now.
+        changed: bool,
+    },
+    /// A child with a valid ticket opened an edge.
+    ChildOpened(NodeId),
+    /// A child closed its edge.
+    ChildClosed(NodeId),
+    /// A child asks for pieces.
+    Asked(NodeId, Vec<u32>),
+    /// A child no longer wants pieces.
+    Unasked(NodeId, Vec<u32>),
+    /// A child says that a piece from here was bad, and checking it again said so too.
+    Rotten(u32),
+    /// A verified page of hashes came.
+    Page(u32),
+    /// A source has not the page.
+    NoPage(PageSource, u32),
+    /// The session with the control center is there, or gone.
+    Control(bool),
+    /// Time passes; also as [`Swarm::next_timeout`] says.
+    Tick,
+}
+
+/// What the swarm wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Make a connection to this parent, if there is none.
+    Dial(Parent),
+    /// Make a connection to this child, if there is none (both ends dial; this end is the one that waits a little).
+    DialChild(headwater_model::assignment::Child),
+    /// Show the ticket to the parent.
+    OpenEdge(NodeId),
+    /// Tell the parent that nothing more is wanted.
+    CloseEdge(NodeId),
+    /// Ask the parent for pieces.
+    Ask(NodeId, Vec<u32>),
+    /// Take requests back.
+    Unask(NodeId, Vec<u32>),
+    /// Tell the parent that a piece was bad.
+    ToldBad(NodeId, u32),
+    /// Ask for a page of hashes.
+    AskPage(PageSource, u32),
+    /// Tell the child all that is held.
+    TellAll(NodeId),
+    /// Tell the child of new pieces.
+    Tell(NodeId, Vec<u32>),
+    /// The child's queue is no longer empty: [`Swarm::next_to_send`].
+    Serve(NodeId),
+    /// Drop the child's edge.
+    CloseChild(NodeId, &'static str),
+    /// Fetch these pieces of `run` from the origin.
+    FetchOrigin {
+        /// Which run.
+        run: u32,
+        /// Its missing pieces.
+        pieces: Vec<Range<u32>>,
+    },
+    /// Stop fetching `run`.
+    StopOrigin(u32),
+    /// Tell the control center that a leased run is here.
+    LeaseDone(u32),
+    /// Tell the control center that it is not to be had.
+    LeaseFailed {
+        /// Which run.
+        run: u32,
+        /// In words.
+        why: String,
+        /// The origin's file changed.
+        changed: bool,
+    },
+    /// Raise the alarm.
+    Alarm(Alarm),
+    /// Everything is here.
+    Complete,
+}
+
+/// One content at one node.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    pub(crate) config: Config,
+    pub(crate) version: Version,
+    pub(crate) layout: Layout,
+    /// Verified pieces.
+    pub(crate) have: Bits,
+    /// Verified pieces, and those asked of someone.
+    pub(crate) claimed: Bits,
+    /// Complete runs.
+    pub(crate) runs: Bits,
+    runs_reported: Bits,
+    /// Per piece: open parents that hold it.
+    pub(crate) holders: Vec<u16>,
+    pub(crate) parents: BTreeMap<NodeId, ParentLink>,
+    pub(crate) children: BTreeMap<NodeId, ChildLink>,
+    pub(crate) origin: OriginWork,
+    pub(crate) pages: Pages,
+    generation: Generation,
+    pub(crate) control: bool,
+    pub(crate) control_lost_at: Time,
+    pub(crate) may_use_origin: bool,
+    pub(crate) last_progress: Time,
+    pub(crate) starving_alarm_at: Time,
+    pub(crate) starving_alarms: u32,
+    pub(crate) rng: Rng,
+    pub(crate) wasted_bytes: u64,
+    complete_said: bool,
+    pub(crate) scratch: Vec<(u16, u32)>,
+}
+
+impl Swarm {
+    /// A swarm that holds `have` already. `pages_known` are the pages of hashes that are here.
+    pub fn new(
+        now: Time,
+        version: Version,
+        layout: Layout,
+        have: Bits,
+        pages_known: Bits,
+        may_use_origin: bool,
+        config: Config,
+        seed: u64,
+    ) -> Self {
+        let mut runs = Bits::new(layout.runs());
+        for run in 0..layout.runs() {
+            let pieces = layout.pieces_of_run(run);
+            if have.ones_in(pieces.start, pieces.end) == pieces.len() as u32 {
+                runs.set(run);
+            }
+        }
+        Self {
+            claimed: have.clone(),
+            holders: vec![0; if have.is_full() { 0 } else { layout.pieces() as usize }],
+            runs_reported: Bits::new(layout.runs()),
+            runs,
+            have,
+            parents: BTreeMap::new(),
+            children: BTreeMap::new(),
+            origin: OriginWork::default(),
+            pages: Pages::new(pages_known),
+            generation: Generation::default(),
+            control: false,
+            control_lost_at: now,
+            may_use_origin,
+            last_progress: now,
+            starving_alarm_at: now,
+            starving_alarms: 0,
+            rng: Rng::new(seed, "swarm"),
+            wasted_bytes: 0,
+            complete_said: false,
+            scratch: Vec::new(),
+            config,
+            version,
+            layout,
+        }
+    }
+
+    /// Content and version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+    /// Its geometry.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+    /// Verified pieces.
+    pub fn have(&self) -> &Bits {
+        &self.have
+    }
+    /// Whether everything is here.
+    pub fn is_complete(&self) -> bool {
+        self.have.is_full()
+    }
+    /// The last assignment's number.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+    /// Whether `child` has an edge here.
+    pub fn is_child(&self, child: &NodeId) -> bool {
+        self.children.contains_key(child)
+    }
+    /// Parents with an open edge.
+    pub fn open_parents(&self) -> usize {
+        self.parents.values().filter(|p| p.is_open()).count()
+    }
+    /// Children with an open edge.
+    pub fn open_children(&self) -> usize {
+        self.children.len()
+    }
+    /// Nodes that an edge exists with or is wanted with.
+    pub fn partners(&self) -> impl Iterator<Item = &NodeId> {
+        self.parents.keys().chain(self.children.keys())
+    }
+
+    /// The one way in.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Assigned(a) => self.assigned(now, a, out),
+            Input::Connected(node) => self.connected(now, node, out),
+            Input::Lost { node, why } => self.lost(now, node, why, out),
+            Input::Answered { parent, refused } => self.answered(now, parent, refused, out),
+            Input::Has(parent, pieces) => self.parent_has(now, parent, &pieces, out),
+            Input::HasAll(parent, bits) => self.parent_has_all(now, parent, bits, out),
+            Input::Piece { from, piece, outcome } => self.piece(now, from, piece, outcome, out),
+            Input::Rtt(node, rtt) => self.measured(node, rtt),
+            Input::Leased(lease) => self.leased(now, lease.run, true, out),
+            Input::LeaseRevoked(run) => self.lease_revoked(run, out),
+            Input::OriginFailed { run, why, changed } => self.origin_failed(now, run, why, changed, out),
+            Input::ChildOpened(child) => self.child_opened(now, child, out),
+            Input::ChildClosed(child) => self.child_closed(&child),
+            Input::Asked(child, pieces) => self.asked(now, child, &pieces, out),
+            Input::Unasked(child, pieces) => self.unasked(child, &pieces),
+            Input::Rotten(piece) => self.rotten(piece),
+            Input::Page(page) => {
+                if self.pages.came(page) {
+                    self.ask_everyone(now, out);
+                }
+                self.ask_pages(now, out);
+            }
+            Input::NoPage(source, page) => self.no_page(now, source, page, out),
+            Input::Control(up) => {
+                if self.control && !up {
+                    self.control_lost_at = now;
+                }
+                self.control = up;
+                self.ask_pages(now, out);
+            }
+            Input::Tick => self.tick(now, out),
+        }
+    }
+
+    /// When [`Input::Tick`] is due.
+    pub fn next_timeout(&self, now: Time) -> Time {
+        let step = if self.is_complete() { Micros::from_millis(1000) } else { Micros::from_millis(250) };
+        let have =
+            self.children.values().filter(|c| !c.untold.is_empty()).map(|c| c.told_at + self.config.have_delay).min();
+        (now + step).min(have.unwrap_or(now + step))
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.tell_children(now, out);
+        if self.is_complete() {
+            return;
+        }
+        self.ask_pages(now, out);
+        self.watch_parents(now, out);
+        self.watch_starving(now, out);
+        self.go_alone(now, out);
+    }
+
+    fn assigned(&mut self, now: Time, a: Assignment, out: &mut Vec<Output>) {
+        // Idea 6: a generation that is not newer is an old message.
+        if a.version != self.version || a.generation <= self.generation {
+            return;
+        }
+        self.generation = a.generation;
+        self.new_parents(now, a.parents, a.spares, out);
+        for child in a.children.into_iter().take(self.config.max_children) {
+            if child.dial && !self.children.contains_key(&child.node) {
+                out.push(Output::DialChild(child));
+            }
+        }
+    }
+
+    fn piece(&mut self, now: Time, from: PieceFrom, piece: u32, outcome: PieceOutcome, out: &mut Vec<Output>) {
+        let len = u64::from(self.layout.piece_len(piece));
+        let asked_for = match from {
+            PieceFrom::Parent(parent) => self.arrived(now, &parent, piece, len, outcome, out),
+            PieceFrom::Origin => {
+                self.origin.bytes += len;
+                true
+            }
+        };
+        match outcome {
+            PieceOutcome::Stored => self.stored(now, piece, out),
+            PieceOutcome::Already => self.wasted_bytes += len,
+            PieceOutcome::Bad => {
+                self.wasted_bytes += len;
+                if asked_for && !self.have.get(piece) {
+                    self.claimed.clear(piece);
+                }
+            }
+        }
+        if let PieceFrom::Parent(parent) = from {
+            self.ask(now, parent, out);
+        }
+    }
+
+    fn stored(&mut self, now: Time, piece: u32, out: &mut Vec<Output>) {
+        if !self.have.set(piece) {
+            return;
+        }
+        self.claimed.set(piece);
+        self.last_progress = now;
+        self.starving_alarms = 0;
+        let run = self.layout.run_of(piece);
+        let of_run = self.layout.pieces_of_run(run);
+        if self.have.ones_in(of_run.start, of_run.end) == of_run.len() as u32 {
+            self.runs.set(run);
+            self.run_complete(run, out);
+        }
+        self.tell_of(now, piece, out);
+        if self.have.is_full() && !self.complete_said {
+            self.complete_said = true;
+            self.drop_parents(out);
+            out.push(Output::Complete);
+        }
+    }
+
+    /// A piece that was verified once is wrong on disk: it is missing again.
+    fn rotten(&mut self, piece: u32) {
+        if self.have.clear(piece) {
+            self.claimed.clear(piece);
+            self.runs.clear(self.layout.run_of(piece));
+            self.complete_said = false;
+            if self.holders.is_empty() {
+                self.holders = vec![0; self.layout.pieces() as usize];
+            }
+        }
+    }
+
+    /// How the node joins the swarm, or comes back to it.
+    pub fn join(&self) -> Join {
+        Join {
+            version: self.version,
+            runs: Some(self.runs.clone()),
+            complete: self.is_complete(),
+            parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
+            leases: self.origin.leased_runs().collect(),
+        }
+    }
+
+    /// This content in a heartbeat; `full` reports all that is held, else only what changed.
+    pub fn report(&mut self, now: Time, full: bool) -> ContentReport {
+        let changed = full || self.runs != self.runs_reported;
+        if changed {
+            self.runs_reported = self.runs.clone();
+        }
+        let from = self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| p.report(now, *n)).collect();
+        let to: Vec<EdgeReport> = self.children.iter_mut().map(|(n, c)| c.report(now, *n)).collect();
+        ContentReport {
+            version: self.version,
+            runs: changed.then(|| self.runs.clone()),
+            pieces_held: self.have.ones(),
+            origin_bytes: self.origin.bytes,
+            wasted_bytes: self.wasted_bytes,
+            from,
+            to,
+        }
+    }
+
+    fn measured(&mut self, node: NodeId, rtt: Micros) {
+        if let Some(p) = self.parents.get_mut(&node) {
+            p.rtt = rtt;
+        }
+        if let Some(c) = self.children.get_mut(&node) {
+            c.rtt = rtt;
+        }
+    }
+}

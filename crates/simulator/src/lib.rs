@@ -1,0 +1,3 @@
+#![doc = "Both cores under virtual time: links, population, faults, bounds."]
+pub mod bounds;
+pub mod links;

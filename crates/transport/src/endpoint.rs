@@ -1,0 +1,258 @@
+//! QUIC endpoints: one UDP socket, for dialling and being dialled.
+
+use crate::identity::Identity;
+use crate::tls::{ByKey, node_of};
+use headwater_model::NodeId;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is spoken on a connection; one endpoint serves all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alpn {
+    /// Node to control center.
+    Control,
+    /// Peer to peer.
+    Peer,
+}
+
+impl Alpn {
+    fn id(self) -> &'static [u8] {
+        match self {
+            Alpn::Control => b"headwater-control/1",
+            Alpn::Peer => b"headwater-peer/1",
+        }
+    }
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program listens there.
+    #[error("UDP port {0} is already in use: another Headwater process listens there, or choose another with --listen")]
+    Taken(SocketAddr),
+    /// Binding failed otherwise.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// TLS would not take the identity.
+    #[error("cannot set TLS up: {0}")]
+    Tls(String),
+}
+
+/// Why a dial failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address cannot be dialled from this endpoint.
+    #[error("cannot dial {0}: {1}")]
+    Address(SocketAddr, String),
+    /// The handshake failed.
+    #[error("no connection to {0}: {1}")]
+    Handshake(SocketAddr, String),
+    /// Somebody else is there.
+    #[error("another node than the expected one answers at {0}")]
+    OtherNode(SocketAddr),
+}
+
+/// An endpoint.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// The QUIC endpoint; accept from it.
+    pub endpoint: Endpoint,
+    identity: Arc<Identity>,
+    v6: bool,
+}
+
+/// Kernel buffers: with the default sizes the kernel drops datagrams under bursts of handshakes.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Most that one stream may have in flight, and one connection.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Streams that the other end may have open at once: a control stream, and a data stream per content.
+const MAX_UNI_STREAMS: u32 = 300;
+
+/// Binds an endpoint to `address`, speaking `accept` when dialled. An unspecified IPv6 address takes IPv4 too.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(address: SocketAddr, identity: Arc<Identity>, accept: &[Alpn]) -> Result<Listener, BindError> {
+    let io = |source: std::io::Error| match source.kind() {
+        ErrorKind::AddrInUse => BindError::Taken(address),
+        _ => BindError::Io { address, source },
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP)).map_err(io)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED)).map_err(io)?;
+    }
+    // The kernel may grant less; that is no error.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.set_nonblocking(true).map_err(io)?;
+    socket.bind(&address.into()).map_err(io)?;
+    let server = if accept.is_empty() { None } else { Some(server_config(&identity, accept)?) };
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let endpoint = Endpoint::new(EndpointConfig::default(), server, socket.into(), runtime).map_err(io)?;
+    Ok(Listener { endpoint, identity, v6: address.is_ipv6() })
+}
+
+impl Listener {
+    /// Who this end is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's, which a bound socket has none of.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Dials `address`, where `expected` should be.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial(
+        &self,
+        address: SocketAddr,
+        expected: Option<NodeId>,
+        alpn: Alpn,
+    ) -> Result<Connection, DialError> {
+        let no = |e: String| DialError::Address(address, e);
+        // A dual-stack socket reaches IPv4 addresses in their mapped form.
+        let to = match (self.v6, address.ip()) {
+            (true, IpAddr::V4(a)) => SocketAddr::new(a.to_ipv6_mapped().into(), address.port()),
+            _ => address,
+        };
+        let config = client_config(&self.identity, expected, alpn).map_err(no)?;
+        let connecting = self.endpoint.connect_with(config, to, "headwater").map_err(|e| no(e.to_string()))?;
+        let connection = connecting.await.map_err(|e| match e {
+            quinn::ConnectionError::TransportError(e) if e.to_string().contains("ApplicationVerificationFailure") => {
+                DialError::OtherNode(address)
+            }
+            e => DialError::Handshake(address, e.to_string()),
+        })?;
+        match (expected, node_of(&connection)) {
+            (Some(expected), Some(found)) if expected != found => Err(DialError::OtherNode(address)),
+            (_, None) => Err(DialError::Handshake(address, "it showed no certificate".into())),
+            _ => Ok(connection),
+        }
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn by_key(expected: Option<NodeId>) -> Arc<ByKey> {
+    Arc::new(ByKey { expected, algorithms: provider().signature_verification_algorithms })
+}
+
+fn server_config(identity: &Identity, accept: &[Alpn]) -> Result<quinn::ServerConfig, BindError> {
+    let tls = |e: rustls::Error| BindError::Tls(e.to_string());
+    let (certificate, key) = identity.certificate_and_key();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls)?
+        .with_client_cert_verifier(by_key(None))
+        .with_single_cert(vec![certificate], key)
+        .map_err(tls)?;
+    config.alpn_protocols = accept.iter().map(|a| a.id().to_vec()).collect();
+    let quic = QuicServerConfig::try_from(config).map_err(|e| BindError::Tls(e.to_string()))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(quic));
+    server.transport_config(Arc::new(transport(if accept.contains(&Alpn::Control) {
+        Alpn::Control
+    } else {
+        Alpn::Peer
+    })));
+    Ok(server)
+}
+
+fn client_config(identity: &Identity, expected: Option<NodeId>, alpn: Alpn) -> Result<quinn::ClientConfig, String> {
+    let (certificate, key) = identity.certificate_and_key();
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(by_key(expected))
+        .with_client_auth_cert(vec![certificate], key)
+        .map_err(|e| e.to_string())?;
+    config.alpn_protocols = vec![alpn.id().to_vec()];
+    config.enable_sni = false;
+    let quic = QuicClientConfig::try_from(config).map_err(|e| e.to_string())?;
+    let mut client = quinn::ClientConfig::new(Arc::new(quic));
+    client.transport_config(Arc::new(transport(alpn)));
+    Ok(client)
+}
+
+fn transport(alpn: Alpn) -> TransportConfig {
+    let mut t = TransportConfig::default();
+    let (idle_ms, keep_alive) = match alpn {
+        // Heartbeats keep it alive; three missing ones end it.
+        Alpn::Control => (7_000, None),
+        // A dead parent is noticed by its child's outstanding requests; this finds the idle ones.
+        Alpn::Peer => (5_000, Some(Duration::from_millis(1_500))),
+    };
+    t.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms))));
+    t.keep_alive_interval(keep_alive);
+    t.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES));
+    t.receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    t.send_window(u64::from(STREAM_WINDOW_BYTES));
+    t.max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS));
+    t.max_concurrent_bidi_streams(VarInt::from_u32(1));
+    t.datagram_receive_buffer_size(None);
+    t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: &str, accept: &[Alpn]) -> Listener {
+        bind(address.parse().unwrap(), Arc::new(Identity::ephemeral().unwrap()), accept).unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_ends_learn_who_the_other_is() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let (server, client) = (listener(address, &[Alpn::Peer]), listener(address, &[]));
+            let port = server.address().unwrap().port();
+            let to = if address == "[::]:0" { "127.0.0.1".into() } else { address.replace(":0", "") };
+            let to: SocketAddr = format!("{to}:{port}").parse().unwrap();
+            let accepting = tokio::spawn({
+                let server = server.clone();
+                async move { server.endpoint.accept().await.unwrap().await.unwrap() }
+            });
+            let out = client.dial(to, Some(server.identity().node), Alpn::Peer).await.unwrap();
+            let incoming = accepting.await.unwrap();
+            assert_eq!(node_of(&out), Some(server.identity().node));
+            assert_eq!(node_of(&incoming), Some(client.identity().node));
+        }
+    }
+
+    #[tokio::test]
+    async fn another_node_at_the_address_is_refused() {
+        let (server, client) = (listener("127.0.0.1:0", &[Alpn::Peer]), listener("127.0.0.1:0", &[]));
+        let to = server.address().unwrap();
+        tokio::spawn(async move { server.endpoint.accept().await.unwrap().await.map(drop) });
+        let said = client.dial(to, Some(NodeId([1; 32])), Alpn::Peer).await.unwrap_err();
+        assert!(matches!(said, DialError::OtherNode(_) | DialError::Handshake(..)), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_said_so() {
+        let first = listener("127.0.0.1:0", &[]);
+        let address = first.address().unwrap();
+        let said = bind(address, Arc::new(Identity::ephemeral().unwrap()), &[]).unwrap_err().to_string();
+        assert!(said.contains("already in use"), "{said}");
+    }
+}

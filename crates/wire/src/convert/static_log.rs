@@ -1,0 +1,173 @@
+//! Logs, and the file that a publisher writes beside the content: log and leaf hashes, for clients that reach no
+//! control center.
+
+use super::*;
+use crate::limits::*;
+use crate::shape;
+use headwater_model::log::{Entry, KeyChange, Log, LogError, Object, SignedEntry, Track};
+use prost::Message;
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+/// Format of [`StaticLog`]s that is written here.
+const FORMAT: u32 = 1;
+
+/// A log and all leaf hashes of its tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StaticLog {
+    /// The log.
+    pub log: Log,
+    /// Leaf hashes of all pieces, in order.
+    pub leaves: Vec<Hash>,
+}
+
+/// Why a static log is not believed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StaticLogError {
+    /// The log itself.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Another number of leaf hashes than the log's layout has pieces.
+    #[error("{found} leaf hashes for {wanted} pieces: the file was cut off or belongs to another log")]
+    Leaves {
+        /// Pieces of the layout.
+        wanted: u32,
+        /// Leaf hashes in the file.
+        found: usize,
+    },
+    /// The leaf hashes are not those of the signed root.
+    #[error("the leaf hashes do not fit the signed root: the file was changed")]
+    Root,
+}
+
+impl StaticLog {
+    /// The file's bytes, at most [`MAX_STATIC_LOG_BYTES`] for a log of at most [`MAX_LOG_BYTES`].
+    pub fn encode(&self) -> Vec<u8> {
+        let (log, leaves) = (Some(log_to_proto(&self.log)), join_hashes(&self.leaves));
+        proto::StaticLog { format: FORMAT, log, leaves }.encode_to_vec()
+    }
+
+    /// Reads a file; nothing is verified yet.
+    ///
+    /// # Errors
+    /// [`WireError`] for anything that is not a static log within its limits; [`WireError::Newer`] for a later format.
+    pub fn decode(file: &[u8]) -> Result<Self, WireError> {
+        if file.len() > MAX_STATIC_LOG_BYTES {
+            return Err(WireError::Length { field: "static log", got: file.len(), limit: MAX_STATIC_LOG_BYTES });
+        }
+        check_format(file)?;
+        shape::check(file, &shape::STATIC_LOG)?;
+        let message = proto::StaticLog::decode(file)?;
+        let log = log_from_proto(message.log.ok_or(WireError::Missing("log"))?)?;
+        Ok(Self { log, leaves: hashes("leaves", &message.leaves)? })
+    }
+
+    /// Checks everything: the log as [`Log::verify`] does, and that the leaf hashes are those that its root is over.
+    ///
+    /// # Errors
+    /// [`StaticLogError`] says what is wrong first.
+    pub fn verify(&self, name: &str, pinned: Option<&Hash>) -> Result<Track, StaticLogError> {
+        let track = self.log.verify(name, pinned)?;
+        let wanted = track.layout.pieces();
+        if self.leaves.len() != wanted as usize {
+            return Err(StaticLogError::Leaves { wanted, found: self.leaves.len() });
+        }
+        if merkle::root(&self.leaves) != track.root {
+            return Err(StaticLogError::Root);
+        }
+        Ok(track)
+    }
+}
+
+/// The format stands first in the file, so that later ones can change all the rest.
+fn check_format(mut file: &[u8]) -> Result<(), WireError> {
+    let not_one = |_| WireError::Missing("format");
+    if decode_key(&mut file).map_err(not_one)? != (1, WireType::Varint) {
+        return Err(WireError::Missing("format"));
+    }
+    match decode_varint(&mut file).map_err(not_one)? {
+        found if found == u64::from(FORMAT) => Ok(()),
+        0 => Err(WireError::Value("format")),
+        found => Err(WireError::Newer { found, known: FORMAT }),
+    }
+}
+
+/// A log alone, as protobuf. More than [`MAX_LOG_BYTES`] cannot be sent: publishers refuse such contents.
+pub fn encode_log(log: &Log) -> Vec<u8> {
+    log_to_proto(log).encode_to_vec()
+}
+
+/// Reads what [`encode_log`] wrote; nothing is verified yet.
+///
+/// # Errors
+/// [`WireError`] for anything that is not a log within its limits.
+pub fn decode_log(bytes: &[u8]) -> Result<Log, WireError> {
+    if bytes.len() > MAX_LOG_BYTES {
+        return Err(WireError::Length { field: "log", got: bytes.len(), limit: MAX_LOG_BYTES });
+    }
+    shape::check(bytes, &shape::LOG)?;
+    log_from_proto(proto::Log::decode(bytes)?)
+}
+
+pub(crate) fn log_from_proto(l: proto::Log) -> Result<Log, WireError> {
+    let change = |c: proto::KeyChange| {
+        Ok(KeyChange { next: array("next", &c.next)?, signature: array("signature", &c.signature)? })
+    };
+    Ok(Log {
+        name: l.name,
+        first_key: array("first_key", &l.first_key)?,
+        key_changes: l.key_changes.into_iter().map(change).collect::<Result<_, WireError>>()?,
+        entries: l.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
+    })
+}
+
+fn entry(e: proto::Entry) -> Result<SignedEntry, WireError> {
+    let object = |o: proto::Object| Object { path: o.path, media_type: o.media_type, size_bytes: o.size_bytes };
+    Ok(SignedEntry {
+        signature: array("signature", &e.signature)?,
+        entry: Entry {
+            track: e.track,
+            epoch: e.epoch,
+            number: e.number,
+            previous: hash("previous", &e.previous)?,
+            time_unix_ms: e.time_unix_ms,
+            piece_bytes: e.piece_bytes,
+            objects: e.objects.into_iter().map(object).collect(),
+            first_leaf: e.first_leaf,
+            leaves: e.leaves,
+            root: hash("root", &e.root)?,
+            origins: e.origins,
+            last: e.last,
+        },
+    })
+}
+
+pub(crate) fn log_to_proto(l: &Log) -> proto::Log {
+    let change = |c: &KeyChange| proto::KeyChange { next: copy(&c.next), signature: copy(&c.signature) };
+    proto::Log {
+        name: l.name.clone(),
+        first_key: copy(&l.first_key),
+        key_changes: l.key_changes.iter().map(change).collect(),
+        entries: l.entries.iter().map(entry_to_proto).collect(),
+    }
+}
+
+fn entry_to_proto(signed: &SignedEntry) -> proto::Entry {
+    let e = &signed.entry;
+    let object =
+        |o: &Object| proto::Object { path: o.path.clone(), media_type: o.media_type.clone(), size_bytes: o.size_bytes };
+    proto::Entry {
+        track: e.track.clone(),
+        epoch: e.epoch,
+        number: e.number,
+        previous: copy(&e.previous.0),
+        time_unix_ms: e.time_unix_ms,
+        piece_bytes: e.piece_bytes,
+        objects: e.objects.iter().map(object).collect(),
+        first_leaf: e.first_leaf,
+        leaves: e.leaves,
+        root: copy(&e.root.0),
+        origins: e.origins.clone(),
+        last: e.last,
+        signature: copy(&signed.signature),
+    }
+}

@@ -1,0 +1,104 @@
+//! Frames: a length of four bytes, big-endian, and as many bytes. And what stands before each piece of a data stream.
+
+use crate::WireError;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use headwater_model::layout::{MAX_PIECE_BYTES, MAX_PIECES};
+
+/// First byte of a unidirectional stream between peers that carries [`FromPeer`](crate::FromPeer) frames.
+pub const PEER_CONTROL_STREAM: u8 = 1;
+/// First byte of one that carries a framed [`DataHeader`](crate::DataHeader) and then pieces.
+pub const PEER_DATA_STREAM: u8 = 2;
+
+const LENGTH_BYTES: usize = 4;
+
+/// Frames `message`, which its sender keeps within `limit_bytes`: the receiver would refuse more.
+pub(crate) fn encode(message: &impl prost::Message, limit_bytes: u32) -> Bytes {
+    let len = message.encoded_len();
+    debug_assert!(len <= limit_bytes as usize, "a frame of {len} bytes where {limit_bytes} is the limit");
+    let mut out = BytesMut::with_capacity(LENGTH_BYTES + len);
+    out.put_u32(len as u32);
+    out.put(message.encode_to_vec().as_slice());
+    out.freeze()
+}
+
+/// A frame is longer than its conversation allows; the stream cannot be read on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a frame of {got_bytes} bytes where {limit_bytes} is the limit")]
+pub struct FrameError {
+    /// Announced length.
+    pub got_bytes: u32,
+    /// Limit of the conversation.
+    pub limit_bytes: u32,
+}
+
+/// Cuts a stream into frames.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    buffer: BytesMut,
+    limit_bytes: u32,
+}
+
+impl FrameDecoder {
+    /// Refuses frames of more than `limit_bytes`, see [`limits`](crate::limits).
+    pub fn new(limit_bytes: u32) -> Self {
+        Self { buffer: BytesMut::new(), limit_bytes }
+    }
+    /// Adds what was read. Take all frames out before the next `push`, then at most one frame is buffered.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+    /// The body of the next frame; `None` while it is incomplete.
+    ///
+    /// # Errors
+    /// [`FrameError`] as soon as an oversized length is read, and from then on.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(length) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let got_bytes = u32::from_be_bytes(*length);
+        if got_bytes > self.limit_bytes {
+            return Err(FrameError { got_bytes, limit_bytes: self.limit_bytes });
+        }
+        if self.buffer.len() - LENGTH_BYTES < got_bytes as usize {
+            return Ok(None);
+        }
+        self.buffer.advance(LENGTH_BYTES);
+        Ok(Some(self.buffer.split_to(got_bytes as usize).freeze()))
+    }
+    /// Whether the stream may end here: no frame has begun.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+}
+
+/// What stands before each piece of a data stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PieceHeader {
+    /// Number of the piece.
+    pub piece: u32,
+    /// Bytes that follow: 1 to [`MAX_PIECE_BYTES`].
+    pub len: u32,
+}
+
+impl PieceHeader {
+    /// Encoded length in bytes.
+    pub const BYTES: usize = 8;
+    /// Piece, then length, big-endian.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        (u64::from(self.piece) << 32 | u64::from(self.len)).to_be_bytes()
+    }
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// [`WireError`] for a number or length that no layout has.
+    pub fn decode(bytes: [u8; Self::BYTES]) -> Result<Self, WireError> {
+        let both = u64::from_be_bytes(bytes);
+        let (piece, len) = ((both >> 32) as u32, both as u32);
+        if piece >= MAX_PIECES {
+            return Err(WireError::Value("piece"));
+        }
+        if len == 0 || len > MAX_PIECE_BYTES {
+            let (got, limit) = (len as usize, MAX_PIECE_BYTES as usize);
+            return Err(WireError::Length { field: "len", got, limit });
+        }
+        Ok(Self { piece, len })
+    }
+}

@@ -1,0 +1,335 @@
+//! The limits of each message, checked on the encoded bytes before anything is decoded: a protobuf decoder allocates
+//! hundreds of bytes for a repeated message that takes two on the wire.
+
+use crate::WireError;
+use crate::limits::*;
+use headwater_model::log::{
+    MAX_ENTRIES, MAX_ENTRY_OBJECTS, MAX_KEY_CHANGES, MAX_ORIGINS, MAX_PATH_BYTES, MAX_URL_BYTES,
+};
+use prost::encoding::{WireType, decode_key, decode_varint};
+
+/// Limits of one message: each of its fields that is repeated or has a length.
+pub(crate) struct Shape {
+    /// As the schema calls it.
+    pub message: &'static str,
+    /// What cannot be left out, in encoded bytes.
+    pub least_bytes: usize,
+    /// Fields with limits.
+    pub fields: &'static [Field],
+}
+
+pub(crate) struct Field {
+    pub number: u32,
+    pub name: &'static str,
+    /// How often it may occur; for numbers, how many of them.
+    pub most: usize,
+    /// Of each occurrence.
+    pub most_bytes: usize,
+    pub holds: Holds,
+}
+
+pub(crate) enum Holds {
+    /// Text or bytes.
+    Bytes,
+    /// Varints, packed or not.
+    Numbers,
+    /// A message.
+    Message(&'static Shape),
+}
+
+/// Checks `bytes`, an encoded message, against the limits of `shape`. Unknown fields pass: later versions add some.
+pub(crate) fn check(mut bytes: &[u8], shape: &'static Shape) -> Result<(), WireError> {
+    if bytes.len() < shape.least_bytes {
+        return Err(WireError::Missing(shape.message));
+    }
+    let mut seen = [0usize; MOST_FIELDS];
+    while !bytes.is_empty() {
+        let (number, wire_type) = decode_key(&mut bytes)?;
+        let value = match wire_type {
+            WireType::Varint => {
+                decode_varint(&mut bytes)?;
+                None
+            }
+            WireType::SixtyFourBit => Some(take(&mut bytes, 8)?),
+            WireType::ThirtyTwoBit => Some(take(&mut bytes, 4)?),
+            WireType::LengthDelimited => {
+                let len = decode_varint(&mut bytes)?;
+                Some(take(&mut bytes, len)?)
+            }
+            WireType::StartGroup | WireType::EndGroup => return Err(WireError::Value("group")),
+        };
+        let Some((field, seen)) = shape.fields.iter().zip(&mut seen).find(|(f, _)| f.number == number) else {
+            continue;
+        };
+        *seen += match (&field.holds, value) {
+            // The last byte of each varint has its top bit clear.
+            (Holds::Numbers, Some(packed)) => packed.iter().filter(|b| **b < 0x80).count(),
+            _ => 1,
+        };
+        within(field.name, *seen, field.most)?;
+        if let Some(value) = value {
+            within(field.name, value.len(), field.most_bytes)?;
+            if let Holds::Message(inner) = field.holds {
+                check(value, inner)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take<'a>(bytes: &mut &'a [u8], len: u64) -> Result<&'a [u8], WireError> {
+    let len = usize::try_from(len).map_err(|_| WireError::Value("length past the message's end"))?;
+    bytes.split_off(..len).ok_or(WireError::Value("length past the message's end"))
+}
+
+fn within(field: &'static str, got: usize, limit: usize) -> Result<(), WireError> {
+    if got > limit { Err(WireError::Length { field, got, limit }) } else { Ok(()) }
+}
+
+/// Most fields with limits that one shape has.
+const MOST_FIELDS: usize = 14;
+
+const HASH_BYTES: usize = 32;
+const SIGNATURE_BYTES: usize = 64;
+/// A hash with its tag and length.
+const HASH_FIELD_BYTES: usize = 2 + HASH_BYTES;
+/// A version with its tag and length.
+const VERSION_FIELD_BYTES: usize = 2 + HASH_FIELD_BYTES;
+
+const fn bytes(number: u32, name: &'static str, most_bytes: usize) -> Field {
+    list(number, name, 1, most_bytes)
+}
+const fn hash(number: u32, name: &'static str) -> Field {
+    bytes(number, name, HASH_BYTES)
+}
+const fn list(number: u32, name: &'static str, most: usize, most_bytes: usize) -> Field {
+    Field { number, name, most, most_bytes, holds: Holds::Bytes }
+}
+const fn numbers(number: u32, name: &'static str, most: usize) -> Field {
+    Field { number, name, most, most_bytes: usize::MAX, holds: Holds::Numbers }
+}
+const fn one(number: u32, name: &'static str, inner: &'static Shape) -> Field {
+    many(number, name, 1, inner)
+}
+const fn many(number: u32, name: &'static str, most: usize, inner: &'static Shape) -> Field {
+    Field { number, name, most, most_bytes: usize::MAX, holds: Holds::Message(inner) }
+}
+const fn log(number: u32) -> Field {
+    Field { number, name: "log", most: 1, most_bytes: MAX_LOG_BYTES, holds: Holds::Message(&LOG) }
+}
+const fn shape(message: &'static str, least_bytes: usize, fields: &'static [Field]) -> Shape {
+    assert!(fields.len() <= MOST_FIELDS);
+    Shape { message, least_bytes, fields }
+}
+
+static OBJECT: Shape = shape("Object", 3, &[bytes(1, "path", MAX_PATH_BYTES), bytes(2, "media_type", MAX_PATH_BYTES)]);
+static ENTRY: Shape = shape(
+    "Entry",
+    2 * HASH_FIELD_BYTES + SIGNATURE_BYTES,
+    &[
+        bytes(1, "track", MAX_PATH_BYTES),
+        hash(4, "previous"),
+        many(7, "objects", MAX_ENTRY_OBJECTS, &OBJECT),
+        hash(10, "root"),
+        list(11, "origins", MAX_ORIGINS, MAX_URL_BYTES),
+        bytes(13, "signature", SIGNATURE_BYTES),
+    ],
+);
+static KEY_CHANGE: Shape =
+    shape("KeyChange", HASH_FIELD_BYTES, &[hash(1, "next"), bytes(2, "signature", SIGNATURE_BYTES)]);
+pub(crate) static LOG: Shape = shape(
+    "Log",
+    HASH_FIELD_BYTES,
+    &[
+        bytes(1, "name", MAX_PATH_BYTES),
+        hash(2, "first_key"),
+        many(3, "key_changes", MAX_KEY_CHANGES, &KEY_CHANGE),
+        many(4, "entries", MAX_ENTRIES, &ENTRY),
+    ],
+);
+static PAGE: Shape = shape("Page", 0, &[bytes(2, "leaves", MAX_PAGE_BYTES), bytes(3, "proof", MAX_PROOF_BYTES)]);
+pub(crate) static STATIC_LOG: Shape = shape("StaticLog", 0, &[log(2), bytes(3, "leaves", MAX_LEAVES_BYTES)]);
+static HEADER: Shape =
+    shape("Header", 0, &[bytes(1, "name", MAX_HEADER_NAME_BYTES), bytes(2, "value", MAX_HEADER_VALUE_BYTES)]);
+static ORIGIN_ACCESS: Shape =
+    shape("OriginAccess", 0, &[many(1, "headers", MAX_HEADERS, &HEADER), bytes(2, "query", MAX_QUERY_BYTES)]);
+
+static VERSION: Shape = shape("Version", HASH_FIELD_BYTES, &[hash(1, "content")]);
+static GENERATION: Shape = shape("Generation", 0, &[]);
+static TICKET: Shape = shape(
+    "Ticket",
+    3 * HASH_FIELD_BYTES + VERSION_FIELD_BYTES,
+    &[hash(1, "child"), hash(2, "parent"), one(3, "version", &VERSION), hash(8, "mac")],
+);
+
+/// A message of which only the version has a length.
+const fn of_version(message: &'static str) -> Shape {
+    shape(message, VERSION_FIELD_BYTES, &OF_VERSION)
+}
+static OF_VERSION: [Field; 1] = [one(1, "version", &VERSION)];
+static LEAVE: Shape = of_version("Leave");
+static LEASE_DONE: Shape = of_version("LeaseDone");
+static PAGE_REQUEST: Shape = of_version("PageRequest");
+static LEASE: Shape = of_version("Lease");
+static LEASE_REVOKED: Shape = of_version("LeaseRevoked");
+static PAGE_UNAVAILABLE: Shape = of_version("PageUnavailable");
+static BAD_PIECE: Shape = of_version("BadPiece");
+pub(crate) static DATA_HEADER: Shape = of_version("DataHeader");
+
+static HELLO: Shape = shape(
+    "Hello",
+    0,
+    &[
+        bytes(8, "client", MAX_CLIENT_BYTES),
+        list(9, "local_addresses", MAX_ADDRESSES, MAX_ADDRESS_BYTES),
+        bytes(10, "join_token", MAX_TOKEN_BYTES),
+    ],
+);
+static JOIN: Shape = shape(
+    "Join",
+    VERSION_FIELD_BYTES,
+    &[
+        one(1, "version", &VERSION),
+        bytes(3, "runs", MAX_RUNS_BITMAP_BYTES),
+        list(5, "parents", MAX_PARENTS, HASH_BYTES),
+        numbers(6, "leases", MAX_LEASES),
+        bytes(7, "viewer_token", MAX_TOKEN_BYTES),
+    ],
+);
+static LEASE_FAILED: Shape =
+    shape("LeaseFailed", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
+static EDGE: Shape = shape("Edge", HASH_FIELD_BYTES, &[hash(1, "node")]);
+static CONTENT_REPORT: Shape = shape(
+    "ContentReport",
+    VERSION_FIELD_BYTES,
+    &[
+        one(1, "version", &VERSION),
+        bytes(3, "runs", MAX_RUNS_BITMAP_BYTES),
+        many(7, "from", MAX_REPORTED_EDGES, &EDGE),
+        many(8, "to", MAX_REPORTED_EDGES, &EDGE),
+    ],
+);
+static HEARTBEAT: Shape = shape("Heartbeat", 0, &[many(6, "contents", MAX_REPORTED_CONTENTS, &CONTENT_REPORT)]);
+static PARENT_LOST: Shape = shape("ParentLost", HASH_FIELD_BYTES, &[hash(1, "parent"), bytes(2, "why", MAX_WHY_BYTES)]);
+static STARVING: Shape = shape("Starving", 0, &[numbers(1, "runs", MAX_STARVING_RUNS)]);
+static ALARM_MESSAGE: Shape = shape(
+    "AlarmMessage",
+    VERSION_FIELD_BYTES,
+    &[
+        one(1, "version", &VERSION),
+        one(2, "parent_lost", &PARENT_LOST),
+        hash(3, "silent"),
+        hash(4, "bad_pieces"),
+        one(5, "starving", &STARVING),
+    ],
+);
+static DIAL_RESULT: Shape = shape("DialResult", HASH_FIELD_BYTES, &[hash(1, "node"), bytes(3, "error", MAX_WHY_BYTES)]);
+static ANNOUNCE: Shape = shape("Announce", 0, &[log(1)]);
+static PAGE_REPLY: Shape =
+    shape("PageReply", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(2, "page", &PAGE)]);
+static BYE: Shape = shape("Bye", 0, &[]);
+pub(crate) static NODE_MESSAGE: Shape = shape(
+    "NodeMessage",
+    0,
+    &[
+        one(1, "hello", &HELLO),
+        one(2, "join", &JOIN),
+        one(3, "leave", &LEAVE),
+        one(4, "heartbeat", &HEARTBEAT),
+        one(5, "lease_done", &LEASE_DONE),
+        one(6, "lease_failed", &LEASE_FAILED),
+        one(7, "alarm", &ALARM_MESSAGE),
+        one(8, "dial_result", &DIAL_RESULT),
+        one(9, "page_request", &PAGE_REQUEST),
+        one(10, "announce", &ANNOUNCE),
+        one(11, "page", &PAGE_REPLY),
+        one(12, "bye", &BYE),
+    ],
+);
+
+static PARENT_KEY: Shape = shape("ParentKey", HASH_FIELD_BYTES, &[hash(2, "key")]);
+static PARENT_KEYS: Shape = shape("ParentKeys", 0, &[many(1, "keys", MAX_PARENT_KEYS, &PARENT_KEY)]);
+static WELCOME: Shape =
+    shape("Welcome", 0, &[bytes(6, "observed_address", MAX_ADDRESS_BYTES), one(7, "parent_keys", &PARENT_KEYS)]);
+static CONTENT_INFO: Shape = shape("ContentInfo", 0, &[log(1), one(2, "access", &ORIGIN_ACCESS)]);
+static REFUSED: Shape =
+    shape("Refused", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
+static REACH: Shape =
+    shape("Reach", HASH_FIELD_BYTES, &[list(1, "addresses", MAX_ADDRESSES, MAX_ADDRESS_BYTES), hash(2, "certificate")]);
+static PARENT: Shape = shape(
+    "Parent",
+    HASH_FIELD_BYTES,
+    &[hash(1, "node"), one(5, "reach", &REACH), one(6, "ticket", &TICKET), hash(7, "ticket_secret")],
+);
+static CHILD: Shape = shape("Child", HASH_FIELD_BYTES, &[hash(1, "node"), one(3, "reach", &REACH)]);
+static ASSIGNMENT: Shape = shape(
+    "Assignment",
+    VERSION_FIELD_BYTES,
+    &[
+        one(1, "version", &VERSION),
+        one(2, "generation", &GENERATION),
+        many(3, "parents", MAX_PARENTS, &PARENT),
+        many(4, "spares", MAX_PARENTS, &PARENT),
+        many(5, "children", MAX_CHILDREN, &CHILD),
+    ],
+);
+static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[]);
+static FETCH: Shape = shape("Fetch", HASH_FIELD_BYTES, &[hash(1, "content")]);
+static WITHDRAWN: Shape = shape("Withdrawn", HASH_FIELD_BYTES, &[hash(1, "content"), bytes(2, "why", MAX_WHY_BYTES)]);
+static GOODBYE: Shape = shape("Goodbye", 0, &[bytes(1, "why", MAX_WHY_BYTES)]);
+pub(crate) static CONTROL_MESSAGE: Shape = shape(
+    "ControlMessage",
+    0,
+    &[
+        one(1, "welcome", &WELCOME),
+        one(2, "content", &CONTENT_INFO),
+        one(3, "refused", &REFUSED),
+        one(4, "assignment", &ASSIGNMENT),
+        one(5, "lease", &LEASE),
+        one(6, "lease_revoked", &LEASE_REVOKED),
+        one(7, "heartbeat_reply", &HEARTBEAT_REPLY),
+        one(8, "parent_keys", &PARENT_KEYS),
+        one(9, "page", &PAGE_REPLY),
+        one(10, "page_unavailable", &PAGE_UNAVAILABLE),
+        one(11, "page_request", &PAGE_REQUEST),
+        one(12, "fetch", &FETCH),
+        one(13, "withdrawn", &WITHDRAWN),
+        one(14, "goodbye", &GOODBYE),
+    ],
+);
+
+static PEER_HELLO: Shape = shape("PeerHello", HASH_FIELD_BYTES, &[hash(2, "nonce")]);
+static OPEN_EDGE: Shape =
+    shape("OpenEdge", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(2, "ticket", &TICKET), hash(3, "proof")]);
+static EDGE_ANSWER: Shape =
+    shape("EdgeAnswer", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
+static HAVE: Shape = shape(
+    "Have",
+    VERSION_FIELD_BYTES,
+    &[one(1, "version", &VERSION), bytes(3, "bitmap", MAX_PIECES_BITMAP_BYTES), numbers(4, "pieces", MAX_NAMED_PIECES)],
+);
+/// A message about some pieces of a version.
+const fn of_pieces(message: &'static str) -> Shape {
+    shape(message, VERSION_FIELD_BYTES, &OF_PIECES)
+}
+static OF_PIECES: [Field; 2] = [one(1, "version", &VERSION), numbers(2, "pieces", MAX_NAMED_PIECES)];
+static REQUEST: Shape = of_pieces("Request");
+static CANCEL: Shape = of_pieces("Cancel");
+static CLOSE_EDGE: Shape =
+    shape("CloseEdge", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
+pub(crate) static PEER_MESSAGE: Shape = shape(
+    "PeerMessage",
+    0,
+    &[
+        one(1, "hello", &PEER_HELLO),
+        one(2, "open_edge", &OPEN_EDGE),
+        one(3, "edge_answer", &EDGE_ANSWER),
+        one(4, "have", &HAVE),
+        one(5, "request", &REQUEST),
+        one(6, "cancel", &CANCEL),
+        one(7, "close_edge", &CLOSE_EDGE),
+        one(8, "page_request", &PAGE_REQUEST),
+        one(9, "page", &PAGE_REPLY),
+        one(10, "bad_piece", &BAD_PIECE),
+    ],
+);

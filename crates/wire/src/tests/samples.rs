@@ -1,0 +1,294 @@
+//! At least one message of every kind, with every field set to something that is not its default.
+
+use crate::{
+    Bitmap, EdgeRefusal, FromControl, FromNode, FromPeer, GivenTicket, Heartbeat, Held, Hello, Join, OriginAccess,
+    TicketSecret, Token, Welcome,
+};
+use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent, Reach, Refusal};
+use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
+use headwater_model::merkle::Page;
+use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
+use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
+use headwater_model::ticket::ParentKey;
+use headwater_model::{Bits, ContentId, Hash, Micros, NodeId, Rate, Ticket, Version};
+
+/// Stands in every secret text; secret bytes are all [`SECRET_BYTE`].
+pub const SECRET: &str = "hush-hush";
+pub const SECRET_BYTE: u8 = 0xA7;
+
+/// Runs and pieces of the samples' content.
+pub const RUNS: u32 = 21;
+pub const PIECES: u32 = 900;
+
+pub fn node(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+pub fn version() -> Version {
+    Version { content: ContentId([9; 32]), epoch: 77 }
+}
+
+pub fn bits(len: u32) -> Bits {
+    let mut bits = Bits::new(len);
+    (0..len).step_by(5).for_each(|i| assert!(bits.set(i)));
+    bits
+}
+
+pub fn log() -> Log {
+    let object = |path: &str| Object { path: path.into(), media_type: "video/mp4".into(), size_bytes: 123_456 };
+    let entry = |number| SignedEntry {
+        entry: Entry {
+            track: "main".into(),
+            epoch: 77,
+            number,
+            previous: Hash([1; 32]),
+            time_unix_ms: 1_800_000_000_000,
+            piece_bytes: 65_536,
+            objects: vec![object("a/b"), object("c")],
+            first_leaf: 3,
+            leaves: 7,
+            root: Hash([2; 32]),
+            origins: vec!["https://origin.example/f".into(), "http://other.example/f".into()],
+            last: number == 1,
+        },
+        signature: [3; 64],
+    };
+    Log {
+        name: "films/ä".into(),
+        first_key: [4; 32],
+        key_changes: vec![KeyChange { next: [5; 32], signature: [6; 64] }],
+        entries: vec![entry(0), entry(1)],
+    }
+}
+
+pub fn page() -> Page {
+    Page { number: 4, leaves: vec![Hash([1; 32]), Hash([2; 32])], proof: vec![Hash([3; 32])] }
+}
+
+pub fn ticket(parent: u8) -> Ticket {
+    Ticket {
+        child: node(1),
+        parent: node(parent),
+        version: version(),
+        highest_piece: 500,
+        key_number: 81_000,
+        control_epoch: 3,
+        expires_unix_ms: 1_800_000_000_000,
+        mac: [8; 32],
+    }
+}
+
+pub fn join() -> report::Join {
+    report::Join {
+        version: version(),
+        runs: Some(bits(RUNS)),
+        complete: true,
+        parents: vec![node(1), node(2)],
+        leases: vec![5, 6],
+    }
+}
+
+pub fn heartbeat() -> report::Heartbeat {
+    let edge = |n| EdgeReport { node: node(n), pieces: 1, bytes: 2, waited: Micros(3), rtt: Micros(4) };
+    let content = |epoch, runs| ContentReport {
+        version: Version { epoch, ..version() },
+        runs,
+        pieces_held: 10,
+        origin_bytes: 11,
+        wasted_bytes: 12,
+        from: vec![edge(1), edge(2)],
+        to: vec![edge(3)],
+    };
+    report::Heartbeat {
+        interval: 900,
+        cpu_load_milli: 250,
+        free_storage_bytes: 1 << 40,
+        up_used: Rate(5),
+        down_used: Rate(6),
+        contents: vec![content(77, Some(bits(RUNS))), content(78, None), content(79, Some(Bits::new(RUNS)))],
+    }
+}
+
+pub fn from_node() -> Vec<FromNode> {
+    let hello = |role, accepts, sources, forwards| {
+        FromNode::Hello(Hello {
+            protocol: 1,
+            introduction: Introduction {
+                role,
+                capabilities: Capabilities {
+                    accepts: Known::claim(accepts),
+                    sources: Known::claim(sources),
+                    forwards: Known::claim(forwards),
+                },
+                up: Rate(7),
+                down: Rate(8),
+                client: "headwater/0.1 linux".into(),
+                local_addresses: vec!["10.1.2.3:4567".parse().unwrap(), "[fe80::1%3]:9".parse().unwrap()],
+            },
+            join_token: Token(SECRET.into()),
+            control_epoch_seen: 3,
+            local_unix_ms: 1_800_000_000_000,
+        })
+    };
+    let alarm = |alarm| FromNode::Alarm { version: version(), alarm };
+    let version = version();
+    vec![
+        hello(Role::Peer, Accepts::Open, SourceAccess::Any, Forwards::Disk),
+        hello(Role::Waypoint, Accepts::Punchable, SourceAccess::Listed, Forwards::Memory),
+        hello(Role::Peer, Accepts::DialOnly, SourceAccess::Any, Forwards::No),
+        FromNode::Join(Join::new(join(), Token(SECRET.into()))),
+        FromNode::Join(Join::new(report::Join { runs: None, ..join() }, Token::default())),
+        FromNode::Leave(version),
+        FromNode::Heartbeat(Heartbeat::new(heartbeat(), 99)),
+        FromNode::LeaseDone { version, run: 3 },
+        FromNode::LeaseFailed { version, run: 3, why: "status 404".into(), content_changed: true },
+        alarm(Alarm::ParentLost { parent: node(1), why: "timed out".into() }),
+        alarm(Alarm::Silent { parent: node(1) }),
+        alarm(Alarm::BadPieces { parent: node(1) }),
+        alarm(Alarm::Starving { runs: vec![1, 2, 3] }),
+        FromNode::DialResult(report::DialResult { node: node(1), error: None }),
+        FromNode::DialResult(report::DialResult { node: node(1), error: Some("refused".into()) }),
+        FromNode::DialResult(report::DialResult { node: node(1), error: Some(String::new()) }),
+        FromNode::PageRequest { version, page: 4 },
+        FromNode::Announce(log()),
+        FromNode::Page { version, page: page() },
+        FromNode::Bye,
+    ]
+}
+
+/// Fails to compile when a kind is added: then add a sample, and its number here.
+pub fn kind_of_node(m: &FromNode) -> usize {
+    match m {
+        FromNode::Hello(_) => 0,
+        FromNode::Join(_) => 1,
+        FromNode::Leave(_) => 2,
+        FromNode::Heartbeat(_) => 3,
+        FromNode::LeaseDone { .. } => 4,
+        FromNode::LeaseFailed { .. } => 5,
+        FromNode::Alarm { .. } => 6,
+        FromNode::DialResult(_) => 7,
+        FromNode::PageRequest { .. } => 8,
+        FromNode::Announce(_) => 9,
+        FromNode::Page { .. } => 10,
+        FromNode::Bye => 11,
+    }
+}
+
+pub fn from_control() -> Vec<FromControl> {
+    let version = version();
+    let reach = || Reach {
+        addresses: vec!["192.0.2.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
+        certificate: Hash([6; 32]),
+    };
+    let parent = |n, class| Parent { node: node(n), class, dial: n == 2, promised: Rate(1000), reach: reach() };
+    let given = |n| GivenTicket { ticket: ticket(n), secret: TicketSecret([SECRET_BYTE; 32]) };
+    let keys = vec![(81_000, ParentKey([SECRET_BYTE; 32])), (80_999, ParentKey([SECRET_BYTE; 32]))];
+    let welcome = |observed_address| {
+        FromControl::Welcome(Welcome {
+            protocol: 1,
+            control_epoch: 3,
+            control_unix_ms: 1_800_000_000_000,
+            heartbeat_ms: 2000,
+            backoff_cap_ms: 2000,
+            observed_address,
+            parent_keys: keys.clone(),
+        })
+    };
+    let refused = |refusal| FromControl::Refused { version, refusal };
+    vec![
+        welcome(Some("192.0.2.9:5".parse().unwrap())),
+        welcome(None),
+        FromControl::Content {
+            log: log(),
+            access: OriginAccess {
+                headers: vec![("authorization".into(), SECRET.into())],
+                query: format!("signature={SECRET}"),
+            },
+        },
+        refused(Refusal::UnknownContent),
+        refused(Refusal::Unpublished),
+        refused(Refusal::OtherVersion { current: 78 }),
+        refused(Refusal::NotPermitted("no viewer token".into())),
+        refused(Refusal::Limit("nodes".into())),
+        FromControl::Assignment {
+            assignment: Assignment {
+                version,
+                generation: Generation { epoch: 3, counter: 14 },
+                parents: vec![parent(2, SourceClass::Peer), parent(3, SourceClass::Waypoint)],
+                spares: vec![parent(4, SourceClass::Peer), parent(5, SourceClass::Origin)],
+                children: vec![Child { node: node(6), dial: true, reach: reach() }],
+            },
+            tickets: vec![given(2), given(3), given(4)],
+        },
+        FromControl::Lease(Lease { version, run: 3, within: Micros(5_000_000) }),
+        FromControl::LeaseRevoked { version, run: 3 },
+        FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6 },
+        FromControl::ParentKeys(keys.clone()),
+        FromControl::Page { version, page: page() },
+        FromControl::PageUnavailable { version, page: 4 },
+        FromControl::PageRequest { version, page: 4 },
+        FromControl::Fetch { content: version.content, keep: true },
+        FromControl::Withdrawn { content: version.content, why: "by its publisher".into() },
+        FromControl::Goodbye { why: "stops for an update".into(), come_back: true },
+    ]
+}
+
+/// As [`kind_of_node`].
+pub fn kind_of_control(m: &FromControl) -> usize {
+    match m {
+        FromControl::Welcome(_) => 0,
+        FromControl::Content { .. } => 1,
+        FromControl::Refused { .. } => 2,
+        FromControl::Assignment { .. } => 3,
+        FromControl::Lease(_) => 4,
+        FromControl::LeaseRevoked { .. } => 5,
+        FromControl::HeartbeatReply { .. } => 6,
+        FromControl::ParentKeys(_) => 7,
+        FromControl::Page { .. } => 8,
+        FromControl::PageUnavailable { .. } => 9,
+        FromControl::PageRequest { .. } => 10,
+        FromControl::Fetch { .. } => 11,
+        FromControl::Withdrawn { .. } => 12,
+        FromControl::Goodbye { .. } => 13,
+    }
+}
+
+pub fn from_peer() -> Vec<FromPeer> {
+    let version = version();
+    let answer = |refusal| FromPeer::EdgeAnswer { version, refusal };
+    let no = |refusal: EdgeRefusal| answer(Some((refusal, refusal.to_string())));
+    vec![
+        FromPeer::Hello { protocol: 1, nonce: [1; 32] },
+        FromPeer::OpenEdge { version, ticket: ticket(2), proof: [2; 32] },
+        answer(None),
+        no(EdgeRefusal::NoSuchContent),
+        no(EdgeRefusal::BadTicket),
+        no(EdgeRefusal::TooManyChildren),
+        no(EdgeRefusal::Leaving),
+        FromPeer::Have { version, held: Held::All(Bitmap::new(&bits(PIECES))) },
+        FromPeer::Have { version, held: Held::All(Bitmap::new(&Bits::new(PIECES))) },
+        FromPeer::Have { version, held: Held::More(vec![1, 300, 4_000_000]) },
+        FromPeer::Request { version, pieces: vec![9, 3, 7] },
+        FromPeer::Cancel { version, pieces: vec![9] },
+        FromPeer::CloseEdge { version, as_child: true, why: "complete".into() },
+        FromPeer::PageRequest { version, page: 4 },
+        FromPeer::Page { version, page: page() },
+        FromPeer::BadPiece { version, piece: 12 },
+    ]
+}
+
+/// As [`kind_of_node`].
+pub fn kind_of_peer(m: &FromPeer) -> usize {
+    match m {
+        FromPeer::Hello { .. } => 0,
+        FromPeer::OpenEdge { .. } => 1,
+        FromPeer::EdgeAnswer { .. } => 2,
+        FromPeer::Have { .. } => 3,
+        FromPeer::Request { .. } => 4,
+        FromPeer::Cancel { .. } => 5,
+        FromPeer::CloseEdge { .. } => 6,
+        FromPeer::PageRequest { .. } => 7,
+        FromPeer::Page { .. } => 8,
+        FromPeer::BadPiece { .. } => 9,
+    }
+}

@@ -1,0 +1,87 @@
+//! `cargo xtask`: what the project automates, a file per command or step. Start with `test.rs`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the list in clippy.toml is for the pure crates; this one runs programs, times them and waits for them"
+)]
+
+mod chaos;
+mod demo;
+mod demo_driver;
+mod licences;
+mod pure;
+mod shell;
+mod spdx;
+mod system_packages;
+mod test;
+mod words;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Headwater's automation")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything a change must pass, in order; installs what it needs where it may
+    Test {
+        /// Run this step only (may be given several times)
+        #[arg(long, value_name = "STEP")]
+        only: Vec<String>,
+        /// List the steps and what each checks
+        #[arg(long)]
+        list: bool,
+    },
+    /// Compare what the pure crates depend on with the committed lists
+    Pure {
+        /// Rewrite the lists instead
+        #[arg(long)]
+        write: bool,
+    },
+    /// Kill a random process of the demo at a random moment, many times
+    Chaos {
+        /// How many runs; each takes the next seed
+        #[arg(long, default_value_t = 50)]
+        runs: u64,
+        /// Seed of the first run; taken from the clock when absent
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    // Every path below is relative to the root of the repository.
+    std::env::set_current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))?;
+    match task {
+        Task::Test { list: true, .. } => test::list(),
+        Task::Test { only, .. } => return test::run(&only),
+        Task::Pure { write: true } => pure::write()?,
+        Task::Pure { write: false } => println!("{}", pure::check()?),
+        Task::Chaos { runs, seed } => {
+            println!("{}", chaos::run(runs, seed.unwrap_or_else(seed_from_clock))?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A seed short enough to be typed again.
+fn seed_from_clock() -> u64 {
+    UNIX_EPOCH.elapsed().map_or(1, |since| u64::from(since.subsec_micros()))
+}
