@@ -23,7 +23,8 @@ impl Swarm {
         }
         for piece in 0..self.layout.pieces() {
             let (have, claimed) = (self.have.get(piece), self.claimed.get(piece));
-            let reason = have || asked.contains_key(&piece) || self.origin.fetches(self.layout.run_of(piece));
+            let run = self.layout.run_of(piece);
+            let reason = have || asked.contains_key(&piece) || self.origin.fetches(run, piece);
             if claimed && !reason {
                 say(format!("piece {piece} is claimed by nobody: it would never be asked for"));
             }
@@ -42,6 +43,11 @@ impl Swarm {
             let full = self.have.ones_in(of_run.start, of_run.end) == of_run.len() as u32;
             if full != self.runs.get(run) {
                 say(format!("run {run} is complete: {full}, but the list says {}", !full));
+            }
+        }
+        for (node, c) in &self.children {
+            for piece in c.queue().iter().filter(|p| !self.have.get(**p)) {
+                say(format!("piece {piece} waits to be sent to {node:?} and is not here"));
             }
         }
         if self.is_complete() && !self.parents.is_empty() {

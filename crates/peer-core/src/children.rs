@@ -20,6 +20,14 @@ pub(crate) struct ChildLink {
 }
 
 impl ChildLink {
+    pub(crate) fn queue(&self) -> &VecDeque<u32> {
+        &self.queue
+    }
+    /// The piece is no longer here.
+    pub(crate) fn forget(&mut self, piece: u32) {
+        self.queue.retain(|p| *p != piece);
+        self.untold.retain(|p| *p != piece);
+    }
     pub(crate) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
         if let Some(since) = self.busy_since {
             self.waited = Micros(self.waited.0 + now.since(since).0);
@@ -113,15 +121,25 @@ impl Swarm {
             c.untold.push(piece);
             if c.queue.is_empty() || c.untold.len() >= batch || now.since(c.told_at) >= delay {
                 tell(c, *node, now, out);
+            } else {
+                let due = c.told_at + delay;
+                self.tell_at = Some(self.tell_at.map_or(due, |t| t.min(due)));
             }
         }
     }
 
     pub(crate) fn tell_children(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.tell_at.is_none_or(|t| t > now) {
+            return;
+        }
         let delay = self.config.have_delay;
-        for (node, c) in &mut self.children {
-            if !c.untold.is_empty() && now.since(c.told_at) >= delay {
+        self.tell_at = None;
+        for (node, c) in self.children.iter_mut().filter(|(_, c)| !c.untold.is_empty()) {
+            let due = c.told_at + delay;
+            if due <= now {
                 tell(c, *node, now, out);
+            } else {
+                self.tell_at = Some(self.tell_at.map_or(due, |t| t.min(due)));
             }
         }
     }

@@ -5,11 +5,19 @@ use headwater_model::time::Time;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// A run being fetched.
+#[derive(Clone, Debug)]
+struct Fetch {
+    /// Leased, else fetched alone.
+    by_control: bool,
+    /// Pieces that the origin was asked for; others of the run were to come from parents.
+    pieces: Vec<Range<u32>>,
+}
+
 /// Runs being fetched from the origin.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OriginWork {
-    /// Run → whether it was leased.
-    runs: BTreeMap<u32, bool>,
+    runs: BTreeMap<u32, Fetch>,
     pub(crate) bytes: u64,
     /// When this node may begin to fetch without a lease.
     alone_at: Option<Time>,
@@ -20,10 +28,11 @@ impl OriginWork {
         !self.runs.is_empty()
     }
     pub(crate) fn leased_runs(&self) -> impl Iterator<Item = u32> {
-        self.runs.keys().copied()
+        self.runs.iter().filter(|(_, f)| f.by_control).map(|(run, _)| *run)
     }
-    pub(crate) fn fetches(&self, run: u32) -> bool {
-        self.runs.contains_key(&run)
+    /// Whether the origin was asked for `piece` of `run`.
+    pub(crate) fn fetches(&self, run: u32, piece: u32) -> bool {
+        self.runs.get(&run).is_some_and(|f| f.pieces.iter().any(|range| range.contains(&piece)))
     }
 }
 
@@ -37,14 +46,33 @@ impl Swarm {
             out.push(Output::LeaseDone(run));
             return;
         }
+        self.origin.runs.insert(run, Fetch { by_control, pieces: Vec::new() });
+        self.fetch_rest(run, out);
+    }
+
+    /// Asks the origin for the pieces of a run that nobody was asked for; the others are on their way from parents.
+    fn fetch_rest(&mut self, run: u32, out: &mut Vec<Output>) {
+        // Without their hashes pieces could not be kept.
+        if !self.pages.complete() {
+            return;
+        }
         let pieces = self.unclaimed_of(run);
-        self.origin.runs.insert(run, by_control);
         for piece in pieces.iter().cloned().flatten() {
             self.claimed.set(piece);
         }
-        // Nothing left to fetch: the rest of the run is on its way from parents.
-        if !pieces.is_empty() {
+        if let Some(fetch) = self.origin.runs.get_mut(&run).filter(|_| !pieces.is_empty()) {
+            fetch.pieces.clone_from(&pieces);
             out.push(Output::FetchOrigin { run, pieces });
+        }
+    }
+
+    /// Runs of which the origin gave all it was asked for, but parents did not give the rest.
+    pub(crate) fn watch_origin(&mut self, out: &mut Vec<Output>) {
+        let have = &self.have;
+        let answered = |f: &Fetch| f.pieces.iter().cloned().flatten().all(|p| have.get(p));
+        let runs: Vec<u32> = self.origin.runs.iter().filter(|(_, f)| answered(f)).map(|(run, _)| *run).collect();
+        for run in runs {
+            self.fetch_rest(run, out);
         }
     }
 
@@ -60,9 +88,7 @@ impl Swarm {
     }
 
     pub(crate) fn run_complete(&mut self, run: u32, out: &mut Vec<Output>) {
-        if let Some(by_control) = self.origin.runs.remove(&run)
-            && by_control
-        {
+        if self.origin.runs.remove(&run).is_some_and(|f| f.by_control) {
             out.push(Output::LeaseDone(run));
         }
     }
@@ -74,10 +100,20 @@ impl Swarm {
         }
     }
 
+    /// Pieces of the run that were neither right nor are on their way from parents: the origin's file is another one.
+    pub(crate) fn origin_done(&mut self, now: Time, run: u32, out: &mut Vec<Output>) {
+        let asked = |p: u32| self.parents.values().any(|l| l.asked().contains(&p));
+        let wrong = self.layout.pieces_of_run(run).any(|p| !self.have.get(p) && !asked(p));
+        if wrong && self.origin.runs.contains_key(&run) {
+            let why = "what the origin sends is not what was published: its file was changed".to_owned();
+            self.origin_failed(now, run, why, true, out);
+        }
+    }
+
     pub(crate) fn origin_failed(&mut self, now: Time, run: u32, why: String, changed: bool, out: &mut Vec<Output>) {
-        let Some(by_control) = self.origin.runs.remove(&run) else { return };
+        let Some(fetch) = self.origin.runs.remove(&run) else { return };
         self.release(run);
-        if by_control {
+        if fetch.by_control {
             out.push(Output::LeaseFailed { run, why, changed });
         } else {
             self.wait_alone(now);
@@ -86,11 +122,18 @@ impl Swarm {
 
     /// What was to come from the origin may be asked of parents again.
     fn release(&mut self, run: u32) {
-        let asked: Vec<u32> = self.parents.values().flat_map(|p| p.asked().iter().copied()).collect();
         for piece in self.layout.pieces_of_run(run) {
-            if !self.have.get(piece) && !asked.contains(&piece) {
+            if !self.is_awaited(piece) {
                 self.claimed.clear(piece);
             }
+        }
+    }
+
+    /// The control center is back: it says who fetches what.
+    pub(crate) fn not_alone(&mut self, out: &mut Vec<Output>) {
+        let alone: Vec<u32> = self.origin.runs.iter().filter(|(_, f)| !f.by_control).map(|(run, _)| *run).collect();
+        for run in alone {
+            self.lease_revoked(run, out);
         }
     }
 

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 /// pick costs the same in a content of a million pieces.
 const PICK_SAMPLE: usize = 512;
 
+/// Ended edges that a report tells of at most.
+const MAX_DEPARTED: usize = 256;
+
 /// How far an edge to a parent has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Edge {
@@ -206,6 +209,7 @@ impl Swarm {
 
     fn forget_parent(&mut self, now: Time, node: &NodeId) {
         let Some(mut p) = self.parents.remove(node) else { return };
+        self.last_words(now, node, &mut p);
         self.unclaim(p.asked.drain(..));
         p.settled(now);
         for piece in p.has.iter() {
@@ -223,8 +227,18 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn drop_parents(&mut self, out: &mut Vec<Output>) {
-        out.extend(std::mem::take(&mut self.parents).into_keys().map(Output::CloseEdge));
+    /// What an edge that ends has moved is told with the next report.
+    fn last_words(&mut self, now: Time, node: &NodeId, p: &mut ParentLink) {
+        if p.bytes > 0 && self.departed.len() < MAX_DEPARTED {
+            self.departed.push(p.report(now, *node));
+        }
+    }
+
+    pub(crate) fn drop_parents(&mut self, now: Time, out: &mut Vec<Output>) {
+        for (node, mut p) in std::mem::take(&mut self.parents) {
+            self.last_words(now, &node, &mut p);
+            out.push(Output::CloseEdge(node));
+        }
         self.holders = Vec::new();
     }
 
@@ -257,7 +271,7 @@ impl Swarm {
         self.ask(now, parent, out);
     }
 
-    /// A piece came from a parent; whether it had been asked for.
+    /// A piece came from a parent.
     pub(crate) fn arrived(
         &mut self,
         now: Time,
@@ -266,10 +280,9 @@ impl Swarm {
         len: u64,
         outcome: PieceOutcome,
         out: &mut Vec<Output>,
-    ) -> bool {
-        let Some(p) = self.parents.get_mut(parent) else { return false };
-        let at = p.asked.iter().position(|a| *a == piece);
-        if let Some(at) = at {
+    ) {
+        let Some(p) = self.parents.get_mut(parent) else { return };
+        if let Some(at) = p.asked.iter().position(|a| *a == piece) {
             p.asked.remove(at);
         }
         p.suspect = false;
@@ -280,13 +293,30 @@ impl Swarm {
             out.push(Output::Alarm(Alarm::BadPieces { parent: *parent }));
             self.forget_parent(now, parent);
             self.call_spare(out);
-            return at.is_some();
+            return;
         }
         p.pieces += 1;
         p.bytes += len;
         p.account(now, len);
         p.settled(now);
-        at.is_some()
+    }
+
+    /// A piece is here that may also be asked of someone: one that was closed, or told to stop, sent it all the same.
+    pub(crate) fn take_back(&mut self, now: Time, piece: u32, out: &mut Vec<Output>) {
+        for (node, p) in &mut self.parents {
+            if let Some(at) = p.asked.iter().position(|a| *a == piece) {
+                p.asked.remove(at);
+                p.settled(now);
+                out.push(Output::Unask(*node, vec![piece]));
+            }
+        }
+    }
+
+    /// Whether a piece is here, or to come from someone.
+    pub(crate) fn is_awaited(&self, piece: u32) -> bool {
+        self.have.get(piece)
+            || self.origin.fetches(self.layout.run_of(piece), piece)
+            || self.parents.values().any(|p| p.asked.contains(&piece))
     }
 
     /// Asks all parents that have room for more.

@@ -5,6 +5,8 @@ use headwater_model::time::{Micros, Time};
 
 /// First pause after a failed dial.
 const FIRST_PAUSE: Micros = Micros::from_millis(200);
+/// Every heartbeat is answered; an answer that is late by more means that the session is lost.
+const REPLY_PATIENCE: Micros = Micros::from_millis(1500);
 /// A local clock that differs by more is worth a warning.
 const SKEW_WORTH_A_WARNING: Micros = Micros::from_secs(5);
 
@@ -128,7 +130,7 @@ impl ControlSession {
             self.dialling = true;
             return Some(SessionOutput::Dial);
         }
-        if self.unanswered_since.is_some_and(|t| now.since(t).0 > self.heartbeat.0 * 3 + 1_500_000) {
+        if self.unanswered_since.is_some_and(|t| now.since(t) > REPLY_PATIENCE) {
             self.lost(now);
             return Some(SessionOutput::Redial);
         }
@@ -148,7 +150,11 @@ impl ControlSession {
             (false, false) => self.dial_at,
             (true, _) => {
                 let into = self.control_us(now) % self.heartbeat.0;
-                now + Micros(self.heartbeat.0 - into + 1)
+                let beat = now + Micros(self.heartbeat.0 - into + 1);
+                match self.unanswered_since {
+                    Some(t) => beat.min((t + REPLY_PATIENCE + Micros(1)).max(now + Micros(1))),
+                    None => beat,
+                }
             }
         }
     }
@@ -203,7 +209,7 @@ mod tests {
             }
             assert!(sent < 10);
         };
-        assert!(end.0 - due.0 >= 7 * S && end.0 - due.0 <= 12 * S, "{}", end.0 - due.0);
+        assert!(end.0 - due.0 >= 3 * S && end.0 - due.0 <= 4 * S, "{}", end.0 - due.0);
         assert!(!s.is_connected());
     }
 

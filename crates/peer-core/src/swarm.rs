@@ -128,6 +128,8 @@ pub enum Input {
     Leased(Lease),
     /// The leave ended.
     LeaseRevoked(u32),
+    /// The origin sent all that was asked of it for the run, and all of it was verified and told.
+    OriginDone(u32),
     /// The origin did not give the run.
     OriginFailed {
         /// Which run.
@@ -227,6 +229,8 @@ pub struct Swarm {
     pub(crate) holders: Vec<u16>,
     pub(crate) parents: BTreeMap<NodeId, ParentLink>,
     pub(crate) children: BTreeMap<NodeId, ChildLink>,
+    /// Last words on edges that ended since the last report, so that no byte goes uncounted.
+    pub(crate) departed: Vec<EdgeReport>,
     pub(crate) origin: OriginWork,
     pub(crate) pages: Pages,
     generation: Generation,
@@ -239,6 +243,10 @@ pub struct Swarm {
     pub(crate) rng: Rng,
     pub(crate) wasted_bytes: u64,
     complete_said: bool,
+    /// When parents and progress are looked at next.
+    look_at: Time,
+    /// When a child is to be told of pieces that were held back for it.
+    pub(crate) tell_at: Option<Time>,
     pub(crate) scratch: Vec<(u16, u32)>,
 }
 
@@ -269,6 +277,7 @@ impl Swarm {
             have,
             parents: BTreeMap::new(),
             children: BTreeMap::new(),
+            departed: Vec::new(),
             origin: OriginWork::default(),
             pages: Pages::new(pages_known),
             generation: Generation::default(),
@@ -281,6 +290,8 @@ impl Swarm {
             rng: Rng::new(seed, "swarm"),
             wasted_bytes: 0,
             complete_said: false,
+            look_at: now,
+            tell_at: None,
             scratch: Vec::new(),
             config,
             version,
@@ -307,6 +318,10 @@ impl Swarm {
     /// The last assignment's number.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+    /// Whether the control center has assigned anything yet.
+    pub fn has_assignment(&self) -> bool {
+        self.generation != Generation::default()
     }
     /// Whether `child` has an edge here.
     pub fn is_child(&self, child: &NodeId) -> bool {
@@ -338,6 +353,7 @@ impl Swarm {
             Input::Rtt(node, rtt) => self.measured(node, rtt),
             Input::Leased(lease) => self.leased(now, lease.run, true, out),
             Input::LeaseRevoked(run) => self.lease_revoked(run, out),
+            Input::OriginDone(run) => self.origin_done(now, run, out),
             Input::OriginFailed { run, why, changed } => self.origin_failed(now, run, why, changed, out),
             Input::ChildOpened(child) => self.child_opened(now, child, out),
             Input::ChildClosed(child) => self.child_closed(&child),
@@ -346,6 +362,7 @@ impl Swarm {
             Input::Rotten(piece) => self.rotten(piece),
             Input::Page(page) => {
                 if self.pages.came(page) {
+                    self.watch_origin(out);
                     self.ask_everyone(now, out);
                 }
                 self.ask_pages(now, out);
@@ -356,25 +373,31 @@ impl Swarm {
                     self.control_lost_at = now;
                 }
                 self.control = up;
+                if up {
+                    self.not_alone(out);
+                    self.ask_everyone(now, out);
+                }
                 self.ask_pages(now, out);
             }
             Input::Tick => self.tick(now, out),
         }
     }
 
-    /// When [`Input::Tick`] is due.
+    /// When [`Input::Tick`] is due; never before `now`.
     pub fn next_timeout(&self, now: Time) -> Time {
-        let step = if self.is_complete() { Micros::from_millis(1000) } else { Micros::from_millis(250) };
-        let have =
-            self.children.values().filter(|c| !c.untold.is_empty()).map(|c| c.told_at + self.config.have_delay).min();
-        (now + step).min(have.unwrap_or(now + step))
+        self.tell_at.map_or(self.look_at, |t| t.min(self.look_at)).max(now)
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         self.tell_children(now, out);
+        if self.look_at > now {
+            return;
+        }
+        self.look_at = now + if self.is_complete() { Micros::from_secs(1) } else { Micros::from_millis(250) };
         if self.is_complete() {
             return;
         }
+        self.watch_origin(out);
         self.ask_pages(now, out);
         self.watch_parents(now, out);
         self.watch_starving(now, out);
@@ -397,19 +420,19 @@ impl Swarm {
 
     fn piece(&mut self, now: Time, from: PieceFrom, piece: u32, outcome: PieceOutcome, out: &mut Vec<Output>) {
         let len = u64::from(self.layout.piece_len(piece));
-        let asked_for = match from {
+        match from {
             PieceFrom::Parent(parent) => self.arrived(now, &parent, piece, len, outcome, out),
-            PieceFrom::Origin => {
-                self.origin.bytes += len;
-                true
-            }
-        };
+            PieceFrom::Origin => self.origin.bytes += len,
+        }
         match outcome {
-            PieceOutcome::Stored => self.stored(now, piece, out),
+            PieceOutcome::Stored => {
+                self.take_back(now, piece, out);
+                self.stored(now, piece, out);
+            }
             PieceOutcome::Already => self.wasted_bytes += len,
             PieceOutcome::Bad => {
                 self.wasted_bytes += len;
-                if asked_for && !self.have.get(piece) {
+                if !self.is_awaited(piece) {
                     self.claimed.clear(piece);
                 }
             }
@@ -435,7 +458,7 @@ impl Swarm {
         self.tell_of(now, piece, out);
         if self.have.is_full() && !self.complete_said {
             self.complete_said = true;
-            self.drop_parents(out);
+            self.drop_parents(now, out);
             out.push(Output::Complete);
         }
     }
@@ -446,6 +469,9 @@ impl Swarm {
             self.claimed.clear(piece);
             self.runs.clear(self.layout.run_of(piece));
             self.complete_said = false;
+            for child in self.children.values_mut() {
+                child.forget(piece);
+            }
             if self.holders.is_empty() {
                 self.holders = vec![0; self.layout.pieces() as usize];
             }
@@ -469,7 +495,8 @@ impl Swarm {
         if changed {
             self.runs_reported = self.runs.clone();
         }
-        let from = self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| p.report(now, *n)).collect();
+        let mut from = std::mem::take(&mut self.departed);
+        from.extend(self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| p.report(now, *n)));
         let to: Vec<EdgeReport> = self.children.iter_mut().map(|(n, c)| c.report(now, *n)).collect();
         ContentReport {
             version: self.version,

@@ -2,7 +2,7 @@
 
 use crate::identity::Identity;
 use crate::tls::{ByKey, node_of};
-use headwater_model::NodeId;
+use headwater_model::{Hash, NodeId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -99,7 +99,7 @@ pub fn bind(address: SocketAddr, identity: Arc<Identity>, accept: &[Alpn]) -> Re
     socket.bind(&address.into()).map_err(io)?;
     let server = if accept.is_empty() { None } else { Some(server_config(&identity, accept)?) };
     let runtime = Arc::new(quinn::TokioRuntime);
-    let endpoint = Endpoint::new(EndpointConfig::default(), server, socket.into(), runtime).map_err(io)?;
+    let endpoint = Endpoint::new(endpoint_config(&identity), server, socket.into(), runtime).map_err(io)?;
     Ok(Listener { endpoint, identity, v6: address.is_ipv6() })
 }
 
@@ -147,6 +147,13 @@ impl Listener {
             _ => Ok(connection),
         }
     }
+}
+
+/// A restarted process resets its former connections at once, as its reset key comes from its identity: the other ends
+/// need not wait for a timeout.
+fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let secret = Hash::of(&[b"headwater stateless reset", identity.key.secret_der()]);
+    EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret.0)))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

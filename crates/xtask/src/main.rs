@@ -4,6 +4,7 @@
     reason = "the list in clippy.toml is for the pure crates; this one runs programs, times them and waits for them"
 )]
 
+mod bench_get;
 mod chaos;
 mod demo;
 mod demo_driver;
@@ -54,6 +55,15 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// `get` from one waypoint beside curl from nginx with TLS: bytes per CPU-second, as a ratio
+    BenchGet {
+        /// Pairs of runs, after one that is not counted
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Size of the file in MiB
+        #[arg(long, default_value_t = 1024)]
+        mib: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,6 +84,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Test { only, .. } => return test::run(&only),
         Task::Pure { write: true } => pure::write()?,
         Task::Pure { write: false } => println!("{}", pure::check()?),
+        Task::BenchGet { runs, mib } => println!("{}", bench_get::run(runs, mib)?),
         Task::Chaos { runs, seed } => {
             println!("{}", chaos::run(runs, seed.unwrap_or_else(seed_from_clock))?);
         }

@@ -53,7 +53,9 @@ impl Dcm {
                 let Some(key) = *key else { continue };
                 // Lightweight senders go to regular children first: only regular children can use them.
                 for dial_only in [true, false] {
-                    for ix in self.spare.shelf(class, tier, key, dial_only, turn) {
+                    // A shelf where nobody fits: a few stand for all in the explanation.
+                    let most = if dial_only && child.dial_only() { 2 } else { usize::MAX };
+                    for ix in self.spare.shelf(class, tier, key, dial_only, turn).take(most) {
                         if found.len() >= enough || decision.considered as usize >= self.config.max_considered {
                             break;
                         }
@@ -164,14 +166,17 @@ impl Dcm {
             && !(child.listed_only() && parent.class() == SourceClass::Peer)
     }
 
-    /// Where dial-only peers need the open ones' uplink, an open child may have only a few open parents:
-    /// how many more. `None` = any number.
+    /// Only open parents can feed dial-only children, so that open children share what these leave of the open uplink:
+    /// how many more open parents `child` may have. `None` = any number.
     fn open_parents_left(&self, child: &Member) -> Option<u32> {
-        if child.dial_only() || !self.open_is_scarce() {
+        if child.dial_only() || self.wanting_dial_only == 0 {
             return None;
         }
+        let slots = (self.open_up / self.slot_rate).saturating_sub(u64::from(self.wanting_dial_only * self.target));
+        let each = (slots / u64::from((self.wanting - self.wanting_dial_only).max(1))) as u32;
         let open = child.parents.iter().filter(|e| self.member(e.parent).is_some_and(|p| !p.dial_only())).count();
-        Some((self.config.parents / 4).max(1).saturating_sub(open as u32))
+        // A child without parents may always have one.
+        Some(each.max(u32::from(child.parents.is_empty())).saturating_sub(open as u32))
     }
 
     /// Links from far that the child's region may still have; a child without parents may always have one.

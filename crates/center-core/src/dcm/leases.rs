@@ -154,11 +154,12 @@ impl Leases {
         within
     }
 
-    /// A lease that a returning node works on (after a control restart).
-    pub(super) fn adopt(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) {
+    /// A lease that a returning node works on: kept unless others hold or fetch the run. Whether it is its lease now.
+    pub(super) fn adopt(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> bool {
         if run < self.replicas.len() as u32 && self.replicas(run) == 0 && !self.active.contains_key(&run) {
             self.give(now, ix, member, run);
         }
+        self.active.get(&run).is_some_and(|a| a.to == ix)
     }
 
     /// Ends the lease of `run` if `ix` has it; `done` when the run arrived.
@@ -205,6 +206,11 @@ impl Leases {
             }
         }
         over
+    }
+
+    /// Runs that waited long enough for a holder to turn up.
+    pub(super) fn wake(&mut self, now: Time) {
+        self.not_before.retain(|_, until| *until > now);
     }
 
     /// When something here falls due.

@@ -161,7 +161,7 @@ impl Dcm {
         let node = info.node;
         let ix = match self.by_node.get(&node).copied() {
             Some(ix) => {
-                self.back(ix, info);
+                self.back(now, ix, info, join);
                 ix
             }
             None => self.admit(info),
@@ -182,6 +182,7 @@ impl Dcm {
         self.dirty(now, ix);
         self.look_for_parents(now, ix, "it joined");
         self.offer(now, ix);
+        self.take_over(now, ix);
         self.lease_out(now);
     }
 
@@ -252,6 +253,10 @@ impl Dcm {
             self.holds(now, ix, Bits::full(self.layout.runs()));
             self.finished(ix);
         }
+        if said.pieces_held < self.layout.pieces() && self.member(ix).is_some_and(|m| !m.wants) {
+            // Pieces rotted on its disk.
+            self.wants_again(now, ix);
+        }
         self.lease_out(now);
     }
 
@@ -316,6 +321,7 @@ impl Dcm {
                 self.out.push(DcmOutput::Revoke(node, run));
             }
         }
+        self.leases.wake(now);
         if self.repair_at <= now {
             let gone: Vec<NodeId> = self
                 .members()
@@ -382,8 +388,16 @@ impl Dcm {
     }
 
     /// A member's session is new: what it says of itself replaces what was known.
-    fn back(&mut self, ix: Ix, info: MemberInfo) {
+    fn back(&mut self, now: Time, ix: Ix, info: MemberInfo, join: &Join) {
         self.set_rate(&info.node, info.up);
+        // A process that began anew knows nothing of the former one's leases.
+        for run in self.leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
+            self.end_lease(now, ix, run, false);
+        }
+        if !join.complete && self.member(ix).is_some_and(|m| !m.wants) {
+            self.set_wants(ix, true);
+            self.hungry.insert(ix);
+        }
         if let Some(m) = self.member_mut(ix) {
             m.away_since = None;
             m.info.reach = info.reach;
@@ -433,6 +447,15 @@ impl Dcm {
         self.refresh(ix);
     }
 
+    /// A member that had everything lacks something.
+    fn wants_again(&mut self, now: Time, ix: Ix) {
+        self.set_wants(ix, true);
+        self.hungry.insert(ix);
+        self.requeue(ix, true);
+        self.recount();
+        self.look_for_parents(now, ix, "it lost pieces");
+    }
+
     fn holds(&mut self, now: Time, ix: Ix, runs: Bits) {
         let Some(m) = self.member_mut(ix) else { return };
         let (came, went) = leases::difference(&m.runs, &runs);
@@ -469,8 +492,10 @@ impl Dcm {
             }
         }
         for run in &join.leases {
-            if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) {
-                self.leases.adopt(now, ix, m, *run);
+            if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut)
+                && !self.leases.adopt(now, ix, m, *run)
+            {
+                self.out.push(DcmOutput::Revoke(m.info.node, *run));
             }
         }
         self.requeue(ix, true);
@@ -513,6 +538,14 @@ impl Dcm {
         (fair as u32).clamp(2, self.config.max_children)
     }
 
+    /// Children that a member would have if all edges were spread by uplink.
+    fn fair_children(&self, m: &Member) -> u32 {
+        if !m.forwards() {
+            return 0;
+        }
+        ((m.info.up.0 / self.slot_rate) as u32).min(self.config.max_children)
+    }
+
     /// Uplink of a member that no child slot uses.
     fn spare_of(&self, ix: Ix) -> Rate {
         let Some(m) = self.member(ix) else { return Rate(0) };
@@ -522,12 +555,6 @@ impl Dcm {
 
     fn promised(&self, parent: Ix) -> Rate {
         self.member(parent).map_or(Rate(0), |m| Rate(m.info.up.0 / m.children.len().max(1) as u64))
-    }
-
-    /// Whether dial-only peers need (almost) all that open peers can upload.
-    fn open_is_scarce(&self) -> bool {
-        let mean = self.up_total / u64::from(self.wanting.max(1));
-        self.wanting_dial_only > 0 && self.open_up * 10 < u64::from(self.wanting_dial_only) * mean * 13
     }
 
     fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {

@@ -149,6 +149,35 @@ impl Dcm {
         }
     }
 
+    /// A newcomer takes its share of children from random others, whose uplink is then free for those who come next
+    /// (S6, R4). Without this, nodes that arrive together would serve only each other, and what one group of them has
+    /// would reach the next one late.
+    pub(super) fn take_over(&mut self, now: Time, ix: Ix) {
+        let Some(m) = self.member(ix) else { return };
+        let mut left = self.fair_children(m).saturating_sub(m.children.len() as u32);
+        let seed = m.info.node.prefix64() ^ now.0;
+        for try_ in 0..MAX_SAMPLED as u64 {
+            if left == 0 {
+                return;
+            }
+            let luck = mix64(seed.wrapping_add(try_));
+            let c = (luck % self.members.len().max(1) as u64) as Ix;
+            let (Some(parent), Some(child)) = (self.member(ix), self.member(c)) else { continue };
+            if c == ix || !child.wants || child.parents.is_empty() || child.has_parent(ix) {
+                continue;
+            }
+            let p = child.parents[(luck >> 32) as usize % child.parents.len()].parent;
+            let nearer = self.member(p).is_some_and(|old| parent.tier_to(child) <= old.tier_to(child));
+            // What an open sender gives to an open child, a dial-only sender can give as well; not the other way round.
+            let wasteful = !parent.dial_only() && self.member(p).is_some_and(|old| old.dial_only());
+            if nearer && !wasteful && p != ix && self.pair_ok(now, ix, c) {
+                self.unlink(p, c);
+                self.link(now, ix, c);
+                left -= 1;
+            }
+        }
+    }
+
     /// Parents for children that lack some; each is tried again after a while.
     pub(super) fn repair(&mut self, now: Time) {
         let again = Micros::from_millis(900);

@@ -1,7 +1,7 @@
 //! The async face of a store: one thread hashes and writes, another reads, so that serving goes on meanwhile.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::Bytes;
@@ -10,13 +10,11 @@ use headwater_model::{Bits, Hash, Layout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::error::{StoreError, failed};
-use super::{SAVE_EVERY, Store, Written, locked};
+use super::{SAVE_EVERY, Store, Written};
+use crate::buffer_pool::Pool;
 
 /// Commands that may wait for each thread; who has one more waits to hand it over.
 const MAX_WAITING: usize = 256;
-
-/// Memory that unused read buffers may hold.
-const MAX_IDLE_BUFFER_BYTES: usize = 16 << 20;
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -217,65 +215,6 @@ fn run_reader(store: &Store, commands: Commands<ReadCommand>) {
 
 fn read(store: &Store, piece: u32, pool: &Arc<Pool>) -> Result<Option<Bytes>, StoreError> {
     let mut pooled = pool.take();
-    pooled.len = store.read(piece, &mut pooled.buffer)?;
-    Ok((pooled.len > 0).then(|| Bytes::from_owner(pooled)))
-}
-
-/// Read buffers that wait to be used again.
-struct Pool {
-    idle: Mutex<Vec<Box<[u8]>>>,
-    buffer_bytes: usize,
-    max_idle: usize,
-}
-
-impl Pool {
-    fn new(buffer_bytes: usize) -> Pool {
-        let max_idle = (MAX_IDLE_BUFFER_BYTES / buffer_bytes.max(1)).clamp(4, MAX_WAITING);
-        Pool { idle: Mutex::default(), buffer_bytes, max_idle }
-    }
-
-    fn take(self: &Arc<Self>) -> Pooled {
-        let idle = locked(&self.idle).pop();
-        let buffer = idle.unwrap_or_else(|| vec![0; self.buffer_bytes].into_boxed_slice());
-        Pooled { buffer, len: 0, pool: self.clone() }
-    }
-}
-
-/// A buffer that goes back to its pool when it is dropped.
-struct Pooled {
-    buffer: Box<[u8]>,
-    len: usize,
-    pool: Arc<Pool>,
-}
-
-impl AsRef<[u8]> for Pooled {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.len]
-    }
-}
-
-impl Drop for Pooled {
-    fn drop(&mut self) {
-        let mut idle = locked(&self.pool.idle);
-        if idle.len() < self.pool.max_idle {
-            idle.push(std::mem::take(&mut self.buffer));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buffers_are_used_again_and_not_hoarded() {
-        let pool = Arc::new(Pool::new(8 << 20));
-        let first = pool.take();
-        let at = first.buffer.as_ptr();
-        drop(first);
-        assert_eq!(pool.take().buffer.as_ptr(), at);
-        let many: Vec<Pooled> = (0..9).map(|_| pool.take()).collect();
-        drop(many);
-        assert_eq!(locked(&pool.idle).len(), 4);
-    }
+    let len = store.read(piece, pooled.whole())?;
+    Ok((len > 0).then(|| pooled.freeze(len)))
 }

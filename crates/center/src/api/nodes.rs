@@ -1,0 +1,126 @@
+//! Nodes with a session.
+
+use super::{ApiError, Caller, Shared};
+use crate::hub::{self, Hub};
+use axum::Json;
+use axum::extract::{Path, State};
+use headwater_center_core::client_manager::Client;
+use headwater_model::{NodeId, Place};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A node.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NodeItem {
+    /// Its id.
+    node: String,
+    /// `peer` or `waypoint`.
+    #[schema(value_type = String)]
+    role: headwater_model::Role,
+    /// `open`, `punchable` or `dial-only`.
+    #[schema(value_type = String)]
+    accepts: headwater_model::Accepts,
+    /// How that is known: `claim`, `operator` or `test`.
+    #[schema(value_type = String)]
+    accepts_from: headwater_model::node::From,
+    /// Sources that it may use: `any` or `listed`.
+    #[schema(value_type = String)]
+    sources: headwater_model::SourceAccess,
+    /// What it passes on: `disk`, `memory` or `no`.
+    #[schema(value_type = String)]
+    forwards: headwater_model::Forwards,
+    /// Address that its session comes from.
+    observed: String,
+    /// Client, version and platform.
+    client: String,
+    /// Uplink that it is believed to have.
+    up_bytes_per_s: u64,
+    /// Its claims are believed.
+    enrolled: bool,
+    /// Where it is.
+    #[schema(value_type = Object)]
+    place: Place,
+    /// Ids of the contents that it takes part in.
+    contents: Vec<String>,
+    /// Age of its session in seconds.
+    since_s: u64,
+    /// Bytes that others confirm it sent.
+    served_bytes: u64,
+    /// Share of the time since it was first seen that it was there.
+    availability_percent: u64,
+    /// How well it served others: 0 (badly) to 3.
+    score: u32,
+}
+
+/// A node and its last downloads.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NodeDetail {
+    /// The node.
+    #[serde(flatten)]
+    node: NodeItem,
+    /// The last downloads, newest last.
+    downloads: Vec<super::control::TransferItem>,
+}
+
+fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeItem {
+    let (a, now) = (&client.arrival, hub.clock.now());
+    let record = state.center.history().node(node);
+    NodeItem {
+        node: node.to_string(),
+        role: a.introduction.role,
+        accepts: a.introduction.capabilities.accepts.value,
+        accepts_from: a.introduction.capabilities.accepts.from,
+        sources: a.introduction.capabilities.sources.value,
+        forwards: a.introduction.capabilities.forwards.value,
+        observed: a.observed.to_string(),
+        client: a.introduction.client.clone(),
+        up_bytes_per_s: client.up.0,
+        enrolled: a.enrolled,
+        place: a.place.clone(),
+        contents: client.contents.iter().map(ToString::to_string).collect(),
+        since_s: now.since(client.since).0 / 1_000_000,
+        served_bytes: record.map_or(0, |r| r.served_bytes),
+        availability_percent: record.map_or(0, |r| r.availability_percent(now)),
+        score: record.map_or(2, |r| r.score()),
+    }
+}
+
+/// Lists the nodes with a session.
+#[utoipa::path(get, path = "/v1/nodes", responses((status = 200, body = Vec<NodeItem>)), security(("token" = [])))]
+pub(crate) async fn list(State(hub): Shared, caller: Caller) -> Result<Json<Vec<NodeItem>>, ApiError> {
+    caller.admin()?;
+    let state = hub.lock();
+    Ok(Json(state.center.clients().iter().map(|(n, c)| item(&hub, &state, n, c)).collect()))
+}
+
+/// The one node with a session whose id begins so.
+pub(super) fn find(state: &hub::State, prefix: &str) -> Result<NodeId, ApiError> {
+    match state.find_nodes(prefix).as_slice() {
+        [one] => Ok(*one),
+        [] => Err(ApiError::not_found(format!(
+            "no node with a session has an id that begins with {prefix:?} (4 digits or more); GET /v1/nodes lists them"
+        ))),
+        _ => Err(ApiError::bad_request(format!("several nodes' ids begin with {prefix:?}: give more digits"))),
+    }
+}
+
+/// A node and its last downloads.
+#[utoipa::path(
+    get, path = "/v1/nodes/{prefix}", params(("prefix" = String, Path, description = "Beginning of its id")),
+    responses((status = 200, body = NodeDetail), (status = 404, body = ApiError)), security(("token" = []))
+)]
+pub(crate) async fn show(
+    State(hub): Shared,
+    caller: Caller,
+    Path(prefix): Path<String>,
+) -> Result<Json<NodeDetail>, ApiError> {
+    caller.admin()?;
+    let state = hub.lock();
+    let node = find(&state, &prefix)?;
+    let client = state.center.clients().get(&node).ok_or_else(|| ApiError::not_found("it just left"))?;
+    let record = state.center.history().node(&node);
+    let at = |t| hub.clock.unix_ms_of(t);
+    let downloads = record.iter().flat_map(|r| &r.downloads);
+    let downloads = downloads.map(|d| super::control::TransferItem::of(d, at(d.start), at(d.end))).collect();
+    Ok(Json(NodeDetail { node: item(&hub, &state, &node, client), downloads }))
+}

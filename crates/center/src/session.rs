@@ -1,0 +1,430 @@
+//! Sessions of nodes: QUIC connections with one stream each, which the node opens.
+
+use crate::hub::{Farewell, Hub, MAX_QUEUED_MESSAGES, Outgoing, unix_ms};
+use crate::pages;
+use crate::tokens::TokenRole;
+use headwater_center_core::Input;
+use headwater_center_core::client_manager::Arrival;
+use headwater_model::assignment::Refusal;
+use headwater_model::{NodeId, Role};
+use headwater_transport::{Listener, ReadError, Reader, Writer, certificate_of, node_of};
+use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
+use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
+use quinn::{Connection, Incoming, VarInt};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Connections that have not said hello.
+const MAX_HANDSHAKES: usize = 1024;
+/// From this many on, a new connection must first prove that its address is its own.
+const HANDSHAKES_BEFORE_RETRY: usize = 256;
+/// How long a node may take for its hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// How long the last words may take.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// Messages per second of one session, and how many may come at once.
+const MESSAGES_PER_S: f64 = 2000.0;
+const MESSAGES_AT_ONCE: f64 = 4000.0;
+/// Pages per second of one session; more of them wait.
+const PAGES_PER_S: f64 = 500.0;
+/// Pages that a session may wait for at once; it is not read further meanwhile.
+const MAX_PAGES_WAITING: usize = 256;
+/// What a connection may have in flight: messages are small but for logs.
+const RECEIVE_WINDOW_BYTES: u32 = 1 << 20;
+/// The wait between dials grows with the sessions that come back at once.
+const MIN_BACKOFF_CAP_MS: usize = 2000;
+const BACKOFF_MS_PER_SESSION: usize = 10;
+
+/// Application error codes of closed connections.
+const CLOSED: VarInt = VarInt::from_u32(0);
+const CLOSED_FOR_FAULT: VarInt = VarInt::from_u32(1);
+
+/// Takes connections until the control center stops.
+pub(crate) async fn accept(hub: Arc<Hub>, listener: Listener) {
+    let places = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        let incoming = tokio::select! {
+            incoming = listener.endpoint.accept() => incoming,
+            () = hub.stop.cancelled() => return,
+        };
+        let Some(incoming) = incoming else { return };
+        let busy = MAX_HANDSHAKES - places.available_permits();
+        if busy >= HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() && incoming.may_retry() {
+            // It fails only where a retry is not possible, which was just asked.
+            let _ = incoming.retry();
+            continue;
+        }
+        match places.clone().try_acquire_owned() {
+            Ok(place) => drop(hub.tasks.spawn(serve(hub.clone(), incoming, place))),
+            Err(_) => {
+                hub.counters.refused_handshakes.inc();
+                incoming.refuse();
+            }
+        }
+    }
+}
+
+/// A node that said hello.
+struct Guest {
+    node: NodeId,
+    observed: SocketAddr,
+    certificate: headwater_model::Hash,
+    hello: Hello,
+}
+
+async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit) {
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HELLO_WITHIN, greet(&hub, incoming)) => greeted,
+        () = hub.stop.cancelled() => return,
+    };
+    drop(place);
+    if let Ok(Some((connection, reader, writer, guest))) = greeted {
+        run(hub, connection, reader, writer, guest).await;
+    }
+}
+
+/// Handshake, stream and hello; `None` when the node was sent away.
+async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Writer, Guest)> {
+    let connection = incoming.await.inspect_err(|e| tracing::debug!("a handshake failed: {e}")).ok()?;
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
+    connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+    let (node, certificate) = (node_of(&connection)?, certificate_of(&connection)?);
+    let remote = connection.remote_address();
+    let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    let (send, receive) = connection.accept_bi().await.ok()?;
+    let (mut reader, writer) = (Reader::new(receive, MAX_NODE_FRAME_BYTES), Writer(send));
+    let hello = match next_message(&mut reader).await {
+        Ok(Some(FromNode::Hello(hello))) if hello.protocol == PROTOCOL => Ok(hello),
+        Ok(Some(FromNode::Hello(hello))) => Err(format!(
+            "the node speaks protocol {}, this control center protocol {PROTOCOL}: update the older one",
+            hello.protocol
+        )),
+        Ok(Some(_)) => Err("the first message must be a hello".into()),
+        Ok(None) => return None,
+        Err(e) => Err(format!("bad message: {e}")),
+    };
+    match hello {
+        Ok(hello) => Some((connection, reader, writer, Guest { node, observed, certificate, hello })),
+        Err(why) => {
+            hub.counters.bad_sessions.inc();
+            tracing::info!("{node:.8} at {observed} is sent away: {why}");
+            say_goodbye(writer, &connection, Farewell { why, come_back: false }).await;
+            None
+        }
+    }
+}
+
+/// Why a session cannot be read on.
+#[derive(Debug, thiserror::Error)]
+enum BadMessage {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("a second hello")]
+    SecondHello,
+    #[error("more than {MESSAGES_PER_S} messages per second")]
+    TooMany,
+}
+
+async fn next_message(reader: &mut Reader) -> Result<Option<FromNode>, BadMessage> {
+    let Some(frame) = reader.next().await? else { return Ok(None) };
+    Ok(Some(FromNode::decode(frame)?))
+}
+
+async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writer, guest: Guest) {
+    let node = guest.node;
+    let enrolled = is_enrolled(&hub, &guest);
+    if enrolled && guest.hello.control_epoch_seen > 0 {
+        hub.seen_epoch(guest.hello.control_epoch_seen).await;
+    }
+    let (queue, waiting) = mpsc::channel(MAX_QUEUED_MESSAGES);
+    let (close, closed) = oneshot::channel();
+    let page_places = Arc::new(Semaphore::new(MAX_PAGES_WAITING));
+    let session = {
+        let mut state = hub.lock();
+        let welcome = welcome(&hub, &guest, state.center.epoch(), state.sessions());
+        // The queue is new and has room.
+        let _ = queue.try_send(Outgoing::Say(Box::new(FromControl::Welcome(welcome))));
+        let session = state.open_session(node, queue, close);
+        let place = hub.places.place_of(guest.observed.ip());
+        let arrival = Arrival {
+            session,
+            node,
+            introduction: guest.hello.introduction,
+            observed: guest.observed,
+            certificate: guest.certificate,
+            enrolled,
+            place,
+        };
+        hub.input(&mut state, Input::Arrived(arrival));
+        session
+    };
+    tracing::debug!("{node:.8} arrived from {} (session {session})", guest.observed);
+    let sending = send_all(hub.clone(), node, connection, writer, waiting, closed, page_places.clone());
+    let sending = hub.tasks.spawn(sending);
+    let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places };
+    let mut bye = false;
+    let mut sending = sending;
+    tokio::select! {
+        read = inbox.read() => match read {
+            Ok(said_bye) => bye = said_bye,
+            // The connection broke: nobody is left to tell.
+            Err(BadMessage::Read(ReadError::Stream(e))) => tracing::debug!("session {session} of {node:.8} broke: {e}"),
+            Err(e) => {
+                hub.counters.bad_sessions.inc();
+                let why = format!("bad message: {e}");
+                let mut state = hub.lock();
+                state.events.say(unix_ms(), format!("session of {node:.8} ends: {why}"));
+                state.end_session(session, Farewell { why, come_back: false });
+            }
+        },
+        // It ends by itself when the session is closed or the connection breaks.
+        _ = &mut sending => {}
+    }
+    hub.departed(node, session, bye);
+    if !sending.is_finished() {
+        // Dropping the queue, which leaving has done, ends it; the task itself limits how long that takes.
+        let _ = sending.await;
+    }
+    tracing::debug!("{node:.8} left (session {session})");
+}
+
+fn is_enrolled(hub: &Hub, guest: &Guest) -> bool {
+    let token = &guest.hello.join_token.0;
+    if !token.is_empty() {
+        match hub.tokens.check(token) {
+            Ok(claims) if matches!(claims.role, TokenRole::Join | TokenRole::Admin) => return true,
+            Ok(_) => say_bad_token(hub, guest, "it is of another role than \"join\""),
+            Err(e) => say_bad_token(hub, guest, &e.to_string()),
+        }
+    }
+    guest.observed.ip().is_loopback()
+}
+
+fn say_bad_token(hub: &Hub, guest: &Guest, why: &str) {
+    let text = format!("{:.8} at {} came with a join token that does not enrol it: {why}", guest.node, guest.observed);
+    hub.lock().events.say(unix_ms(), text);
+}
+
+fn welcome(hub: &Hub, guest: &Guest, control_epoch: u64, sessions: usize) -> Welcome {
+    Welcome {
+        protocol: PROTOCOL,
+        control_epoch,
+        control_unix_ms: unix_ms(),
+        heartbeat_ms: (hub.config.core.heartbeat.0 / 1000) as u32,
+        backoff_cap_ms: (BACKOFF_MS_PER_SESSION * sessions).max(MIN_BACKOFF_CAP_MS) as u32,
+        observed_address: Some(guest.observed),
+        parent_keys: hub.parent_keys(&guest.node),
+    }
+}
+
+/// The reading half of a session.
+struct Inbox {
+    hub: Arc<Hub>,
+    node: NodeId,
+    session: u64,
+    enrolled: bool,
+    reader: Reader,
+    page_places: Arc<Semaphore>,
+}
+
+impl Inbox {
+    /// Reads until the session ends; whether the node said goodbye.
+    async fn read(&mut self) -> Result<bool, BadMessage> {
+        let mut messages = Bucket::new(MESSAGES_PER_S, MESSAGES_AT_ONCE);
+        let mut pages = Bucket::new(PAGES_PER_S, PAGES_PER_S);
+        while let Some(message) = next_message(&mut self.reader).await? {
+            self.hub.counters.messages.inc();
+            if !messages.take().is_zero() {
+                return Err(BadMessage::TooMany);
+            }
+            match message {
+                FromNode::Bye => return Ok(true),
+                FromNode::Hello(_) => return Err(BadMessage::SecondHello),
+                FromNode::PageRequest { version, page } => {
+                    tokio::time::sleep(pages.take()).await;
+                    // Freed when the answer is sent.
+                    if let Ok(place) = self.page_places.acquire().await {
+                        place.forget();
+                    }
+                    pages::requested(&self.hub, self.node, self.session, version, page);
+                }
+                FromNode::Page { version, page } => pages::given(&self.hub, self.node, version, page),
+                FromNode::Announce(log) => self.hub.announced(self.node, log).await,
+                other => {
+                    if !self.handle(other)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// What the core decides; false when the session is over.
+    fn handle(&self, message: FromNode) -> Result<bool, BadMessage> {
+        let node = self.node;
+        let input = match message {
+            FromNode::Join(join) => return self.join(join),
+            FromNode::Heartbeat(heartbeat) => {
+                let mut state = self.hub.lock();
+                if !state.is_current(&node, self.session) {
+                    return Ok(false);
+                }
+                let echo_local_us = heartbeat.local_us;
+                let reply = FromControl::HeartbeatReply { control_unix_ms: unix_ms(), echo_local_us };
+                if let Some(input) = self.hub.send_to(&mut state, self.session, Outgoing::Say(Box::new(reply))) {
+                    self.hub.input(&mut state, input);
+                    return Ok(false);
+                }
+                let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
+                self.hub.input(&mut state, Input::Heartbeat(node, heartbeat));
+                return Ok(true);
+            }
+            FromNode::Leave(version) => Input::Leave(node, version),
+            FromNode::LeaseDone { version, run } => Input::LeaseDone(node, version, run),
+            FromNode::LeaseFailed { version, run, why, content_changed } => {
+                let what = if content_changed { ": the origin gives other bytes than the log says" } else { "" };
+                let text = format!("{node:.8} could not fetch run {run} of {:.8}{what}: {why}", version.content);
+                self.hub.lock().events.say(unix_ms(), text);
+                Input::LeaseFailed(node, version, run)
+            }
+            FromNode::Alarm { version, alarm } => Input::Alarm(node, version, alarm),
+            FromNode::DialResult(result) => Input::Dialled(node, result),
+            FromNode::Hello(_)
+            | FromNode::PageRequest { .. }
+            | FromNode::Announce(_)
+            | FromNode::Page { .. }
+            | FromNode::Bye => return Ok(true),
+        };
+        Ok(self.hub.input_from(&node, self.session, input))
+    }
+
+    fn join(&self, join: Join) -> Result<bool, BadMessage> {
+        let mut state = self.hub.lock();
+        if !state.is_current(&self.node, self.session) {
+            return Ok(false);
+        }
+        let version = join.version();
+        if let Some(refusal) = self.refusal(&state, &join) {
+            let refused = Outgoing::Say(Box::new(FromControl::Refused { version, refusal }));
+            if let Some(input) = self.hub.send_to(&mut state, self.session, refused) {
+                self.hub.input(&mut state, input);
+            }
+            return Ok(true);
+        }
+        let join = join.with_runs(|v| state.runs_of(v))?;
+        self.hub.input(&mut state, Input::Join(self.node, join));
+        Ok(true)
+    }
+
+    /// What the core does not know: viewers' tokens, and what was withdrawn before a restart.
+    fn refusal(&self, state: &crate::hub::State, join: &Join) -> Option<Refusal> {
+        let id = join.version().content;
+        let Some(content) = state.contents.get(&id) else {
+            return state.contents.was_withdrawn(&id).then_some(Refusal::Unpublished);
+        };
+        let role = state.center.clients().get(&self.node).map(|c| c.arrival.introduction.role);
+        // A waypoint of the operator comes because it was told to.
+        if !content.restricted || (self.enrolled && role == Some(Role::Waypoint)) {
+            return None;
+        }
+        let token = &join.viewer_token.0;
+        let why = match self.hub.tokens.check(token) {
+            _ if token.is_empty() => {
+                "this content is for viewers with a token: get one from its publisher and give it with --viewer-token"
+                    .to_owned()
+            }
+            Ok(claims) if claims.role == TokenRole::Viewer && claims.covers(&content.name) => return None,
+            Ok(_) => "the token is not a viewer's token for this content: ask its publisher for one".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        Some(Refusal::NotPermitted(why))
+    }
+}
+
+/// The sending half of a session: ends when the session is closed, left, or broken.
+async fn send_all(
+    hub: Arc<Hub>,
+    node: NodeId,
+    connection: Connection,
+    mut writer: Writer,
+    mut waiting: mpsc::Receiver<Outgoing>,
+    mut closed: oneshot::Receiver<Farewell>,
+    page_places: Arc<Semaphore>,
+) {
+    let farewell = loop {
+        let message = tokio::select! {
+            biased;
+            farewell = &mut closed => break farewell.ok(),
+            message = waiting.recv() => message,
+        };
+        let Some(message) = message else { break None };
+        let frame = match message {
+            Outgoing::Frame(frame) => frame,
+            Outgoing::Say(message) => message.encode(),
+            Outgoing::Assign { assignment, highest_piece } => {
+                hub.with_tickets(&node, assignment, highest_piece).encode()
+            }
+            Outgoing::ParentKeys => FromControl::ParentKeys(hub.parent_keys(&node)).encode(),
+            Outgoing::Page(message) => {
+                page_places.add_permits(1);
+                message.encode()
+            }
+        };
+        tokio::select! {
+            sent = writer.send(frame) => if sent.is_err() {
+                return;
+            },
+            farewell = &mut closed => {
+                // In the middle of a message: only the connection's own last words are left.
+                let farewell = farewell.ok();
+                let why = farewell.as_ref().map_or("", |f| f.why.as_str());
+                let code = if farewell.as_ref().is_none_or(|f| f.come_back) { CLOSED } else { CLOSED_FOR_FAULT };
+                connection.close(code, why.as_bytes());
+                return;
+            }
+        }
+    };
+    match farewell {
+        Some(farewell) => say_goodbye(writer, &connection, farewell).await,
+        None => connection.close(CLOSED, b"bye"),
+    }
+}
+
+async fn say_goodbye(mut writer: Writer, connection: &Connection, farewell: Farewell) {
+    let Farewell { why, come_back } = farewell;
+    let last_words = async {
+        writer.send(FromControl::Goodbye { why: why.clone(), come_back }.encode()).await.ok()?;
+        writer.0.finish().ok()?;
+        writer.0.stopped().await.ok()
+    };
+    // A node that does not listen finds the reason in the connection's end.
+    let _ = tokio::time::timeout(GOODBYE_WITHIN, last_words).await;
+    connection.close(if come_back { CLOSED } else { CLOSED_FOR_FAULT }, why.as_bytes());
+}
+
+/// A token bucket.
+struct Bucket {
+    per_s: f64,
+    most: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(per_s: f64, most: f64) -> Bucket {
+        Bucket { per_s, most, left: most, at: Instant::now() }
+    }
+    /// Takes one; how long to wait for it.
+    fn take(&mut self) -> Duration {
+        let now = Instant::now();
+        let refill = now.duration_since(self.at).as_secs_f64() * self.per_s;
+        self.left = (self.left + refill).min(self.most) - 1.0;
+        self.at = now;
+        Duration::from_secs_f64((-self.left / self.per_s).max(0.0))
+    }
+}

@@ -1,0 +1,166 @@
+//! The command line: what all commands share. Each command's own arguments stand in its file.
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use headwater_model::NodeId;
+
+use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
+use crate::commands::{control, explain, get, key, list, origin, peer, publish, sim, status, unpublish};
+use crate::demo;
+
+const ABOUT: &str = "\
+Headwater delivers files from an ordinary web server to many viewers, mostly from one another, as a control center \
+assigns; every byte is verified against the publisher's signature.";
+
+const EXAMPLES: &str = "\
+A first delivery, on one machine:
+  headwater control                                  # prints the first admin token, once
+  headwater key new
+  headwater origin ./public &                        # or any web server or CDN with byte ranges
+  export HEADWATER_TOKEN=...                         # the admin token
+  headwater publish ./public/film.mp4 --name films/one \\
+      --origin http://127.0.0.1:8080/film.mp4 --control http://127.0.0.1:7400
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused or not found, 130 interrupted.";
+
+/// Peer-assisted content delivery under a control center.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, about, long_about = ABOUT, after_long_help = EXAMPLES)]
+#[command(propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub logging: Logging,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What is logged, to standard error.
+#[derive(Debug, Args)]
+pub struct Logging {
+    /// Say more; twice, even more
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Logging")]
+    verbose: u8,
+    /// What to log, as `warn`, `debug`, or `info,headwater_peer=trace`; instead of -v
+    #[arg(long, global = true, value_name = "FILTER", env = "HEADWATER_LOG", help_heading = "Logging")]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Control(control::Args),
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    Publish(Box<publish::Args>),
+    Get(Box<get::GetArgs>),
+    Peer(Box<peer::PeerArgs>),
+    List(list::Args),
+    Unpublish(unpublish::Args),
+    Status(status::Args),
+    Explain(explain::Args),
+    Origin(origin::Args),
+    Sim(sim::Args),
+    Demo(demo::Args),
+}
+
+/// Which control center is called, and by whom.
+#[derive(Debug, Args)]
+pub struct ControlAccess {
+    /// The control center's API, as `headwater control` printed it [default: http://127.0.0.1:7400]
+    #[arg(long, value_name = "URL", env = "HEADWATER_CONTROL")]
+    pub control: Option<String>,
+    /// Token that lets you in
+    #[arg(long, value_name = "TOKEN", env = "HEADWATER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Node id of a control center whose https certificate is of its own making: no other is believed
+    #[arg(long, value_name = "NODE")]
+    pub cc: Option<NodeId>,
+}
+
+impl ControlAccess {
+    /// A client for it.
+    pub fn api(&self) -> Result<ApiClient, ApiError> {
+        let token = self.token.as_deref().filter(|t| !t.is_empty());
+        ApiClient::pinned(self.control.as_deref().unwrap_or(DEFAULT_CONTROL), token, self.cc)
+    }
+}
+
+impl Logging {
+    /// The filter that was asked for.
+    pub fn filter(&self) -> &str {
+        match (&self.log, self.verbose) {
+            (Some(filter), _) => filter,
+            (None, 0) => "warn",
+            (None, 1) => "info",
+            (None, _) => {
+                "debug,h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,quinn=info,quinn_proto=info"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_is_explained() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_and_what_does_not() {
+        for good in [
+            "headwater key new --out k",
+            "headwater key show --json",
+            "headwater publish f --origin http://a/f --name n",
+            "headwater publish --origin http://a/f f --name n --check-all --piece-size 64KiB -v",
+            "headwater publish f --origin http://a/f --origin http://b/f --name n --no-check --audience tokens",
+            "headwater list --control http://c --token t --json",
+            "headwater --log debug unpublish n",
+            "headwater explain --client ab --content n",
+            "headwater control --listen [::1]:0 --heartbeat 500ms --exit-with-stdin --json",
+            "headwater origin . --up 10MB/s",
+            "headwater sim s.toml --seed 7",
+        ] {
+            assert!(parse(good).is_ok(), "{good}: {:?}", parse(good).err());
+        }
+        for bad in [
+            "headwater",
+            "headwater publish f --name n",
+            "headwater publish f --origin http://a/f",
+            "headwater publish f --origin nonsense --name n",
+            "headwater publish f --origin http://a/f --name n --check-all --no-check",
+            "headwater publish f --origin http://a/f --name n --piece-size 5000",
+            "headwater publish f --origin http://a/f --name n --audience all",
+            "headwater list --cc 12",
+            "headwater control --tls-cert c",
+            "headwater control --heartbeat 0s",
+            "headwater origin . --up fast",
+            "headwater explain --client ab",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_in_the_environment_is_not_shown_in_the_help() {
+        let mut command = Cli::command();
+        let list = command.find_subcommand_mut("list").unwrap();
+        let token = list.get_arguments().find(|a| a.get_id() == "token").unwrap();
+        assert!(token.is_hide_env_values_set());
+    }
+}

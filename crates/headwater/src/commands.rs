@@ -1,0 +1,64 @@
+//! The commands, a file each.
+
+pub mod control;
+pub mod explain;
+pub mod get;
+pub mod key;
+pub mod list;
+pub mod origin;
+pub mod peer;
+pub mod publish;
+pub mod sim;
+pub mod status;
+pub mod unpublish;
+
+use std::future::Future;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::cli::Command;
+use crate::demo;
+use crate::exit::Ending;
+use crate::lifetime;
+
+/// Runs `command` to its end.
+///
+/// # Errors
+/// What went wrong, with an [`Ending`] where it has an exit code of its own.
+pub async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Control(args) => control::run(args).await,
+        Command::Key(command) => key::run(command),
+        Command::Publish(args) => publish::run(*args).await,
+        Command::List(args) => interruptible(list::run(args)).await,
+        Command::Unpublish(args) => interruptible(unpublish::run(args)).await,
+        Command::Status(args) => interruptible(status::run(args)).await,
+        Command::Explain(args) => interruptible(explain::run(args)).await,
+        Command::Get(args) => get::run(*args).await,
+        Command::Peer(args) => peer::run(*args).await,
+        Command::Origin(args) => origin::run(args).await,
+        Command::Sim(args) => interruptible(sim::run(args)).await,
+        Command::Demo(args) => demo::run(args).await,
+    }
+}
+
+/// `work`, given up on Ctrl-C or SIGTERM.
+async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        () = lifetime::shutdown(false) => Err(Ending::Interrupted.into()),
+    }
+}
+
+/// Prints to standard output, at once.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// Prints one line of JSON.
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string(value)?)
+}

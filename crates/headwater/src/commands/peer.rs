@@ -1,0 +1,108 @@
+//! `headwater peer`: a resident peer, or a waypoint.
+
+use super::get::{NodeArgs, say};
+use crate::lifetime;
+use clap::Args;
+use headwater_model::{Name, NodeId, Rate, Role};
+use headwater_peer::node::{Fetch, NodeConfig};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Run a resident peer, or with --waypoint an operator's node that serves only.
+///
+/// A waypoint fetches what the control center tells it to and serves it to everyone near. It must come with the
+/// operator's join token (from `POST /v1/tokens`), except on the control center's own machine.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  headwater peer --waypoint --control control.example:7400 --cc ID --join-token T --data /var/lib/headwater\n  \
+    headwater peer --control control.example:7400 --data ~/.local/share/headwater --fetch 'hw://…'"
+)]
+pub struct PeerArgs {
+    /// Control center, host:port.
+    #[arg(long, value_name = "HOST:PORT", env = "HEADWATER_CONTROL_NODE")]
+    control: String,
+    /// Node id of the control center, which `headwater control` prints: nobody else is spoken to.
+    #[arg(long, value_name = "ID")]
+    cc: Option<NodeId>,
+    /// Folder of the identity and of all contents.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Serve only; fetch what the control center says.
+    #[arg(long)]
+    waypoint: bool,
+    /// Fetch and serve this content (may be given several times).
+    #[arg(long, value_name = "HW_NAME")]
+    fetch: Vec<Name>,
+    /// Operator's token: this node's claims are believed.
+    #[arg(long, value_name = "TOKEN", env = "HEADWATER_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
+    /// Token from the publisher, for contents that are not open to all.
+    #[arg(long, value_name = "TOKEN", env = "HEADWATER_VIEWER_TOKEN", hide_env_values = true)]
+    viewer_token: Option<String>,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print state as one JSON object a line, twice a second.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
+    let node = args
+        .node
+        .start(|listen| NodeConfig {
+            role: if args.waypoint { Role::Waypoint } else { Role::Peer },
+            listen,
+            dial_only: args.node.dial_only,
+            up: args.node.paced(),
+            data: args.data.clone(),
+            control: args.control.clone(),
+            control_id: args.cc,
+            join_token: args.join_token.clone(),
+            viewer_token: args.viewer_token.clone(),
+        })
+        .await?;
+    let address = node.address()?.to_string();
+    if args.json {
+        say(&json!({"event": "started", "node": node.id().to_string(), "address": address}));
+    } else {
+        println!("node {} listens on {address}; control center {}", node.id(), args.control);
+    }
+    for name in args.fetch {
+        // Its outcome shows in the state; a resident peer goes on without it.
+        drop(node.fetch(Fetch { name, destination: None, state_dir: None }));
+    }
+    let mut shutdown = Box::pin(lifetime::shutdown(args.node.exit_with_stdin));
+    let mut pulse = tokio::time::interval(Duration::from_millis(if args.json { 500 } else { 10_000 }));
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            _ = &mut shutdown => break,
+            _ = pulse.tick() => {}
+        }
+        let contents = node.contents();
+        let uploaded: u64 = contents.iter().map(|c| c.uploaded_bytes).sum();
+        if args.json {
+            say(&json!({
+                "event": "status", "control": node.has_control(), "uploaded_bytes": uploaded, "contents": contents,
+            }));
+            continue;
+        }
+        let complete = contents.iter().filter(|c| c.complete).count();
+        let children: usize = contents.iter().map(|c| c.children).sum();
+        let control = if node.has_control() { "connected" } else { "dialling" };
+        let line = format!(
+            "control center {control}; {complete} of {} contents complete; {children} children; {} bytes served ({})",
+            contents.len(),
+            uploaded,
+            args.node.paced().map_or("no limit".to_owned(), |r: Rate| format!("at most {r}")),
+        );
+        if line != said {
+            println!("{line}");
+            said = line;
+        }
+    }
+    node.stop().await;
+    Ok(())
+}

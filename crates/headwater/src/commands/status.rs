@@ -1,0 +1,55 @@
+//! `headwater status`: how a control center is doing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use indicatif::HumanDuration;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{print, print_json};
+use crate::cli::ControlAccess;
+
+/// Show how a control center is doing
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    control: ControlAccess,
+    /// Print the control center's answer, one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The answer, as far as it is shown; what is counted differs between versions.
+#[derive(Debug, Deserialize)]
+struct Status {
+    node: String,
+    epoch: u64,
+    uptime_s: f64,
+    sessions: u64,
+    contents: u64,
+    #[serde(default)]
+    totals: serde_json::Map<String, Value>,
+}
+
+pub async fn run(args: Args) -> Result<()> {
+    let api = args.control.api()?;
+    let answer = api.get_json("/v1/status").await?;
+    if args.json {
+        return print_json(&answer);
+    }
+    let status: Status = serde_json::from_value(answer).context("the control center's answer is no status")?;
+    let uptime = HumanDuration(Duration::try_from_secs_f64(status.uptime_s).unwrap_or_default());
+    let mut lines = vec![
+        ("control center".to_owned(), api.url().to_string()),
+        ("node".to_owned(), status.node),
+        ("epoch".to_owned(), status.epoch.to_string()),
+        ("up since".to_owned(), uptime.to_string()),
+        ("sessions".to_owned(), status.sessions.to_string()),
+        ("contents".to_owned(), status.contents.to_string()),
+    ];
+    lines.extend(status.totals.into_iter().map(|(what, count)| (what.replace('_', " "), count.to_string())));
+    let width = lines.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
+    let text: String = lines.iter().map(|(what, value)| format!("{what:width$}  {value}\n")).collect();
+    print(&text)
+}

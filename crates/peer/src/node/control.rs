@@ -1,0 +1,292 @@
+//! The session with the control center: `peer-core` says when to dial and when to beat, this does it.
+
+use super::state::{self, Phase, State};
+use super::{FetchError, Inner, local_unix_ms, messages, pinned};
+use crate::origin::{Access, Expected};
+use bytes::Bytes;
+use headwater_model::id::{ContentId, Version};
+use headwater_model::report::{ContentReport, Heartbeat, Introduction};
+use headwater_model::time::{Micros, Rate, Time};
+use headwater_peer_core::{Input, SessionOutput};
+use headwater_transport::{Alpn, Reader, Writer};
+use headwater_wire::limits;
+use headwater_wire::{FromControl, FromNode, Hello, StaticLog, Token};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use url::Url;
+
+/// Messages waiting for the control center.
+const MAX_WAITING: usize = 1024;
+/// A handshake and a welcome that take longer have failed.
+const DIAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs for as long as the node does.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    loop {
+        let (action, until) = {
+            let mut state = inner.lock();
+            let now = inner.now();
+            (state.session.poll(now), state.session.next_timeout(now))
+        };
+        if action == Some(SessionOutput::Dial) {
+            let ended = tokio::select! {
+                _ = inner.stopping.cancelled() => return,
+                ended = session(&inner) => ended,
+            };
+            lost(&inner, ended);
+            continue;
+        }
+        tokio::select! {
+            _ = inner.stopping.cancelled() => return,
+            _ = inner.control_wake.notified() => {}
+            _ = tokio::time::sleep_until(inner.at(until)) => {}
+        }
+    }
+}
+
+/// How a session ended.
+enum Ended {
+    /// It broke, or never was.
+    Broken(String),
+    /// The control center said so.
+    Goodbye(String, bool),
+}
+
+fn lost(inner: &Arc<Inner>, ended: Ended) {
+    let mut state = inner.lock();
+    let now = inner.now();
+    let was = state.control.take().is_some();
+    state.session.lost(now);
+    match ended {
+        Ended::Broken(why) if was => tracing::warn!("lost the control center: {why}; transfers go on, dialling again"),
+        Ended::Broken(why) => tracing::debug!("no control center yet: {why}"),
+        Ended::Goodbye(why, true) => tracing::info!("the control center ended the session: {why}"),
+        Ended::Goodbye(why, false) => {
+            tracing::error!("the control center ended the session for good: {why}");
+            for content in state.contents.values_mut() {
+                content.fail(FetchError::Goodbye(why.clone()));
+            }
+            state.session.wait(now, Micros::from_secs(60));
+        }
+    }
+    state::happened_to_all(inner, &mut state, || Input::Control(false));
+}
+
+async fn session(inner: &Arc<Inner>) -> Ended {
+    let begun = tokio::time::timeout(DIAL_PATIENCE, connect(inner)).await;
+    let (connection, mut reader, out) = match begun {
+        Ok(Ok(parts)) => parts,
+        Ok(Err(why)) => return Ended::Broken(why),
+        Err(_) => return Ended::Broken(format!("no answer from {} within 5 s", inner.config.control)),
+    };
+    let ended = loop {
+        let until = {
+            let state = inner.lock();
+            if state.control.is_none() {
+                break Ended::Broken("it does not read what it is told".into());
+            }
+            state.session.next_timeout(inner.now())
+        };
+        tokio::select! {
+            read = reader.next() => match read {
+                Ok(Some(body)) => match FromControl::decode(body) {
+                    Ok(FromControl::Goodbye { why, come_back }) => break Ended::Goodbye(why, come_back),
+                    Ok(message) => messages::from_control(inner, &mut inner.lock(), message),
+                    Err(e) => break Ended::Broken(format!("it sent what is no message: {e}")),
+                },
+                Ok(None) => break Ended::Broken("it closed the session".into()),
+                Err(e) => break Ended::Broken(e.to_string()),
+            },
+            _ = tokio::time::sleep_until(inner.at(until)) => {
+                let mut state = inner.lock();
+                match state.session.poll(inner.now()) {
+                    Some(SessionOutput::Heartbeat(interval)) => heartbeat(inner, &mut state, interval),
+                    Some(SessionOutput::Redial) => break Ended::Broken("no reply to heartbeats".into()),
+                    _ => {}
+                }
+            }
+        }
+    };
+    drop(out);
+    connection.close(0u32.into(), b"");
+    ended
+}
+
+type Session = (quinn::Connection, Reader, mpsc::Sender<Bytes>);
+
+/// Dials, says hello, is welcomed, and joins all contents.
+async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
+    let config = &inner.config;
+    let addresses = tokio::net::lookup_host(&config.control)
+        .await
+        .map_err(|e| format!("cannot look up {}: {e}", config.control))?;
+    let mut problem = format!("{} has no address", config.control);
+    let mut connected = None;
+    for address in addresses.take(4) {
+        match inner.listener.dial(address, config.control_id, Alpn::Control).await {
+            Ok(connection) => {
+                connected = Some(connection);
+                break;
+            }
+            Err(e) => problem = e.to_string(),
+        }
+    }
+    let connection = connected.ok_or(problem)?;
+    let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+    let (mut writer, mut reader) = (Writer(send), Reader::new(receive, limits::MAX_CONTROL_FRAME_BYTES));
+    let said_at = inner.now();
+    writer.send(hello(inner).encode()).await.map_err(|e| e.to_string())?;
+    let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("it closed the session at once")?;
+    let welcome = match FromControl::decode(body).map_err(|e| e.to_string())? {
+        FromControl::Welcome(w) => w,
+        FromControl::Goodbye { why, .. } => return Err(why),
+        _ => return Err("it did not begin with a welcome".into()),
+    };
+    let (out, mut queue) = mpsc::channel::<Bytes>(MAX_WAITING);
+    tokio::spawn(async move {
+        while let Some(frame) = queue.recv().await {
+            if writer.send(frame).await.is_err() {
+                return;
+            }
+        }
+        let _ = writer.0.finish();
+    });
+    let mut state = inner.lock();
+    let now = inner.now();
+    state.session.welcomed(now, said_at, welcome.control_unix_ms, welcome.heartbeat_ms, welcome.backoff_cap_ms);
+    if let Some(off) = state.session.skew_seconds(now, local_unix_ms()) {
+        tracing::warn!(
+            "this machine's clock is off by {off} s; Headwater uses the control center's, other programs may not"
+        );
+    }
+    state.control_epoch_seen = state.control_epoch_seen.max(welcome.control_epoch);
+    state.parent_keys = welcome.parent_keys;
+    state.control = Some(out.clone());
+    let joins: Vec<_> = state
+        .contents
+        .values()
+        .filter_map(|c| match &c.phase {
+            Phase::Running(r) => Some(r.swarm.join()),
+            Phase::Asking => Some(c.first_join()),
+            Phase::Opening | Phase::Failed => None,
+        })
+        .collect();
+    for join in joins {
+        state::join_content(inner, &mut state, join);
+    }
+    state::happened_to_all(inner, &mut state, || Input::Control(true));
+    tracing::info!(epoch = welcome.control_epoch, "session with the control center");
+    Ok((connection, reader, out))
+}
+
+fn hello(inner: &Inner) -> FromNode {
+    let local = inner.listener.address().ok().filter(|a| !a.ip().is_unspecified() && !a.ip().is_loopback());
+    FromNode::Hello(Hello {
+        protocol: limits::PROTOCOL,
+        introduction: Introduction {
+            role: inner.config.role,
+            capabilities: inner.capabilities(),
+            up: inner.claimed_up(),
+            down: Rate(0),
+            client: format!("headwater/{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS),
+            local_addresses: local.into_iter().collect(),
+        },
+        join_token: Token(inner.config.join_token.clone().unwrap_or_default()),
+        control_epoch_seen: inner.lock().control_epoch_seen,
+        local_unix_ms: local_unix_ms(),
+    })
+}
+
+fn heartbeat(inner: &Inner, state: &mut State, interval: u64) {
+    let now = inner.now();
+    let links: Vec<_> = state.links.iter().filter_map(|(n, l)| Some((*n, l.first()?.connection.rtt()))).collect();
+    let mut contents = Vec::new();
+    for content in state.contents.values_mut() {
+        if let Phase::Running(r) = &mut content.phase {
+            for (node, rtt) in &links {
+                r.swarm.handle(now, Input::Rtt(*node, Micros(rtt.as_micros() as u64)), &mut Vec::new());
+            }
+            contents.push(r.swarm.report(now, false));
+        }
+    }
+    contents.truncate(limits::MAX_REPORTED_CONTENTS);
+    send(inner, state, now, interval, contents);
+}
+
+/// Tells of one content between two heartbeats.
+pub(crate) fn heartbeat_now(inner: &Inner, state: &mut State, version: Version) {
+    let now = inner.now();
+    let Some(report) = state.running(version).map(|r| r.swarm.report(now, true)) else { return };
+    // Interval 0 is none: the report is compared with nobody's.
+    send(inner, state, now, 0, vec![report]);
+}
+
+fn send(inner: &Inner, state: &mut State, now: Time, interval: u64, contents: Vec<ContentReport>) {
+    let heartbeat = Heartbeat {
+        interval,
+        cpu_load_milli: cpu_load_milli(),
+        free_storage_bytes: fs4::available_space(&inner.config.data).unwrap_or(0),
+        contents,
+        ..Heartbeat::default()
+    };
+    state.tell_control(&FromNode::Heartbeat(headwater_wire::Heartbeat::new(heartbeat, now.0)));
+}
+
+/// Share of the processors in use, in thousandths; 0 where the system does not say.
+fn cpu_load_milli() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|l| l.parse::<f64>().ok()).map_or(0, |l| (l / cores * 1000.0) as u32)
+}
+
+/// Idea 4: a client that reaches no control center still starts, verified, from the origin.
+pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: String) {
+    let wait = Duration::from_secs(3);
+    tokio::select! {
+        _ = inner.stopping.cancelled() => return,
+        _ = tokio::time::sleep(wait) => {}
+    }
+    let name = {
+        let state = inner.lock();
+        match state.contents.get(&id) {
+            Some(c) if matches!(c.phase, Phase::Asking) && !state.session.is_connected() => c.name.clone(),
+            _ => return,
+        }
+    };
+    let fetched = fetch_static_log(&inner, &url).await;
+    let read = fetched.and_then(|bytes| StaticLog::decode(&bytes).map_err(|e| e.to_string())).and_then(|log| {
+        let wanted = name.as_ref().map_or(log.log.name.clone(), |n| n.name.clone());
+        log.verify(&wanted, pinned(&name).as_ref()).map_err(|e| e.to_string()).map(|_| log)
+    });
+    match read {
+        Ok(log) => {
+            if let Some(c) = inner.lock().contents.get_mut(&id) {
+                c.note("no control center answers: starting from the static log and the origin".into());
+            }
+            state::open(&inner, id, log.log, Access::default(), Some(log.leaves));
+        }
+        Err(why) => {
+            if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {
+                c.note(format!("no control center answers, and its static log does not help: {why}"));
+            }
+        }
+    }
+}
+
+async fn fetch_static_log(inner: &Inner, url: &str) -> Result<Vec<u8>, String> {
+    let url = Url::parse(url).map_err(|e| format!("the log's URL: {e}"))?;
+    let access = Access::default();
+    let info = inner.origin.probe(&url, &access).await.map_err(|e| e.to_string())?;
+    if info.length > limits::MAX_STATIC_LOG_BYTES as u64 {
+        return Err(format!("a static log of {} bytes is over the limit", info.length));
+    }
+    let mut bytes = Vec::with_capacity(info.length as usize);
+    let expected = Expected { length: info.length, validator: info.validator };
+    inner
+        .origin
+        .fetch_all(&url, &access, 0..info.length, &expected, |_, chunk| bytes.extend_from_slice(&chunk))
+        .await
+        .map_err(|e| e.to_string())?;
+    Ok(bytes)
+}

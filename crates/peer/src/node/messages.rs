@@ -1,0 +1,318 @@
+//! What the control center and other peers say, checked and handed to the swarms.
+
+use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all, keep_for_later};
+use super::{FetchError, Inner};
+use headwater_model::assignment::Refusal;
+use headwater_model::id::{NodeId, Version};
+use headwater_model::merkle::Page;
+use headwater_model::ticket::{Ticket, TicketError};
+use headwater_peer_core::{Input, PageSource};
+use headwater_wire::{EdgeRefusal, FromControl, FromNode, FromPeer, Held};
+use std::sync::Arc;
+
+/// A message of the control center.
+pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromControl) {
+    let now = inner.now();
+    if let Some(content) = about(&message)
+        && keep_for_later(state, content, &message)
+    {
+        return;
+    }
+    match message {
+        FromControl::Welcome(_) | FromControl::Goodbye { .. } => {}
+        FromControl::HeartbeatReply { control_unix_ms, echo_local_us } => {
+            let asked_at = headwater_model::Time(echo_local_us.min(now.0));
+            state.session.heard(now, asked_at, control_unix_ms);
+        }
+        FromControl::ParentKeys(keys) => state.parent_keys = keys,
+        FromControl::Content { log, access } => {
+            let id = log.content();
+            let access = access_of(&access);
+            match state.contents.get_mut(&id).map(|c| &mut c.phase) {
+                Some(Phase::Running(r)) => {
+                    // The answer to a join again: only the credentials may be new.
+                    r.access = access;
+                }
+                Some(Phase::Asking) => {
+                    let inner = inner.clone();
+                    tokio::spawn(async move { state::open(&inner, id, log, access, None) });
+                }
+                _ => {}
+            }
+        }
+        FromControl::Refused { version, refusal } => refused(inner, state, version, refusal),
+        FromControl::Assignment { assignment, tickets } => {
+            let version = assignment.version;
+            if let Some(r) = state.running(version) {
+                for given in tickets {
+                    r.tickets.insert(given.ticket.parent, given);
+                }
+                r.classes.extend(assignment.parents.iter().chain(&assignment.spares).map(|p| (p.node, p.class)));
+                happened(inner, state, version, Input::Assigned(assignment));
+            }
+        }
+        FromControl::Lease(lease) => happened(inner, state, lease.version, Input::Leased(lease)),
+        FromControl::LeaseRevoked { version, run } => happened(inner, state, version, Input::LeaseRevoked(run)),
+        FromControl::Page { version, page } => page_came(inner, state, version, page),
+        FromControl::PageUnavailable { version, page } => {
+            happened(inner, state, version, Input::NoPage(PageSource::Control, page));
+        }
+        FromControl::PageRequest { version, page } => {
+            let held = state.running(version).and_then(|r| r.store.page(page));
+            if let Some(page) = held {
+                state.tell_control(&FromNode::Page { version, page: Page::clone(&page) });
+            }
+        }
+        FromControl::Fetch { content, .. } => {
+            let failed = state.contents.get(&content).is_some_and(|c| matches!(c.phase, Phase::Failed));
+            if failed {
+                state.contents.remove(&content);
+            }
+            let (inner, content) = (inner.clone(), ContentState::new(content, None, None, None));
+            tokio::task::spawn_blocking(move || state::begin(&inner, content));
+        }
+        FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
+    }
+}
+
+/// The content that a message cannot do without.
+fn about(message: &FromControl) -> Option<headwater_model::ContentId> {
+    match message {
+        FromControl::Assignment { assignment, .. } => Some(assignment.version.content),
+        FromControl::Lease(lease) => Some(lease.version.content),
+        FromControl::LeaseRevoked { version, .. } => Some(version.content),
+        _ => None,
+    }
+}
+
+fn refused(inner: &Arc<Inner>, state: &mut State, version: Version, refusal: Refusal) {
+    match refusal {
+        // It may have lost its state: what this node holds is published anew from the publisher's own signature.
+        Refusal::UnknownContent => {
+            let known = state.contents.get(&version.content).and_then(|c| match &c.phase {
+                Phase::Running(r) => Some((r.log.clone(), r.swarm.join())),
+                _ => None,
+            });
+            match known {
+                Some((log, join)) => {
+                    state.tell_control(&FromNode::Announce(log));
+                    state::join_content(inner, state, join);
+                    retry_join(inner, version);
+                }
+                None => fail(state, version, refusal),
+            }
+        }
+        Refusal::OtherVersion { .. } => start_over(inner, state, version.content, "a newer version was published"),
+        other => fail(state, version, other),
+    }
+}
+
+/// A content that the control center does not know (yet): another node's announcement may bring it.
+fn retry_join(inner: &Arc<Inner>, version: Version) {
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let mut state = inner.lock();
+        let Some(r) = state.running(version).filter(|r| !r.swarm.has_assignment()) else { return };
+        let join = r.swarm.join();
+        state::join_content(&inner, &mut state, join);
+    });
+}
+
+fn fail(state: &mut State, version: Version, refusal: Refusal) {
+    if let Some(c) = state.contents.get_mut(&version.content) {
+        match &c.phase {
+            // What is complete here stays; it is only not served any more.
+            Phase::Running(r) if r.swarm.is_complete() => c.note(refusal.to_string()),
+            _ => c.fail(FetchError::Refused(refusal)),
+        }
+    }
+}
+
+fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: String) {
+    let Some(c) = state.contents.get_mut(&content) else { return };
+    let complete = matches!(&c.phase, Phase::Running(r) if r.swarm.is_complete());
+    if why.contains("newer version") && !complete {
+        start_over(inner, state, content, &why);
+    } else if complete && c.name.is_some() {
+        c.note(format!("no longer served: {why}"));
+    } else {
+        c.fail(FetchError::Withdrawn(why));
+    }
+}
+
+/// Another version is current: what was begun is given up (the store drops it), and the new one is asked for.
+fn start_over(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: &str) {
+    let Some(c) = state.contents.get_mut(&content) else { return };
+    c.note(format!("{why}: starting over with it"));
+    if let Phase::Running(r) = std::mem::replace(&mut c.phase, Phase::Asking) {
+        r.origin_jobs.values().for_each(tokio::task::AbortHandle::abort);
+    }
+    let join = c.first_join();
+    state::join_content(inner, state, join);
+}
+
+/// A page of hashes, from whomever: verified by the store, then told to the swarm.
+fn page_came(inner: &Arc<Inner>, state: &mut State, version: Version, page: Page) {
+    let Some(store) = state.running(version).map(|r| r.store.clone()) else { return };
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        let number = page.number;
+        match store.put_page(page).await {
+            Ok(crate::store::Written::Bad) => tracing::warn!("a page of hashes was wrong and is not used"),
+            Ok(_) => happened(&inner, &mut inner.lock(), version, Input::Page(number)),
+            Err(e) => disk_failed(&inner, version, e),
+        }
+    });
+}
+
+/// The disk is full, read-only or gone: the content stops with that error.
+pub(crate) fn disk_failed(inner: &Arc<Inner>, version: Version, error: crate::store::StoreError) {
+    let mut state = inner.lock();
+    if state.leaving || state.running(version).is_none() {
+        return;
+    }
+    state.tell_control(&FromNode::Leave(version));
+    if let Some(c) = state.contents.get_mut(&version.content) {
+        c.fail(error.into());
+    }
+}
+
+/// A message of another peer; an error closes the connection, with the reason.
+pub(crate) fn from_peer(
+    inner: &Arc<Inner>,
+    node: NodeId,
+    nonce: &[u8; 32],
+    message: FromPeer,
+) -> Result<(), &'static str> {
+    let mut state = inner.lock();
+    let state = &mut *state;
+    match message {
+        FromPeer::Hello { .. } => return Err("a second hello"),
+        FromPeer::OpenEdge { version, ticket, proof } => {
+            let refusal = may_open(inner, state, node, nonce, version, &ticket, &proof).err();
+            let refused = refusal.is_some();
+            state.tell_peer(&node, &FromPeer::EdgeAnswer { version, refusal });
+            if !refused {
+                happened(inner, state, version, Input::ChildOpened(node));
+            }
+        }
+        FromPeer::EdgeAnswer { version, refusal } => {
+            let refused = refusal.map(|(code, why)| if why.is_empty() { code.to_string() } else { why });
+            happened(inner, state, version, Input::Answered { parent: node, refused });
+        }
+        FromPeer::Have { version, held } => {
+            let Some(pieces) = state.running(version).map(|r| r.track.layout.pieces()) else { return Ok(()) };
+            let input = match held {
+                Held::All(bitmap) => {
+                    Input::HasAll(node, bitmap.bits(pieces).map_err(|_| "a bitmap of another length")?)
+                }
+                Held::More(some) => Input::Has(node, some),
+            };
+            happened(inner, state, version, input);
+        }
+        FromPeer::Request { version, pieces } => happened(inner, state, version, Input::Asked(node, pieces)),
+        FromPeer::Cancel { version, pieces } => happened(inner, state, version, Input::Unasked(node, pieces)),
+        FromPeer::CloseEdge { version, as_child: true, .. } => {
+            happened(inner, state, version, Input::ChildClosed(node));
+            if let Some(r) = state.running(version) {
+                r.senders.remove(&node);
+            }
+        }
+        FromPeer::CloseEdge { version, as_child: false, why } => {
+            happened(inner, state, version, Input::Lost { node, why });
+        }
+        FromPeer::PageRequest { version, page } => {
+            let held = state.running(version).filter(|r| r.swarm.is_child(&node)).and_then(|r| r.store.page(page));
+            if let Some(page) = held {
+                state.tell_peer(&node, &FromPeer::Page { version, page: Page::clone(&page) });
+            }
+        }
+        FromPeer::Page { version, page } => page_came(inner, state, version, page),
+        FromPeer::BadPiece { version, piece } => recheck(inner, state, node, version, piece),
+    }
+    Ok(())
+}
+
+fn may_open(
+    inner: &Arc<Inner>,
+    state: &mut State,
+    node: NodeId,
+    nonce: &[u8; 32],
+    version: Version,
+    ticket: &Ticket,
+    proof: &[u8; 32],
+) -> Result<(), (EdgeRefusal, String)> {
+    if state.leaving {
+        return Err((EdgeRefusal::Leaving, "this node is about to stop".into()));
+    }
+    let (own, control_ms) = (inner.listener.identity(), state.session.control_unix_ms(inner.now()));
+    let keys = state.parent_keys.clone();
+    if state.running(version).is_none() {
+        return Err((EdgeRefusal::NoSuchContent, "not here".into()));
+    }
+    let bad = |e: TicketError| (EdgeRefusal::BadTicket, e.to_string());
+    if ticket.version != version {
+        return Err((EdgeRefusal::BadTicket, "the ticket is for another content".into()));
+    }
+    let control_ms = control_ms.ok_or_else(|| bad(TicketError::OldKey))?;
+    ticket.check(&keys, &node, &own.node, control_ms, proof, nonce, &own.certificate_hash).map_err(bad)
+}
+
+/// A child says that a piece from here was bad: looked at again, at most one at a time.
+fn recheck(inner: &Arc<Inner>, state: &mut State, node: NodeId, version: Version, piece: u32) {
+    let Some(store) = state.running(version).filter(|r| r.swarm.is_child(&node)).map(|r| r.store.clone()) else {
+        return;
+    };
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        match store.recheck(piece).await {
+            Ok(true) => tracing::debug!(child = %format!("{node:.8}"), "says that piece {piece} is bad; it is not"),
+            Ok(false) => {
+                tracing::warn!("piece {piece} was wrong on disk: fetching it again");
+                let mut state = inner.lock();
+                if let Some(r) = state.running(version) {
+                    r.bytes_held = r.bytes_held.saturating_sub(u64::from(r.track.layout.piece_len(piece)));
+                }
+                happened(&inner, &mut state, version, Input::Rotten(piece));
+            }
+            Err(e) => disk_failed(&inner, version, e),
+        }
+    });
+}
+
+/// A connection's hello came: it may be used.
+pub(crate) fn linked(inner: &Arc<Inner>, node: NodeId, link: Link) {
+    let mut state = inner.lock();
+    let links = state.links.entry(node).or_default();
+    links.push(link);
+    let first = links.len() == 1;
+    state.dialling.remove(&node);
+    if first {
+        happened_to_all(inner, &mut state, || Input::Connected(node));
+    }
+}
+
+/// A connection ended.
+pub(crate) fn unlinked(inner: &Arc<Inner>, node: NodeId, id: u64, why: &str) {
+    let mut state = inner.lock();
+    let Some(links) = state.links.get_mut(&node) else { return };
+    let in_use = links.first().is_some_and(|l| l.id == id);
+    links.retain(|l| l.id != id);
+    let another = !links.is_empty();
+    if !another {
+        state.links.remove(&node);
+    }
+    if !in_use {
+        return;
+    }
+    for content in state.contents.values_mut() {
+        if let Phase::Running(r) = &mut content.phase {
+            r.senders.remove(&node);
+        }
+    }
+    happened_to_all(inner, &mut state, || Input::Lost { node, why: why.to_owned() });
+    if another {
+        happened_to_all(inner, &mut state, || Input::Connected(node));
+    }
+}

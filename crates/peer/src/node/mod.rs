@@ -1,0 +1,333 @@
+//! A running node: one UDP socket, one session with the control center, any number of contents. Decisions are
+//! `peer-core`'s; this moves the bytes, checks tickets and hashes, and says what happened.
+
+mod connections;
+mod control;
+mod messages;
+mod origin_fetch;
+mod serving;
+mod state;
+
+use crate::origin::{OriginClient, OriginConfig, OriginError};
+use crate::pacer::Pacer;
+use crate::store::{Destination, StoreError};
+use headwater_model::assignment::Refusal;
+use headwater_model::log::LogError;
+use headwater_model::{Accepts, Capabilities, ContentId, Hash, Name, NodeId, Rate, Role, Time};
+use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind};
+use serde::Serialize;
+use state::{ContentState, State};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Peer or waypoint.
+    pub role: Role,
+    /// Address of the UDP socket; port 0 for any.
+    pub listen: SocketAddr,
+    /// Never accepts connections.
+    pub dial_only: bool,
+    /// Pace of the uplink, in wire bytes; `None` for no limit.
+    pub up: Option<Rate>,
+    /// Folder of the node's identity and of contents that have no place of their own.
+    pub data: PathBuf,
+    /// Control center, `host:port`.
+    pub control: String,
+    /// Its node id, where it is known.
+    pub control_id: Option<NodeId>,
+    /// Operator's token: the node is believed.
+    pub join_token: Option<String>,
+    /// For contents that are not open to all.
+    pub viewer_token: Option<String>,
+}
+
+/// What a node without a limit says that it can upload: the capacity of a gigabit line.
+const UNLIMITED_CLAIM: Rate = Rate::from_mbit(1000);
+
+/// A content to fetch.
+#[derive(Clone, Debug)]
+pub struct Fetch {
+    /// Its name.
+    pub name: Name,
+    /// Where it goes; below the data folder where `None`.
+    pub destination: Option<Destination>,
+    /// Folder of the download's state, beside the destination.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The HTTP client.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// The folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A secret would go to an unknown party.
+    #[error(
+        "a join token is sent only to a control center that is pinned: give its node id with --cc (`headwater control` prints it)"
+    )]
+    JoinTokenWithoutPin,
+    /// The system refused something.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Why a content is not to be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The control center refuses.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The log is not believed.
+    #[error("the content's log is not to be believed: {0}")]
+    Log(LogError),
+    /// The static log is not to be had or not to be believed.
+    #[error("no control center, and the static log does not help: {0}")]
+    StaticLog(String),
+    /// The disk.
+    #[error("{0}")]
+    Store(Arc<StoreError>),
+    /// The publisher or a newer version ended it.
+    #[error("{0}")]
+    Withdrawn(String),
+    /// The control center ended the session for good.
+    #[error("the control center ended the session: {0}")]
+    Goodbye(String),
+}
+
+impl From<StoreError> for FetchError {
+    fn from(e: StoreError) -> Self {
+        FetchError::Store(Arc::new(e))
+    }
+}
+
+impl FetchError {
+    /// Whether the content was refused or unknown (and not something here or on the way at fault).
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, FetchError::Refused(_) | FetchError::Withdrawn(_) | FetchError::Goodbye(_) | FetchError::Log(_))
+    }
+}
+
+/// How a content fares.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ContentStatus {
+    /// Its id.
+    pub content: String,
+    /// Its name, once known.
+    pub name: String,
+    /// `asking`, `opening`, `fetching`, `complete` or `failed`.
+    pub state: &'static str,
+    /// Verified bytes.
+    pub bytes: u64,
+    /// All bytes; 0 until known.
+    pub total: u64,
+    /// Whether everything is here.
+    pub complete: bool,
+    /// Received from peers.
+    pub peer_bytes: u64,
+    /// Received from waypoints.
+    pub waypoint_bytes: u64,
+    /// Received from the origin.
+    pub origin_bytes: u64,
+    /// Received twice or wrong.
+    pub wasted_bytes: u64,
+    /// Sent to others.
+    pub uploaded_bytes: u64,
+    /// Parents with an open edge.
+    pub parents: usize,
+    /// Children with an open edge.
+    pub children: usize,
+    /// Whether there is a session with the control center.
+    pub control: bool,
+    /// What is worth telling the user, newest last.
+    pub notes: Vec<String>,
+}
+
+/// What has become of a content.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Running,
+    Complete,
+    Failed(FetchError),
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: NodeConfig,
+    pub(crate) listener: Listener,
+    pub(crate) origin: OriginClient,
+    pub(crate) pacer: Pacer,
+    begun: Instant,
+    state: Mutex<State>,
+    /// The control loop looks at its session again.
+    pub(crate) control_wake: Notify,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// A running node. Dropping it does not stop it; see [`Node::stop`].
+#[derive(Clone)]
+pub struct Node(pub(crate) Arc<Inner>);
+
+/// A content at a node.
+pub struct Content {
+    node: Arc<Inner>,
+    id: ContentId,
+    outcome: watch::Receiver<Outcome>,
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Time {
+        Time(self.begun.elapsed().as_micros() as u64 + 1)
+    }
+    pub(crate) fn at(&self, time: Time) -> tokio::time::Instant {
+        (self.begun + Duration::from_micros(time.0)).into()
+    }
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        Capabilities::regular(if self.config.dial_only { Accepts::DialOnly } else { Accepts::Open })
+    }
+    pub(crate) fn claimed_up(&self) -> Rate {
+        self.config.up.unwrap_or(UNLIMITED_CLAIM)
+    }
+}
+
+/// Unix milliseconds of the local clock, which may be wrong: control time is used for everything that expires.
+pub(crate) fn local_unix_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+/// Random 64 bits for the seeds of decisions.
+pub(crate) fn random_seed() -> u64 {
+    let mut seed = [0; 8];
+    // Without randomness the time must do: nothing secret depends on it.
+    match getrandom::fill(&mut seed) {
+        Ok(()) => u64::from_le_bytes(seed),
+        Err(_) => local_unix_ms(),
+    }
+}
+
+impl Node {
+    /// Starts a node: it listens, and dials its control center for as long as it runs.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
+        if config.join_token.is_some() && config.control_id.is_none() && !is_loopback(&config.control) {
+            return Err(StartError::JoinTokenWithoutPin);
+        }
+        let identity = Arc::new(Identity::load_or_create(&config.data.join("identity"))?);
+        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer] };
+        let listener = bind(config.listen, identity, accept)?;
+        let begun = Instant::now();
+        let inner = Arc::new(Inner {
+            origin: OriginClient::new(OriginConfig::default())?,
+            pacer: Pacer::new(config.up.map(|r| r.0)),
+            begun,
+            state: Mutex::new(State::new(Time(1), random_seed())),
+            control_wake: Notify::new(),
+            stopping: CancellationToken::new(),
+            listener,
+            config,
+        });
+        tokio::spawn(control::run(inner.clone()));
+        tokio::spawn(connections::accept(inner.clone()));
+        tokio::spawn(state::tick(inner.clone()));
+        Ok(Node(inner))
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> NodeId {
+        self.0.listener.identity().node
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.0.listener.address()
+    }
+
+    /// Begins to fetch a content, or goes on where an earlier run stopped.
+    pub fn fetch(&self, fetch: Fetch) -> Content {
+        let id = fetch.name.content();
+        let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
+        let outcome = content.outcome.subscribe();
+        state::begin(&self.0, content);
+        Content { node: self.0.clone(), id, outcome }
+    }
+
+    /// All contents.
+    pub fn contents(&self) -> Vec<ContentStatus> {
+        let state = self.0.lock();
+        state.contents.values().map(|c| c.status(&state)).collect()
+    }
+
+    /// Whether there is a session with the control center.
+    pub fn has_control(&self) -> bool {
+        self.0.lock().session.is_connected()
+    }
+
+    /// Leaves: says goodbye, closes connections and stores.
+    pub async fn stop(&self) {
+        let stores = state::leave(&self.0);
+        self.0.stopping.cancel();
+        for store in stores {
+            if let Err(e) = store.close().await {
+                tracing::warn!("closing a store: {e}");
+            }
+        }
+        self.0.listener.endpoint.close(0u32.into(), b"leaving");
+        // The close frames go out within a round trip; nobody waits longer for a node that leaves.
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.0.listener.endpoint.wait_idle()).await;
+    }
+}
+
+impl Content {
+    /// How it fares.
+    pub fn status(&self) -> ContentStatus {
+        let state = self.node.lock();
+        state.contents.get(&self.id).map(|c| c.status(&state)).unwrap_or_default()
+    }
+
+    /// Waits until everything is here.
+    ///
+    /// # Errors
+    /// [`FetchError`] when it never will be.
+    pub async fn complete(&mut self) -> Result<(), FetchError> {
+        loop {
+            match &*self.outcome.borrow_and_update() {
+                Outcome::Complete => return Ok(()),
+                Outcome::Failed(e) => return Err(e.clone()),
+                Outcome::Running => {}
+            }
+            if self.outcome.changed().await.is_err() {
+                return Err(FetchError::Withdrawn("the node stopped".into()));
+            }
+        }
+    }
+}
+
+fn is_loopback(control: &str) -> bool {
+    control.starts_with("127.") || control.starts_with("localhost:") || control.starts_with("[::1]")
+}
+
+/// The fingerprint that a fetched log must begin with; any for contents that the control center named by id.
+pub(crate) fn pinned(name: &Option<Name>) -> Option<Hash> {
+    name.as_ref().map(|n| n.key)
+}

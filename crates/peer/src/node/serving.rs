@@ -1,0 +1,89 @@
+//! Sending to children: a task per child and content, which asks the swarm what is next, waits for the pacer, and
+//! writes while the next piece is being read.
+
+use super::state::{Sender, State, carry_out, happened};
+use super::{Inner, messages};
+use bytes::Bytes;
+use headwater_model::id::{NodeId, Version};
+use headwater_peer_core::Input;
+use headwater_wire::DataHeader;
+use headwater_wire::frame::{PEER_DATA_STREAM, PieceHeader};
+use quinn::SendStream;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// There is something to send to `child`.
+pub(crate) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, child: NodeId) {
+    let Some(connection) = state.links.get(&child).and_then(|l| l.first()).map(|l| l.connection.clone()) else {
+        return;
+    };
+    let Some(r) = state.running(version) else { return };
+    if let Some(sender) = r.senders.get(&child) {
+        sender.wake.notify_one();
+        return;
+    }
+    let wake = Arc::new(Notify::new());
+    wake.notify_one();
+    let task = tokio::spawn(send(inner.clone(), version, child, connection, wake.clone())).abort_handle();
+    r.senders.insert(child, Sender { wake, task });
+}
+
+async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: quinn::Connection, wake: Arc<Notify>) {
+    let Ok(mut stream) = connection.open_uni().await else { return };
+    let header = DataHeader { version }.encode();
+    if stream.write_all(&[PEER_DATA_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {
+        return;
+    }
+    let mut ready = None;
+    loop {
+        let current = match ready.take() {
+            Some(current) => Some(current),
+            None => next(&inner, version, child).await,
+        };
+        let Some((piece, data)) = current else {
+            wake.notified().await;
+            continue;
+        };
+        let len = data.len() as u64;
+        let (written, following) = tokio::join!(write(&inner, &mut stream, piece, data), next(&inner, version, child));
+        ready = following;
+        if written.is_err() {
+            // The connection's end is told by the task that reads it.
+            return;
+        }
+        let mut state = inner.lock();
+        let now = inner.now();
+        let Some(r) = state.running(version) else { return };
+        r.uploaded_bytes += len;
+        let mut out = Vec::new();
+        r.swarm.sent(now, &child, piece, &mut out);
+        carry_out(&inner, &mut state, version.content, out);
+    }
+}
+
+/// The next piece for `child` and its bytes; `None` when there is none now.
+async fn next(inner: &Arc<Inner>, version: Version, child: NodeId) -> Option<(u32, Bytes)> {
+    loop {
+        let (piece, store) = {
+            let mut state = inner.lock();
+            let now = inner.now();
+            let r = state.running(version)?;
+            (r.swarm.next_to_send(now, &child)?, r.store.clone())
+        };
+        match store.read(piece).await {
+            Ok(Some(data)) => return Some((piece, data)),
+            // It was here and is gone: the store says so, the swarm must know.
+            Ok(None) => happened(inner, &mut inner.lock(), version, Input::Rotten(piece)),
+            Err(e) => {
+                messages::disk_failed(inner, version, e);
+                return None;
+            }
+        }
+    }
+}
+
+async fn write(inner: &Inner, stream: &mut SendStream, piece: u32, data: Bytes) -> Result<(), quinn::WriteError> {
+    inner.pacer.pass(data.len() as u64).await;
+    let head = PieceHeader { piece, len: data.len() as u32 }.encode();
+    stream.write_all_chunks(&mut [Bytes::copy_from_slice(&head), data]).await
+}

@@ -1,0 +1,643 @@
+//! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
+
+use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, pinned, random_seed, serving};
+use crate::origin::Access;
+use crate::store::{Destination, Store, StoreHandle};
+use bytes::Bytes;
+use headwater_model::assignment::Child;
+use headwater_model::id::{ContentId, NodeId, Version};
+use headwater_model::log::{Log, Track};
+use headwater_model::report::{Alarm, Join};
+use headwater_model::ticket::{ParentKey, Ticket};
+use headwater_model::time::{Micros, Time};
+use headwater_model::{Bits, Name, SourceClass, merkle};
+use headwater_peer_core::{Config, ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+use headwater_wire::{Bitmap, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, Token};
+use headwater_wire::{decode_log, encode_log, limits};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+/// Messages for a content that is being opened; more than an assignment and leases are not expected.
+const MAX_PENDING: usize = 256;
+/// Notes kept for the user.
+const MAX_NOTES: usize = 16;
+/// How often time passes for swarms at least.
+const TICK: Duration = Duration::from_millis(50);
+/// A connection that no edge uses is closed after this long.
+const UNUSED: Micros = Micros::from_secs(15);
+
+/// A connection to another node, its hello received.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) id: u64,
+    pub(crate) connection: quinn::Connection,
+    pub(crate) to_peer: mpsc::Sender<Bytes>,
+    /// Nonce that the other end gave: this end proves its tickets over it.
+    pub(crate) their_nonce: [u8; 32],
+    pub(crate) their_certificate: headwater_model::Hash,
+    pub(crate) used_at: Time,
+}
+
+/// Everything a node knows.
+pub(crate) struct State {
+    pub(crate) session: ControlSession,
+    pub(crate) control: Option<mpsc::Sender<Bytes>>,
+    pub(crate) control_epoch_seen: u64,
+    pub(crate) parent_keys: Vec<(u64, ParentKey)>,
+    pub(crate) contents: BTreeMap<ContentId, ContentState>,
+    /// Connections by node, the one in use first.
+    pub(crate) links: BTreeMap<NodeId, Vec<Link>>,
+    pub(crate) dialling: BTreeSet<NodeId>,
+    pub(crate) next_link: u64,
+    pub(crate) leaving: bool,
+}
+
+/// A content, from the wish to have it on.
+pub(crate) struct ContentState {
+    pub(crate) id: ContentId,
+    pub(crate) name: Option<Name>,
+    destination: Option<Destination>,
+    state_dir: Option<PathBuf>,
+    pub(crate) phase: Phase,
+    pub(crate) pending: VecDeque<FromControl>,
+    pub(crate) outcome: watch::Sender<Outcome>,
+    notes: VecDeque<String>,
+}
+
+pub(crate) enum Phase {
+    /// The log is being asked for.
+    Asking,
+    /// The store is being opened.
+    Opening,
+    /// The swarm runs.
+    Running(Box<Running>),
+    /// It came to nothing.
+    Failed,
+}
+
+/// A content whose swarm runs.
+pub(crate) struct Running {
+    pub(crate) track: Arc<Track>,
+    pub(crate) log: Log,
+    pub(crate) swarm: Swarm,
+    pub(crate) store: StoreHandle,
+    pub(crate) access: Access,
+    pub(crate) tickets: BTreeMap<NodeId, GivenTicket>,
+    pub(crate) classes: BTreeMap<NodeId, SourceClass>,
+    pub(crate) senders: BTreeMap<NodeId, Sender>,
+    pub(crate) origin_jobs: BTreeMap<u32, AbortHandle>,
+    pub(crate) bytes_held: u64,
+    pub(crate) peer_bytes: u64,
+    pub(crate) waypoint_bytes: u64,
+    pub(crate) origin_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+    pub(crate) uploaded_bytes: u64,
+    tick_at: Time,
+}
+
+/// A task that sends to a child.
+pub(crate) struct Sender {
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) task: AbortHandle,
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    pub(crate) fn new(now: Time, seed: u64) -> Self {
+        Self {
+            session: ControlSession::new(now, seed),
+            control: None,
+            control_epoch_seen: 0,
+            parent_keys: Vec::new(),
+            contents: BTreeMap::new(),
+            links: BTreeMap::new(),
+            dialling: BTreeSet::new(),
+            next_link: 0,
+            leaving: false,
+        }
+    }
+
+    /// The running content of this version.
+    pub(crate) fn running(&mut self, version: Version) -> Option<&mut Running> {
+        match &mut self.contents.get_mut(&version.content)?.phase {
+            Phase::Running(r) if r.swarm.version() == version => Some(r),
+            _ => None,
+        }
+    }
+
+    /// Says something to the control center; dropped when there is no session (a new one begins with everything anew).
+    pub(crate) fn tell_control(&mut self, message: &FromNode) {
+        if let Some(control) = &self.control
+            && control.try_send(message.encode()).is_err()
+        {
+            // The queue is full or its task gone: the session is as good as lost.
+            self.control = None;
+        }
+    }
+
+    /// Says something to a node over the connection in use.
+    pub(crate) fn tell_peer(&mut self, node: &NodeId, message: &FromPeer) {
+        if let Some(link) = self.links.get(node).and_then(|l| l.first())
+            && link.to_peer.try_send(message.encode()).is_err()
+        {
+            link.connection.close(1u32.into(), b"reads too slowly");
+        }
+    }
+}
+
+impl Running {
+    pub(crate) fn version(&self) -> Version {
+        self.swarm.version()
+    }
+}
+
+impl ContentState {
+    pub(crate) fn new(
+        id: ContentId,
+        name: Option<Name>,
+        destination: Option<Destination>,
+        state_dir: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            destination,
+            state_dir,
+            phase: Phase::Asking,
+            pending: VecDeque::new(),
+            outcome: watch::Sender::new(Outcome::Running),
+            notes: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn note(&mut self, text: String) {
+        tracing::info!(content = %format!("{:.8}", self.id), "{text}");
+        if self.notes.back() != Some(&text) {
+            if self.notes.len() == MAX_NOTES {
+                self.notes.pop_front();
+            }
+            self.notes.push_back(text);
+        }
+    }
+
+    pub(crate) fn fail(&mut self, error: FetchError) {
+        tracing::warn!(content = %format!("{:.8}", self.id), "{error}");
+        self.phase = Phase::Failed;
+        self.outcome.send_replace(Outcome::Failed(error));
+    }
+
+    pub(crate) fn status(&self, state: &State) -> ContentStatus {
+        let mut s = ContentStatus {
+            content: self.id.to_string(),
+            name: self.name.as_ref().map(|n| n.name.clone()).unwrap_or_default(),
+            state: match &self.phase {
+                Phase::Asking => "asking",
+                Phase::Opening => "opening",
+                Phase::Running(r) if r.swarm.is_complete() => "complete",
+                Phase::Running(_) => "fetching",
+                Phase::Failed => "failed",
+            },
+            control: state.session.is_connected(),
+            notes: self.notes.iter().cloned().collect(),
+            ..ContentStatus::default()
+        };
+        if let Phase::Running(r) = &self.phase {
+            s.name.clone_from(&r.track.name);
+            s.bytes = r.bytes_held;
+            s.total = r.track.layout.bytes();
+            s.complete = r.swarm.is_complete();
+            s.peer_bytes = r.peer_bytes;
+            s.waypoint_bytes = r.waypoint_bytes;
+            s.origin_bytes = r.origin_bytes;
+            s.wasted_bytes = r.wasted_bytes;
+            s.uploaded_bytes = r.uploaded_bytes;
+            s.parents = r.swarm.open_parents();
+            s.children = r.swarm.open_children();
+        }
+        s
+    }
+
+    fn folder(&self, inner: &Inner) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| inner.config.data.join("contents").join(self.id.to_string()))
+    }
+
+    /// The join that asks for the log.
+    pub(crate) fn first_join(&self) -> Join {
+        let version = Version { content: self.id, epoch: 0 };
+        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new() }
+    }
+}
+
+/// Begins with a content: from an earlier run's log where there is one, else by asking for it.
+pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
+    let (id, name) = (content.id, content.name.clone());
+    let saved = std::fs::read(content.folder(inner).join("log")).ok().and_then(|b| decode_log(&b).ok());
+    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    {
+        let mut state = inner.lock();
+        if state.contents.contains_key(&id) {
+            return;
+        }
+        let join = content.first_join();
+        state.contents.insert(id, content);
+        if saved.is_none() && state.session.is_connected() {
+            join_content(inner, &mut state, join);
+        }
+    }
+    match saved {
+        Some(log) => open(inner, id, log, Access::default(), None),
+        None => {
+            if let Some(url) = name.and_then(|n| n.log) {
+                tokio::spawn(super::control::static_log_if_alone(inner.clone(), id, url));
+            }
+        }
+    }
+}
+
+pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
+    let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
+    state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
+}
+
+/// A log is here: the store is opened, then the swarm runs. `leaves` come with a static log.
+pub(crate) fn open(
+    inner: &Arc<Inner>,
+    id: ContentId,
+    log: Log,
+    access: Access,
+    leaves: Option<Vec<headwater_model::Hash>>,
+) {
+    let (destination, folder) = {
+        let mut state = inner.lock();
+        let Some(content) = state.contents.get_mut(&id) else { return };
+        if matches!(content.phase, Phase::Opening) {
+            return;
+        }
+        content.phase = Phase::Opening;
+        let folder = content.folder(inner);
+        (content.destination.clone().unwrap_or_else(|| Destination::Folder(folder.join("files"))), folder)
+    };
+    let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
+    let inner = inner.clone();
+    tokio::task::spawn_blocking(move || {
+        let opened = open_store(&log, &name, id, &destination, &folder, leaves);
+        let mut state = inner.lock();
+        match opened {
+            Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
+            Err(e) => {
+                if let Some(c) = state.contents.get_mut(&id) {
+                    c.fail(e);
+                }
+            }
+        }
+    });
+}
+
+type OpenedStore = (Arc<Track>, StoreHandle, Vec<String>);
+
+fn open_store(
+    log: &Log,
+    name: &Option<Name>,
+    id: ContentId,
+    destination: &Destination,
+    folder: &std::path::Path,
+    leaves: Option<Vec<headwater_model::Hash>>,
+) -> Result<OpenedStore, FetchError> {
+    let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
+    let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
+    if track.version.content != id {
+        // The id binds key and name: only a confused or lying control center sends another content's log.
+        return Err(FetchError::Withdrawn("the control center sent the log of another content".into()));
+    }
+    let destination = match destination {
+        Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
+        other => other.clone(),
+    };
+    let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
+    for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
+        store.put_page(page)?;
+    }
+    if !store.is_complete() {
+        let missing = track.layout.bytes() * u64::from(track.layout.pieces() - store.have().ones())
+            / u64::from(track.layout.pieces().max(1));
+        crate::store::room_for(folder, missing)?;
+    }
+    // A log that cannot be kept only costs the next run a question.
+    if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
+        tracing::warn!("cannot keep the log: {e}");
+    }
+    let store = StoreHandle::start(store)?;
+    Ok((Arc::new(track), store, opened.notes))
+}
+
+#[expect(clippy::too_many_arguments, reason = "called once, with all that opening yields")]
+fn run(
+    inner: &Arc<Inner>,
+    state: &mut State,
+    id: ContentId,
+    log: Log,
+    track: Arc<Track>,
+    store: StoreHandle,
+    access: Access,
+    notes: Vec<String>,
+) {
+    let now = inner.now();
+    let control = state.session.is_connected();
+    let Some(content) = state.contents.get_mut(&id) else { return };
+    notes.into_iter().for_each(|n| content.note(n));
+    let pages = merkle::pages(track.layout.pieces());
+    let mut known = Bits::new(pages);
+    (0..pages).filter(|p| store.has_page(*p)).for_each(|p| {
+        known.set(p);
+    });
+    let have = store.have();
+    let bytes_held = have.iter().map(|p| u64::from(track.layout.piece_len(p))).sum();
+    let may_use_origin = !track.origins.is_empty();
+    let seed = random_seed();
+    let layout = track.layout.clone();
+    let mut swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
+    let mut out = Vec::new();
+    swarm.handle(now, Input::Control(control), &mut out);
+    let running = Running {
+        track,
+        log,
+        swarm,
+        store,
+        access,
+        tickets: BTreeMap::new(),
+        classes: BTreeMap::new(),
+        senders: BTreeMap::new(),
+        origin_jobs: BTreeMap::new(),
+        bytes_held,
+        peer_bytes: 0,
+        waypoint_bytes: 0,
+        origin_bytes: 0,
+        wasted_bytes: 0,
+        uploaded_bytes: 0,
+        tick_at: now,
+    };
+    if running.swarm.is_complete() {
+        content.outcome.send_replace(Outcome::Complete);
+    }
+    // The control center learns what is held; its answers to the first question are in `pending`.
+    let join = running.swarm.join();
+    content.phase = Phase::Running(Box::new(running));
+    let pending = std::mem::take(&mut content.pending);
+    if control {
+        join_content(inner, state, join);
+    }
+    carry_out(inner, state, id, out);
+    for message in pending {
+        super::messages::from_control(inner, state, message);
+    }
+}
+
+/// Keeps a message for a content that is being opened; true when it was kept.
+pub(crate) fn keep_for_later(state: &mut State, content: ContentId, message: &FromControl) -> bool {
+    match state.contents.get_mut(&content) {
+        Some(c) if matches!(c.phase, Phase::Opening | Phase::Asking) && c.pending.len() < MAX_PENDING => {
+            c.pending.push_back(message.clone());
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Something happened to a swarm.
+pub(crate) fn happened(inner: &Arc<Inner>, state: &mut State, version: Version, input: Input) {
+    let now = inner.now();
+    let mut out = Vec::new();
+    if let Some(r) = state.running(version) {
+        r.swarm.handle(now, input, &mut out);
+        carry_out(inner, state, version.content, out);
+    }
+}
+
+/// Something happened to all swarms.
+pub(crate) fn happened_to_all(inner: &Arc<Inner>, state: &mut State, input: impl Fn() -> Input) {
+    let versions: Vec<Version> = state
+        .contents
+        .values()
+        .filter_map(|c| match &c.phase {
+            Phase::Running(r) => Some(r.version()),
+            _ => None,
+        })
+        .collect();
+    for version in versions {
+        happened(inner, state, version, input());
+    }
+}
+
+/// A piece went through the store: counted by the class of its source, then told to the swarm.
+pub(crate) fn piece(
+    inner: &Arc<Inner>,
+    state: &mut State,
+    version: Version,
+    from: PieceFrom,
+    piece: u32,
+    outcome: PieceOutcome,
+) {
+    let Some(r) = state.running(version) else { return };
+    let len = u64::from(r.track.layout.piece_len(piece));
+    match (from, outcome) {
+        (_, PieceOutcome::Already | PieceOutcome::Bad) => r.wasted_bytes += len,
+        (PieceFrom::Origin, _) => r.origin_bytes += len,
+        (PieceFrom::Parent(node), _) => match r.classes.get(&node) {
+            Some(SourceClass::Waypoint) => r.waypoint_bytes += len,
+            _ => r.peer_bytes += len,
+        },
+    }
+    if outcome == PieceOutcome::Stored {
+        r.bytes_held += len;
+    }
+    happened(inner, state, version, Input::Piece { from, piece, outcome });
+}
+
+/// Does what a swarm wants done. What that brings about at once (a connection that exists already) goes back in.
+pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, outputs: Vec<Output>) {
+    let mut todo: VecDeque<Output> = outputs.into();
+    while let Some(output) = todo.pop_front() {
+        let Some(ContentState { phase: Phase::Running(r), .. }) = state.contents.get_mut(&id) else { return };
+        let version = r.version();
+        match output {
+            Output::Dial(parent) => {
+                r.classes.insert(parent.node, parent.class);
+                if state.links.contains_key(&parent.node) {
+                    let mut more = Vec::new();
+                    r.swarm.handle(inner.now(), Input::Connected(parent.node), &mut more);
+                    todo.extend(more);
+                } else if parent.dial {
+                    connections::dial(inner, state, parent.node, parent.reach, Duration::ZERO);
+                }
+            }
+            Output::DialChild(Child { node, reach, .. }) => {
+                if !state.links.contains_key(&node) {
+                    // A child that can be dialled dials itself, unless this end can only dial.
+                    let wait = if inner.config.dial_only { Duration::ZERO } else { Duration::from_millis(700) };
+                    connections::dial(inner, state, node, reach, wait);
+                }
+            }
+            Output::OpenEdge(parent) => open_edge(state, version, parent),
+            Output::CloseEdge(node) => {
+                let close = FromPeer::CloseEdge { version, as_child: true, why: String::new() };
+                state.tell_peer(&node, &close);
+            }
+            Output::Ask(node, pieces) => {
+                for some in pieces.chunks(limits::MAX_NAMED_PIECES) {
+                    state.tell_peer(&node, &FromPeer::Request { version, pieces: some.to_vec() });
+                }
+            }
+            Output::Unask(node, pieces) => {
+                for some in pieces.chunks(limits::MAX_NAMED_PIECES) {
+                    state.tell_peer(&node, &FromPeer::Cancel { version, pieces: some.to_vec() });
+                }
+            }
+            Output::ToldBad(node, piece) => state.tell_peer(&node, &FromPeer::BadPiece { version, piece }),
+            Output::AskPage(PageSource::Parent(node), page) => {
+                state.tell_peer(&node, &FromPeer::PageRequest { version, page });
+            }
+            Output::AskPage(PageSource::Control, page) => state.tell_control(&FromNode::PageRequest { version, page }),
+            Output::TellAll(child) => {
+                let held = Held::All(Bitmap::new(r.swarm.have()));
+                state.tell_peer(&child, &FromPeer::Have { version, held });
+            }
+            Output::Tell(child, pieces) => {
+                for some in pieces.chunks(limits::MAX_NAMED_PIECES) {
+                    state.tell_peer(&child, &FromPeer::Have { version, held: Held::More(some.to_vec()) });
+                }
+            }
+            Output::Serve(child) => serving::wake(inner, state, version, child),
+            Output::CloseChild(child, why) => {
+                r.senders.remove(&child);
+                state.tell_peer(&child, &FromPeer::CloseEdge { version, as_child: false, why: why.into() });
+            }
+            Output::FetchOrigin { run, pieces } => {
+                let job = origin_fetch::start(inner, r, run, pieces);
+                r.origin_jobs.insert(run, job);
+            }
+            Output::StopOrigin(run) => {
+                if let Some(job) = r.origin_jobs.remove(&run) {
+                    job.abort();
+                }
+            }
+            Output::LeaseDone(run) => {
+                r.origin_jobs.remove(&run);
+                state.tell_control(&FromNode::LeaseDone { version, run });
+            }
+            Output::LeaseFailed { run, why, changed } => {
+                if let Some(c) = state.contents.get_mut(&id) {
+                    c.note(format!("origin: {why}"));
+                }
+                state.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed: changed });
+            }
+            Output::Alarm(alarm) => {
+                if let Alarm::ParentLost { parent, why } = &alarm {
+                    tracing::debug!(parent = %format!("{parent:.8}"), "lost a parent: {why}");
+                }
+                state.tell_control(&FromNode::Alarm { version, alarm });
+            }
+            Output::Complete => {
+                if let Some(c) = state.contents.get_mut(&id) {
+                    c.outcome.send_replace(Outcome::Complete);
+                }
+                // The control center learns it now, not with the next heartbeat.
+                super::control::heartbeat_now(inner, state, version);
+            }
+        }
+    }
+}
+
+fn open_edge(state: &mut State, version: Version, parent: NodeId) {
+    let Some(link) = state.links.get(&parent).and_then(|l| l.first()).cloned() else { return };
+    let Some(given) = state.running(version).and_then(|r| r.tickets.get(&parent)).cloned() else { return };
+    let proof = Ticket::prove(&given.secret.0, &link.their_nonce, &link.their_certificate);
+    state.tell_peer(&parent, &FromPeer::OpenEdge { version, ticket: given.ticket, proof });
+}
+
+/// Time passes for all swarms, and for connections that nobody uses.
+pub(crate) async fn tick(inner: Arc<Inner>) {
+    let mut pulse = tokio::time::interval(TICK);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sweep_at = inner.now();
+    loop {
+        tokio::select! {
+            _ = inner.stopping.cancelled() => return,
+            _ = pulse.tick() => {}
+        }
+        let now = inner.now();
+        let mut state = inner.lock();
+        let due: Vec<Version> = state
+            .contents
+            .values_mut()
+            .filter_map(|c| match &mut c.phase {
+                Phase::Running(r) if r.tick_at <= now => Some(r.version()),
+                _ => None,
+            })
+            .collect();
+        for version in due {
+            happened(&inner, &mut state, version, Input::Tick);
+            if let Some(r) = state.running(version) {
+                r.tick_at = r.swarm.next_timeout(now);
+            }
+        }
+        if sweep_at <= now {
+            sweep(&mut state, now);
+            sweep_at = now + Micros::from_secs(1);
+        }
+    }
+}
+
+fn sweep(state: &mut State, now: Time) {
+    let partners: BTreeSet<NodeId> = state
+        .contents
+        .values()
+        .filter_map(|c| match &c.phase {
+            Phase::Running(r) => Some(r.swarm.partners().copied().collect::<Vec<_>>()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    for (node, links) in &mut state.links {
+        for link in links.iter_mut() {
+            // All connections with a partner stay: the other end may use another one than this end.
+            if partners.contains(node) {
+                link.used_at = now;
+            } else if now.since(link.used_at) > UNUSED {
+                link.connection.close(0u32.into(), b"not used");
+            }
+        }
+    }
+}
+
+/// The origin's credentials as the origin client takes them.
+pub(crate) fn access_of(given: &OriginAccess) -> Access {
+    Access { headers: given.headers.clone(), query: (!given.query.is_empty()).then(|| given.query.clone()) }
+}
+
+/// The node leaves: everyone is told, and the stores are returned to be closed.
+pub(crate) fn leave(inner: &Arc<Inner>) -> Vec<StoreHandle> {
+    let mut state = inner.lock();
+    state.leaving = true;
+    state.tell_control(&FromNode::Bye);
+    let contents = std::mem::take(&mut state.contents);
+    state.links.values().flatten().for_each(|l| l.connection.close(0u32.into(), b"leaving"));
+    contents
+        .into_values()
+        .filter_map(|c| match c.phase {
+            Phase::Running(r) => {
+                r.origin_jobs.values().for_each(AbortHandle::abort);
+                Some(r.store.clone())
+            }
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,86 @@
+//! What must hold in every world, whatever goes wrong in it.
+
+use super::World;
+use crate::scenario::Nat;
+
+impl World {
+    /// Cores that were touched since the last check.
+    pub(super) fn check_touched(&mut self) {
+        for node in std::mem::take(&mut self.touched) {
+            self.check_node(node);
+        }
+        if std::mem::take(&mut self.center_touched) {
+            self.check_center();
+        }
+    }
+
+    /// Both cores of everybody, and the links.
+    pub(super) fn check_all(&mut self) {
+        self.touched.clear();
+        self.center_touched = false;
+        for node in 0..self.nodes.len() as u32 {
+            self.check_node(node);
+        }
+        self.check_center();
+        self.check_links();
+    }
+
+    fn check_node(&mut self, node: u32) {
+        let problems = self.nodes[node as usize].swarm.as_ref().map(|s| s.check()).unwrap_or_default();
+        for problem in problems {
+            self.violation(format!("node {node}: {problem}"));
+        }
+    }
+
+    fn check_center(&mut self) {
+        let problems = self.dcm().map(|d| d.check(self.now)).unwrap_or_default();
+        for problem in problems {
+            self.violation(format!("control center: {problem}"));
+        }
+        if self.control.totals().lightweight_pairs > 0 {
+            self.violation("two dial-only nodes were assigned to each other".into());
+        }
+    }
+
+    fn check_links(&mut self) {
+        let mut problems = Vec::new();
+        for (ix, node) in self.nodes.iter().enumerate() {
+            let (up, down) = (self.links.used_up(node.link), self.links.used_down(node.link));
+            if up > node.spec.up * (1.0 + 1e-6) + 1.0 || down > node.spec.down * (1.0 + 1e-6) + 1.0 {
+                problems.push(format!("node {ix} sends {up} and receives {down} bytes per second: over its links"));
+            }
+            let most = node.spec.up * self.now.0 as f64 / 1e6;
+            if self.sent[node.link.0 as usize] > most * (1.0 + 1e-6) + 1.0 {
+                problems.push(format!("node {ix} sent more than its uplink can"));
+            }
+        }
+        for c in self.connections.iter().filter(|c| !c.broken && c.held > 0) {
+            if c.ends.iter().all(|n| self.nodes[*n as usize].spec.nat == Nat::Blocked) {
+                problems.push(format!("nodes {:?} can only dial and are connected", c.ends));
+            }
+        }
+        for problem in problems {
+            self.violation(problem);
+        }
+    }
+
+    /// At the end: everybody who stayed has everything, and every byte was counted once.
+    pub(super) fn check_end(&mut self) {
+        let mut problems = Vec::new();
+        for (ix, node) in self.nodes.iter().enumerate() {
+            let held = node.swarm.as_ref().map_or(node.disk.ones(), |s| s.have().ones());
+            if !node.left_for_good && held < self.layout.pieces() {
+                problems.push(format!("node {ix} has {held} of {} pieces and gets no more", self.layout.pieces()));
+            }
+            let no_disk_trouble = self.scenario.faults.iter().all(|f| f.kind != crate::scenario::FaultKind::Rot);
+            let counted = node.peer_bytes + node.origin_bytes;
+            if no_disk_trouble && !node.left_for_good && held == self.layout.pieces() && counted != self.layout.bytes()
+            {
+                problems.push(format!("node {ix} counted {counted} bytes of {}", self.layout.bytes()));
+            }
+        }
+        for problem in problems {
+            self.violation(problem);
+        }
+    }
+}

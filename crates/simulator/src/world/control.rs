@@ -1,0 +1,379 @@
+//! What the control center's shell and the nodes' ends of its sessions do.
+
+use super::{Event, Nx, World, index_of};
+use headwater_center_core::client_manager::Arrival;
+use headwater_center_core::{Center, Config, Input, Output, Totals};
+use headwater_model::assignment::{Assignment, Lease};
+use headwater_model::id::Hash;
+use headwater_model::node::{Accepts, Capabilities, Role};
+use headwater_model::place::Place;
+use headwater_model::report::{Heartbeat, Introduction};
+use headwater_model::time::{Micros, Rate, Time};
+use headwater_peer_core::{Input as SwarmInput, PageSource, SessionOutput};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// A session that says nothing for this long is over: three heartbeats and a little.
+const SESSION_SILENT: Micros = Micros::from_millis(6500);
+/// A dial that is not answered is given up.
+const DIAL_OVER: Micros = Micros::from_millis(1000);
+/// Control time at virtual zero, Unix milliseconds.
+const ZERO_UNIX_MS: u64 = 1_700_000_000_000;
+const HEARTBEAT_MS: u32 = 2000;
+const BACKOFF_CAP_MS: u32 = 2000;
+
+/// From a node to the control center.
+#[derive(Debug)]
+pub(super) enum ToCenter {
+    Hello { life: u32, dialled_at: Time },
+    Input(Input),
+    Heartbeat { heartbeat: Heartbeat, asked_at: Time },
+    AskPage(u32),
+}
+
+/// From the control center to a node.
+#[derive(Debug)]
+pub(super) enum FromCenter {
+    Welcome { dialled_at: Time, unix_ms: u64 },
+    Reply { asked_at: Time, unix_ms: u64 },
+    Assigned(Assignment),
+    Leased(Lease),
+    Revoked(u32),
+    Page(u32),
+    /// There is no such session.
+    Reset,
+    /// The session was ended.
+    Closed,
+}
+
+/// A node's session, as the control center's shell knows it.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    number: u64,
+    /// Which process of the node.
+    life: u32,
+    heard: Time,
+    /// A message of it was lost: streams are reliable, so that it is over when its ends next speak.
+    broken: bool,
+}
+
+/// The control center and its shell's state.
+#[derive(Debug)]
+pub(super) struct Control {
+    center: Center,
+    /// Whether messages get through.
+    pub(super) reachable: bool,
+    sessions: Vec<Option<Session>>,
+    next_session: u64,
+    tick_at: Time,
+    messages: u64,
+    /// Totals of control centers that lost their state.
+    former: Totals,
+    outputs: Vec<Output>,
+}
+
+impl Control {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self {
+            center: Center::new(Time(0), Config::default(), 1, false),
+            reachable: true,
+            sessions: vec![None; nodes],
+            next_session: 1,
+            tick_at: Time(u64::MAX),
+            messages: 0,
+            former: Totals::default(),
+            outputs: Vec::new(),
+        }
+    }
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+    pub(super) fn totals(&self) -> Totals {
+        let (a, b) = (self.former, self.center.totals());
+        Totals {
+            assignments: a.assignments + b.assignments,
+            lightweight_pairs: a.lightweight_pairs + b.lightweight_pairs,
+            leases: a.leases + b.leases,
+            alarms: a.alarms + b.alarms,
+            troubles: a.troubles + b.troubles,
+            heartbeats: a.heartbeats + b.heartbeats,
+            joins: a.joins + b.joins,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn dcm(&self) -> Option<&headwater_center_core::dcm::Dcm> {
+        self.control.center.directory().dcm(&self.version.content)
+    }
+
+    pub(super) fn publish(&mut self) {
+        let content = self.content();
+        self.center(Input::Publish(Box::new(content)));
+    }
+
+    /// The control center comes back without its state; its epoch is durable.
+    pub(super) fn restart_center(&mut self) {
+        self.control.former = self.control.totals();
+        let epoch = self.control.center.epoch() + 1;
+        self.control.center = Center::new(self.now, Config::default(), epoch, true);
+        self.control.sessions.fill(None);
+        self.control.tick_at = Time(u64::MAX);
+        self.publish();
+    }
+
+    // ---- at the control center ----
+
+    fn center(&mut self, input: Input) {
+        let mut out = std::mem::take(&mut self.control.outputs);
+        self.control.center.handle(self.now, input, &mut out);
+        for output in out.drain(..) {
+            match output {
+                Output::Assign(node, assignment) => {
+                    self.from_center(index_of(&node), FromCenter::Assigned(assignment));
+                }
+                Output::Lease(node, lease) => self.from_center(index_of(&node), FromCenter::Leased(lease)),
+                Output::Revoke(node, _, run) => self.from_center(index_of(&node), FromCenter::Revoked(run)),
+                Output::Close { node, session, .. } => {
+                    let node = index_of(&node);
+                    if let Some(own) = self.control.sessions[node as usize]
+                        && own.number == session
+                    {
+                        self.control.sessions[node as usize] = None;
+                        self.reply(node, own.life, session, FromCenter::Closed);
+                    }
+                }
+                // The logs' bytes are not modelled; contents are never withdrawn and there are no waypoints here.
+                Output::Admit { .. } => self.control.messages += 1,
+                Output::Refuse(node, _, why) => {
+                    self.violation(format!("node {} was refused: {why}", index_of(&node)));
+                }
+                Output::Fetch(..) | Output::Withdrawn(..) | Output::Record(_) | Output::Event(_) => {}
+            }
+        }
+        self.control.outputs = out;
+        self.center_touched = true;
+        let due = self.control.center.next_timeout().max(self.now);
+        if due < self.control.tick_at {
+            self.control.tick_at = due;
+            self.queue.push(due, Event::CenterTick);
+        }
+    }
+
+    pub(super) fn center_tick(&mut self) {
+        if self.control.tick_at != self.now {
+            return;
+        }
+        self.control.tick_at = Time(u64::MAX);
+        self.center(Input::Tick);
+        // Decisions that are capped in number go on at once, but not for ever.
+        if self.control.center.next_timeout() <= self.now {
+            self.violation("the control center would spin: its timeout is not after its tick".into());
+        }
+    }
+
+    pub(super) fn center_sweep(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.control.sessions[node].is_some_and(|s| self.now.since(s.heard) > SESSION_SILENT) {
+                self.end_session(node as Nx);
+            }
+        }
+        self.queue.push(self.now + Micros::from_secs(1), Event::CenterSweep);
+    }
+
+    fn end_session(&mut self, node: Nx) {
+        if let Some(session) = self.control.sessions[node as usize].take() {
+            let node = self.nodes[node as usize].id;
+            self.center(Input::Departed { node, session: session.number, bye: false });
+        }
+    }
+
+    pub(super) fn center_hears(&mut self, node: Nx, session: u64, message: ToCenter) {
+        if !self.control.reachable {
+            return self.message_lost(node, session);
+        }
+        let unix_ms = ZERO_UNIX_MS + self.now.0 / 1000;
+        if let ToCenter::Hello { life, dialled_at } = message {
+            let session = self.control.next_session;
+            self.control.next_session += 1;
+            self.reply(node, life, session, FromCenter::Welcome { dialled_at, unix_ms });
+            self.control.sessions[node as usize] =
+                Some(Session { number: session, life, heard: self.now, broken: false });
+            let arrival = self.arrival(node, session);
+            self.center(Input::Arrived(arrival));
+            return;
+        }
+        if self.control.sessions[node as usize].is_some_and(|s| s.number == session && s.broken) {
+            self.end_session(node);
+        }
+        let Some(own) = &mut self.control.sessions[node as usize] else {
+            let life = self.nodes[node as usize].life;
+            return self.reply(node, life, session, FromCenter::Reset);
+        };
+        if own.number != session {
+            return;
+        }
+        own.heard = self.now;
+        let life = own.life;
+        match message {
+            ToCenter::Hello { .. } => {}
+            ToCenter::Input(input) => {
+                if let Input::Departed { .. } = input {
+                    self.control.sessions[node as usize] = None;
+                }
+                self.center(input);
+            }
+            ToCenter::Heartbeat { heartbeat, asked_at } => {
+                self.reply(node, life, session, FromCenter::Reply { asked_at, unix_ms });
+                self.center(Input::Heartbeat(self.nodes[node as usize].id, heartbeat));
+            }
+            ToCenter::AskPage(page) => self.reply(node, life, session, FromCenter::Page(page)),
+        }
+    }
+
+    fn arrival(&self, node: Nx, session: u64) -> Arrival {
+        let n = &self.nodes[node as usize];
+        // Each node in a /24 of its own: they are unrelated.
+        let [_, a, b, c] = node.to_be_bytes();
+        let address = Ipv4Addr::new(1 + a, b, c, 1);
+        let accepts = match n.spec.nat {
+            crate::scenario::Nat::Public => Accepts::Open,
+            crate::scenario::Nat::Blocked => Accepts::DialOnly,
+            _ => Accepts::Punchable,
+        };
+        Arrival {
+            session,
+            node: n.id,
+            introduction: Introduction {
+                role: Role::Peer,
+                capabilities: Capabilities::regular(accepts),
+                up: Rate(n.spec.up as u64),
+                down: Rate(n.spec.down as u64),
+                client: "simulator".into(),
+                local_addresses: Vec::new(),
+            },
+            observed: SocketAddr::new(IpAddr::V4(address), 4433),
+            certificate: Hash(n.id.0),
+            enrolled: n.spec.enrolled,
+            place: Place { lan: Some(address.to_string()), ..n.spec.place.clone() },
+        }
+    }
+
+    fn from_center(&mut self, node: Nx, message: FromCenter) {
+        if let Some(session) = self.control.sessions[node as usize] {
+            self.reply(node, session.life, session.number, message);
+        }
+    }
+
+    fn message_lost(&mut self, node: Nx, session: u64) {
+        if let Some(own) = self.control.sessions[node as usize].as_mut().filter(|s| s.number == session) {
+            own.broken = true;
+        }
+    }
+
+    fn reply(&mut self, node: Nx, life: u32, session: u64, message: FromCenter) {
+        self.control.messages += 1;
+        if !self.control.reachable {
+            return self.message_lost(node, session);
+        }
+        let at = self.now + self.nodes[node as usize].latency;
+        self.queue.push(at, Event::FromCenter { node, life, session, message: Box::new(message) });
+    }
+
+    // ---- at a node ----
+
+    /// Sends to the control center, if there is a session.
+    pub(super) fn to_center(&mut self, node: Nx, message: ToCenter) {
+        let Some(session) = self.nodes[node as usize].session_number else { return };
+        self.send_to_center(node, session, message);
+    }
+
+    fn send_to_center(&mut self, node: Nx, session: u64, message: ToCenter) {
+        self.control.messages += 1;
+        let at = self.now + self.nodes[node as usize].latency;
+        self.queue.push(at, Event::ToCenter { node, session, message: Box::new(message) });
+    }
+
+    pub(super) fn schedule_session(&mut self, node: Nx) {
+        let n = &mut self.nodes[node as usize];
+        n.session_at = n.session.next_timeout(self.now).max(self.now);
+        self.queue.push(n.session_at, Event::Session(node, n.life));
+    }
+
+    pub(super) fn poll_session(&mut self, node: Nx) {
+        let now = self.now;
+        let n = &mut self.nodes[node as usize];
+        let dialling_for_nothing = !n.session.is_connected();
+        match n.session.poll(now) {
+            Some(SessionOutput::Dial) => {
+                n.dialled_at = now;
+                let life = n.life;
+                self.send_to_center(node, 0, ToCenter::Hello { life, dialled_at: now });
+                self.queue.push(now + DIAL_OVER, Event::SessionDialOver(node, life, now));
+            }
+            Some(SessionOutput::Heartbeat(interval)) => {
+                let Some(swarm) = &mut n.swarm else { return };
+                let heartbeat =
+                    Heartbeat { interval, contents: vec![swarm.report(now, false)], ..Heartbeat::default() };
+                self.to_center(node, ToCenter::Heartbeat { heartbeat, asked_at: now });
+                self.schedule_session(node);
+            }
+            Some(SessionOutput::Redial) => {
+                n.session_number = None;
+                self.tell(node, SwarmInput::Control(false));
+                self.schedule_session(node);
+            }
+            // While a dial is under way, its outcome schedules the next poll.
+            None if dialling_for_nothing => {}
+            None => self.schedule_session(node),
+        }
+    }
+
+    pub(super) fn node_hears_center(&mut self, node: Nx, session: u64, message: FromCenter) {
+        let now = self.now;
+        let n = &mut self.nodes[node as usize];
+        if let FromCenter::Welcome { dialled_at, unix_ms } = message {
+            if n.session_number.is_some() || n.dialled_at != dialled_at {
+                return;
+            }
+            n.session_number = Some(session);
+            n.session.welcomed(now, dialled_at, unix_ms, HEARTBEAT_MS, BACKOFF_CAP_MS);
+            let id = n.id;
+            let join = n.swarm.as_ref().map(|s| s.join());
+            if let Some(join) = join {
+                self.to_center(node, ToCenter::Input(Input::Join(id, join)));
+            }
+            self.tell(node, SwarmInput::Control(true));
+            self.schedule_session(node);
+            return;
+        }
+        if n.session_number != Some(session) {
+            return;
+        }
+        match message {
+            FromCenter::Welcome { .. } => {}
+            FromCenter::Reply { asked_at, unix_ms } => n.session.heard(now, asked_at, unix_ms),
+            FromCenter::Assigned(a) => self.tell(node, SwarmInput::Assigned(a)),
+            FromCenter::Leased(l) => self.tell(node, SwarmInput::Leased(l)),
+            FromCenter::Revoked(run) => self.tell(node, SwarmInput::LeaseRevoked(run)),
+            FromCenter::Page(page) => {
+                n.pages.set(page);
+                self.tell(node, SwarmInput::Page(page));
+            }
+            // Also one that is told not to come back does: its supervisor starts it again.
+            FromCenter::Reset | FromCenter::Closed => {
+                let n = &mut self.nodes[node as usize];
+                n.session_number = None;
+                n.session.lost(now);
+                self.tell(node, SwarmInput::Control(false));
+                self.schedule_session(node);
+            }
+        }
+    }
+
+    pub(super) fn ask_page(&mut self, node: Nx, source: PageSource, page: u32) {
+        match source {
+            PageSource::Control => self.to_center(node, ToCenter::AskPage(page)),
+            PageSource::Parent(parent) => self.send(node, &parent, super::PeerMessage::AskPage(page)),
+        }
+    }
+}

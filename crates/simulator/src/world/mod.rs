@@ -1,0 +1,665 @@
+//! A world: one control center and its nodes under virtual time, on one thread, the same for the same seed.
+//!
+//! The cores are the real ones. What is modelled is what their shells and the network do: sessions and connections with
+//! latencies, dials that succeed or not, bytes over fluid links, disks, and faults.
+
+mod check;
+mod control;
+mod faults;
+mod origin;
+mod peers;
+mod transfers;
+
+use crate::links::{EdgeIx, Links, NodeIx};
+use crate::queue::Queue;
+use crate::scenario::{Checks, Nat, NodeSpec, Scenario, ScenarioError, span};
+use control::{Control, FromCenter, ToCenter};
+use faults::FaultStep;
+use headwater_center_core::content_directory::Content;
+use headwater_model::bits::Bits;
+use headwater_model::id::{ContentId, Hash, NodeId, Version};
+use headwater_model::layout::Layout;
+use headwater_model::report::Alarm;
+use headwater_model::rng::{Rng, mix64};
+use headwater_model::time::{Micros, Time};
+use headwater_peer_core::{ControlSession, Input, Output, Swarm};
+use origin::Origin;
+use peers::{Connection, PeerMessage};
+use std::collections::{BTreeMap, BTreeSet};
+use transfers::Moving;
+
+/// Hashes in one page.
+const PIECES_PER_PAGE: u32 = 1024;
+/// Violations kept; a broken run would make millions.
+const VIOLATIONS_MAX: usize = 50;
+
+/// Index of a node.
+pub(crate) type Nx = u32;
+
+/// Something that happens at a moment.
+#[derive(Debug)]
+enum Event {
+    Arrive(Nx),
+    Tick(Nx, u32),
+    Session(Nx, u32),
+    /// A dial of the control center was not answered.
+    SessionDialOver(Nx, u32, Time),
+    ToCenter {
+        node: Nx,
+        session: u64,
+        message: Box<ToCenter>,
+    },
+    FromCenter {
+        node: Nx,
+        life: u32,
+        session: u64,
+        message: Box<FromCenter>,
+    },
+    CenterTick,
+    /// The control center's shell looks for sessions that fell silent.
+    CenterSweep,
+    Connected(Nx, u32, NodeId),
+    Dial(Nx, u32, Nx),
+    DialDone(Nx, u32, Nx),
+    DialFailed(Nx, u32, Nx),
+    /// A message to end `side` of a connection.
+    Peer {
+        conn: u32,
+        serial: u32,
+        side: u8,
+        message: PeerMessage,
+    },
+    /// End `side` of a connection notices that it is gone.
+    Lost {
+        conn: u32,
+        serial: u32,
+        side: u8,
+    },
+    Finish(EdgeIx, u32),
+    OriginAnswers {
+        node: Nx,
+        life: u32,
+        run: u32,
+        serial: u32,
+    },
+    OriginPiece {
+        node: Nx,
+        life: u32,
+        piece: u32,
+    },
+    OriginFails {
+        node: Nx,
+        life: u32,
+        run: u32,
+    },
+    Fault(FaultStep),
+}
+
+/// A node: what its shell would hold, and what it went through.
+#[derive(Debug)]
+struct Node {
+    id: NodeId,
+    spec: NodeSpec,
+    link: NodeIx,
+    /// One way to the control center.
+    latency: Micros,
+    /// Counts its processes; messages to a former one are dropped.
+    life: u32,
+    /// The running process's swarm.
+    swarm: Option<Swarm>,
+    session: ControlSession,
+    session_number: Option<u64>,
+    dialled_at: Time,
+    session_at: Time,
+    /// Connections by the other end.
+    connections: BTreeMap<Nx, u32>,
+    dialling: BTreeSet<Nx>,
+    tick_at: Time,
+    /// Pieces on disk while no process runs.
+    disk: Bits,
+    pages: Bits,
+    frozen_until: Time,
+    slow_until: Time,
+    corrupt_until: Time,
+    rotten: BTreeSet<u32>,
+    left_for_good: bool,
+    arrived: Option<Time>,
+    completed: Option<Time>,
+    peer_bytes: u64,
+    origin_bytes: u64,
+    wasted_bytes: u64,
+}
+
+/// A moment of a run, for looking at how it goes.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Virtual seconds.
+    pub at_s: f64,
+    /// Share of the uplinks of nodes in use.
+    pub up_used: f64,
+    /// Share of the uplinks of dial-only nodes in use.
+    pub dial_only_up_used: f64,
+    /// Share of the origin's uplink in use.
+    pub origin_used: f64,
+    /// Share of the content that left the origin.
+    pub origin_copies: f64,
+    /// Mean share of the content that nodes hold; and that dial-only ones hold.
+    pub held: f64,
+    /// See `held`.
+    pub dial_only_held: f64,
+    /// Nodes that have everything.
+    pub complete: usize,
+    /// Parents per node that still fetches.
+    pub parents: f64,
+    /// Active edges.
+    pub active: usize,
+    /// Leases under way.
+    pub leases: usize,
+    /// Alarms so far.
+    pub alarms: u64,
+}
+
+/// The world.
+pub(crate) struct World {
+    scenario: Scenario,
+    seed: u64,
+    now: Time,
+    queue: Queue<Event>,
+    rng: Rng,
+    version: Version,
+    layout: Layout,
+    nodes: Vec<Node>,
+    control: Control,
+    connections: Vec<Connection>,
+    free_connections: Vec<u32>,
+    links: Links,
+    moving: Vec<Moving>,
+    origin: Origin,
+    /// Pairs that cannot reach each other at present.
+    broken_pairs: BTreeSet<(Nx, Nx)>,
+    /// Bytes that each link node sent.
+    sent: Vec<f64>,
+    peer_messages: u64,
+    /// Nodes that arrived, have not left for good, and lack something.
+    wanting: usize,
+    to_arrive: usize,
+    first_arrival: Option<Time>,
+    last_completion: Time,
+    faults_over: Time,
+    violations: Vec<String>,
+    changed: Vec<EdgeIx>,
+    outputs: Vec<Output>,
+    /// Nodes touched since the last check.
+    touched: BTreeSet<Nx>,
+    center_touched: bool,
+}
+
+/// What a finished world is asked for.
+pub(crate) struct Outcome {
+    pub(crate) nodes: usize,
+    pub(crate) makespan: Option<Micros>,
+    /// Of each node that has everything: from the first arrival until then.
+    pub(crate) completions: Vec<Micros>,
+    pub(crate) origin_sent: f64,
+    pub(crate) peers_sent: f64,
+    pub(crate) peers_up: f64,
+    pub(crate) span: Micros,
+    pub(crate) bytes: [u64; 3],
+    pub(crate) control_messages: u64,
+    pub(crate) peer_messages: u64,
+    pub(crate) totals: headwater_center_core::Totals,
+    pub(crate) events: u64,
+    pub(crate) violations: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(scenario: &Scenario, seed: u64) -> Result<World, ScenarioError> {
+        let layout = scenario.layout()?;
+        let content = ContentId(Hash::of(&[b"content", &seed.to_be_bytes()]).0);
+        let version = Version { content, epoch: 1 };
+        let specs = scenario.nodes(seed);
+        let mut links = Links::new();
+        let origin_link = links.add_node(scenario.origin_up_mbit * 125_000.0, 0.0);
+        let mut rng = Rng::new(seed, "world");
+        let mut queue = Queue::new();
+        let nodes: Vec<Node> = specs
+            .into_iter()
+            .enumerate()
+            .map(|(ix, spec)| {
+                queue.push(spec.arrives, Event::Arrive(ix as Nx));
+                let link = links.add_node(spec.up, spec.down);
+                Node::new(node_id(seed, ix as Nx), spec, link, &layout, Micros(10_000 + rng.below(30_000)), seed)
+            })
+            .collect();
+        let mut world = World {
+            scenario: scenario.clone(),
+            seed,
+            now: Time(0),
+            rng,
+            version,
+            control: Control::new(nodes.len()),
+            sent: vec![0.0; nodes.len() + 1],
+            to_arrive: nodes.len(),
+            nodes,
+            layout,
+            connections: Vec::new(),
+            free_connections: Vec::new(),
+            links,
+            moving: Vec::new(),
+            origin: Origin::new(origin_link),
+            broken_pairs: BTreeSet::new(),
+            peer_messages: 0,
+            wanting: 0,
+            first_arrival: None,
+            last_completion: Time(0),
+            faults_over: Time(0),
+            violations: Vec::new(),
+            changed: Vec::new(),
+            outputs: Vec::new(),
+            touched: BTreeSet::new(),
+            center_touched: false,
+            queue,
+        };
+        world.plan_faults();
+        world.publish();
+        world.queue.push(Time(0), Event::CenterSweep);
+        Ok(world)
+    }
+
+    fn content(&self) -> Content {
+        Content {
+            version: self.version,
+            name: self.scenario.name.clone(),
+            layout: self.layout.clone(),
+            origin_needs_credentials: false,
+            share_origin_credentials: false,
+            dcm: None,
+        }
+    }
+
+    /// Runs until every node that stays has everything, or until the time limit.
+    pub(crate) fn run(mut self, mut watch: impl FnMut(&Sample)) -> Outcome {
+        let limit = Time(0) + span(self.scenario.time_limit_s);
+        let mut sample_at = Time(0);
+        while let Some((at, event)) = self.queue.pop() {
+            if at > limit || self.violations.len() >= VIOLATIONS_MAX {
+                break;
+            }
+            self.now = at;
+            self.step(event);
+            if self.scenario.checks == Checks::EveryStep {
+                self.check_touched();
+            }
+            if at >= sample_at {
+                sample_at = sample_at + Micros::from_secs(1);
+                if self.scenario.checks != Checks::AtTheEnd {
+                    self.check_all();
+                }
+                watch(&self.sample());
+            }
+            if self.to_arrive == 0 && self.wanting == 0 && self.now > self.faults_over {
+                break;
+            }
+        }
+        self.check_all();
+        self.check_end();
+        self.outcome()
+    }
+
+    fn step(&mut self, event: Event) {
+        if let Some(node) = self.addressee(&event)
+            && self.nodes[node as usize].frozen_until > self.now
+        {
+            let n = &mut self.nodes[node as usize];
+            let thaw = n.frozen_until;
+            for due in [&mut n.tick_at, &mut n.session_at] {
+                *due = if *due < thaw { thaw } else { *due };
+            }
+            self.queue.push(thaw, event);
+            return;
+        }
+        match event {
+            Event::Arrive(node) => self.start_process(node),
+            Event::Tick(node, life) => {
+                if self.is_life(node, life) && self.nodes[node as usize].tick_at == self.now {
+                    self.nodes[node as usize].tick_at = Time(u64::MAX);
+                    self.tell(node, Input::Tick);
+                    if self.nodes[node as usize].tick_at <= self.now {
+                        self.violation(format!("node {node} would spin: its timeout is not after its tick"));
+                    }
+                }
+            }
+            Event::Session(node, life) => {
+                if self.is_life(node, life) && self.nodes[node as usize].session_at == self.now {
+                    self.nodes[node as usize].session_at = Time(u64::MAX);
+                    self.poll_session(node);
+                }
+            }
+            Event::SessionDialOver(node, life, dialled_at) => {
+                let n = &mut self.nodes[node as usize];
+                if n.life == life && n.swarm.is_some() && n.session_number.is_none() && n.dialled_at == dialled_at {
+                    n.session.lost(self.now);
+                    self.schedule_session(node);
+                }
+            }
+            Event::ToCenter { node, session, message } => self.center_hears(node, session, *message),
+            Event::FromCenter { node, life, session, message } => {
+                if self.is_life(node, life) {
+                    self.node_hears_center(node, session, *message);
+                }
+            }
+            Event::CenterTick => self.center_tick(),
+            Event::CenterSweep => self.center_sweep(),
+            Event::Connected(node, life, other) => {
+                if self.is_life(node, life) && self.live_connection(node, index_of(&other)).is_some() {
+                    self.tell(node, Input::Connected(other));
+                }
+            }
+            Event::Dial(node, life, other) => {
+                if self.is_life(node, life) {
+                    self.dial(node, other);
+                }
+            }
+            Event::DialDone(node, life, other) => {
+                if self.is_life(node, life) {
+                    self.dial_done(node, other);
+                }
+            }
+            Event::DialFailed(node, life, other) => {
+                if self.is_life(node, life) {
+                    self.dial_failed(node, other);
+                }
+            }
+            Event::Peer { conn, serial, side, message } => self.deliver(conn, serial, side, message),
+            Event::Lost { conn, serial, side } => self.connection_lost(conn, serial, side),
+            Event::Finish(edge, serial) => self.finish(edge, serial),
+            Event::OriginAnswers { node, life, run, serial } => {
+                if self.is_life(node, life) {
+                    self.origin_answers(node, run, serial);
+                }
+            }
+            Event::OriginPiece { node, life, piece } => {
+                if self.is_life(node, life) {
+                    self.origin_piece(node, piece);
+                }
+            }
+            Event::OriginFails { node, life, run } => {
+                if self.is_life(node, life) {
+                    let why = "the origin does not answer".into();
+                    self.tell(node, Input::OriginFailed { run, why, changed: false });
+                }
+            }
+            Event::Fault(step) => self.fault(step),
+        }
+        self.settle_rates();
+    }
+
+    /// The node whose process must run for the event to happen.
+    fn addressee(&self, event: &Event) -> Option<Nx> {
+        match event {
+            Event::Tick(n, _)
+            | Event::Session(n, _)
+            | Event::SessionDialOver(n, ..)
+            | Event::Connected(n, ..)
+            | Event::Dial(n, ..)
+            | Event::DialDone(n, ..)
+            | Event::DialFailed(n, ..) => Some(*n),
+            Event::FromCenter { node, .. }
+            | Event::OriginAnswers { node, .. }
+            | Event::OriginPiece { node, .. }
+            | Event::OriginFails { node, .. } => Some(*node),
+            Event::Peer { conn, serial, side, .. } | Event::Lost { conn, serial, side } => {
+                let c = &self.connections[*conn as usize];
+                (c.serial == *serial).then_some(c.ends[*side as usize])
+            }
+            _ => None,
+        }
+    }
+
+    fn is_life(&self, node: Nx, life: u32) -> bool {
+        let n = &self.nodes[node as usize];
+        n.life == life && n.swarm.is_some()
+    }
+
+    // ---- a node's process ----
+
+    fn start_process(&mut self, node: Nx) {
+        let (now, seed) = (self.now, self.seed);
+        let (version, layout) = (self.version, self.layout.clone());
+        let n = &mut self.nodes[node as usize];
+        if n.swarm.is_some() || n.left_for_good {
+            return;
+        }
+        n.life += 1;
+        let stream = mix64(seed ^ (u64::from(node) << 20) ^ u64::from(n.life));
+        let swarm = Swarm::new(
+            now,
+            version,
+            layout,
+            n.disk.clone(),
+            n.pages.clone(),
+            true,
+            headwater_peer_core::Config::default(),
+            stream,
+        );
+        let complete = swarm.is_complete();
+        n.swarm = Some(swarm);
+        n.session = ControlSession::new(now, stream);
+        n.session_number = None;
+        n.tick_at = Time(u64::MAX);
+        n.session_at = Time(u64::MAX);
+        if n.arrived.is_none() {
+            n.arrived = Some(now);
+            self.to_arrive -= 1;
+            self.first_arrival.get_or_insert(now);
+        }
+        self.wanting += usize::from(!complete);
+        self.schedule_tick(node);
+        self.schedule_session(node);
+    }
+
+    /// The process ends; what is on disk stays.
+    fn end_process(&mut self, node: Nx) {
+        self.stop_origin_of(node);
+        let n = &mut self.nodes[node as usize];
+        if let Some(swarm) = n.swarm.take() {
+            n.disk = swarm.have().clone();
+            self.wanting -= usize::from(!swarm.is_complete());
+        }
+        let n = &mut self.nodes[node as usize];
+        n.session_number = None;
+        n.dialling.clear();
+    }
+
+    /// Hands an input to a node's swarm and does what it wants.
+    fn tell(&mut self, node: Nx, input: Input) {
+        let mut out = std::mem::take(&mut self.outputs);
+        if let Some(swarm) = &mut self.nodes[node as usize].swarm {
+            let was_complete = swarm.is_complete();
+            swarm.handle(self.now, input, &mut out);
+            // A rotten piece makes a complete node want again.
+            let lost_some = was_complete && !swarm.is_complete();
+            self.wanting += usize::from(lost_some);
+        }
+        self.act(node, &mut out);
+        self.outputs = out;
+    }
+
+    /// Does what a swarm wants.
+    fn act(&mut self, node: Nx, out: &mut Vec<Output>) {
+        for output in out.drain(..) {
+            match output {
+                Output::Dial(parent) => self.wants_connection(node, &parent.node, parent.dial, Micros(0)),
+                Output::DialChild(child) => {
+                    self.wants_connection(node, &child.node, child.dial, Micros::from_millis(100));
+                }
+                Output::OpenEdge(to) => self.send(node, &to, PeerMessage::Open),
+                Output::CloseEdge(to) => self.send(node, &to, PeerMessage::Close),
+                Output::Ask(to, pieces) => self.send(node, &to, PeerMessage::Ask(pieces)),
+                Output::Unask(to, pieces) => self.send(node, &to, PeerMessage::Unask(pieces)),
+                Output::ToldBad(to, piece) => self.send(node, &to, PeerMessage::ToldBad(piece)),
+                Output::AskPage(source, page) => self.ask_page(node, source, page),
+                Output::TellAll(to) => {
+                    if let Some(have) = self.nodes[node as usize].swarm.as_ref().map(|s| s.have().clone()) {
+                        self.send(node, &to, PeerMessage::HasAll(have));
+                    }
+                }
+                Output::Tell(to, pieces) => self.send(node, &to, PeerMessage::Has(pieces)),
+                Output::Serve(child) => self.serve(node, &child),
+                Output::CloseChild(child, why) => {
+                    self.stop_serving(node, &child);
+                    self.send(node, &child, PeerMessage::Dropped(why));
+                }
+                Output::FetchOrigin { run, pieces } => self.fetch_origin(node, run, pieces),
+                Output::StopOrigin(run) => self.stop_origin(node, run),
+                Output::LeaseDone(run) => {
+                    let input =
+                        headwater_center_core::Input::LeaseDone(self.nodes[node as usize].id, self.version, run);
+                    self.to_center(node, ToCenter::Input(input));
+                }
+                Output::LeaseFailed { run, .. } => {
+                    let input =
+                        headwater_center_core::Input::LeaseFailed(self.nodes[node as usize].id, self.version, run);
+                    self.to_center(node, ToCenter::Input(input));
+                }
+                Output::Alarm(alarm) => self.alarm(node, alarm),
+                Output::Complete => {
+                    self.wanting -= 1;
+                    self.nodes[node as usize].completed.get_or_insert(self.now);
+                    self.last_completion = self.now;
+                }
+            }
+        }
+        self.touched.insert(node);
+        self.schedule_tick(node);
+    }
+
+    fn alarm(&mut self, node: Nx, alarm: Alarm) {
+        let input = headwater_center_core::Input::Alarm(self.nodes[node as usize].id, self.version, alarm);
+        self.to_center(node, ToCenter::Input(input));
+    }
+
+    fn schedule_tick(&mut self, node: Nx) {
+        let n = &mut self.nodes[node as usize];
+        let Some(swarm) = &n.swarm else { return };
+        let due = swarm.next_timeout(self.now);
+        if due < n.tick_at {
+            n.tick_at = due.max(self.now);
+            self.queue.push(n.tick_at, Event::Tick(node, n.life));
+        }
+    }
+
+    fn violation(&mut self, what: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(format!("at {:.3} s: {what}", self.now.0 as f64 / 1e6));
+        }
+    }
+
+    // ---- looking at it ----
+
+    fn sample(&self) -> Sample {
+        let mut s = Sample { at_s: self.now.0 as f64 / 1e6, ..Sample::default() };
+        let (mut up, mut used, mut dial_up, mut dial_used) = (0.0, 0.0, 0.0, 0.0);
+        let (mut held, mut dial_held, mut n, mut dial_n, mut fetching) = (0.0, 0.0, 0.0, 0.0, 0.0f64);
+        for node in &self.nodes {
+            let Some(swarm) = &node.swarm else { continue };
+            let share = f64::from(swarm.have().ones()) / f64::from(self.layout.pieces());
+            up += node.spec.up;
+            used += self.links.used_up(node.link);
+            held += share;
+            n += 1.0;
+            if node.spec.nat == Nat::Blocked {
+                dial_up += node.spec.up;
+                dial_used += self.links.used_up(node.link);
+                dial_held += share;
+                dial_n += 1.0;
+            }
+            s.complete += usize::from(swarm.is_complete());
+            if !swarm.is_complete() {
+                fetching += 1.0;
+                s.parents += swarm.open_parents() as f64;
+            }
+        }
+        s.up_used = used / up;
+        s.dial_only_up_used = dial_used / dial_up;
+        s.held = held / n;
+        s.dial_only_held = dial_held / dial_n;
+        s.parents /= fetching;
+        s.origin_used = self.links.used_up(self.origin.link) / (self.scenario.origin_up_mbit * 125_000.0);
+        s.origin_copies = self.sent[self.origin.link.0 as usize] / self.layout.bytes() as f64;
+        s.active = self.links.edge_count();
+        s.leases = self.dcm().map_or(0, |d| d.leases().active().len());
+        s.alarms = self.control.totals().alarms;
+        s
+    }
+
+    fn outcome(self) -> Outcome {
+        let first = self.first_arrival.unwrap_or_default();
+        let stays = |n: &&Node| !n.left_for_good;
+        let all_complete = self.nodes.iter().filter(stays).all(|n| n.completed.is_some());
+        let mut completions: Vec<Micros> =
+            self.nodes.iter().filter_map(|n| n.completed).map(|t| t.since(first)).collect();
+        completions.sort();
+        let origin = self.origin.link.0 as usize;
+        let peers_sent = self.sent.iter().enumerate().filter(|(i, _)| *i != origin).map(|(_, b)| b).sum();
+        let sum = |f: fn(&Node) -> u64| self.nodes.iter().map(f).sum();
+        Outcome {
+            nodes: self.nodes.iter().filter(|n| n.arrived.is_some()).count(),
+            makespan: all_complete.then(|| self.last_completion.since(first)),
+            completions,
+            origin_sent: self.sent[origin],
+            peers_sent,
+            peers_up: self.nodes.iter().map(|n| n.spec.up).sum(),
+            span: self.now.since(first),
+            bytes: [sum(|n| n.peer_bytes), sum(|n| n.origin_bytes), sum(|n| n.wasted_bytes)],
+            control_messages: self.control.messages(),
+            peer_messages: self.peer_messages,
+            totals: self.control.totals(),
+            events: self.queue.made(),
+            violations: self.violations,
+        }
+    }
+}
+
+impl Node {
+    fn new(id: NodeId, spec: NodeSpec, link: NodeIx, layout: &Layout, latency: Micros, seed: u64) -> Node {
+        Node {
+            id,
+            spec,
+            link,
+            latency,
+            life: 0,
+            swarm: None,
+            session: ControlSession::new(Time(0), seed),
+            session_number: None,
+            dialled_at: Time(0),
+            session_at: Time(u64::MAX),
+            connections: BTreeMap::new(),
+            dialling: BTreeSet::new(),
+            tick_at: Time(u64::MAX),
+            disk: Bits::new(layout.pieces()),
+            pages: Bits::new(layout.pieces().div_ceil(PIECES_PER_PAGE)),
+            frozen_until: Time(0),
+            slow_until: Time(0),
+            corrupt_until: Time(0),
+            rotten: BTreeSet::new(),
+            left_for_good: false,
+            arrived: None,
+            completed: None,
+            peer_bytes: 0,
+            origin_bytes: 0,
+            wasted_bytes: 0,
+        }
+    }
+}
+
+/// An id that spreads like a hash and ends with the node's index.
+fn node_id(seed: u64, node: Nx) -> NodeId {
+    let mut id = Hash::of(&[b"node", &seed.to_be_bytes(), &node.to_be_bytes()]).0;
+    id[28..].copy_from_slice(&node.to_be_bytes());
+    NodeId(id)
+}
+
+fn index_of(node: &NodeId) -> Nx {
+    Nx::from_be_bytes([node.0[28], node.0[29], node.0[30], node.0[31]])
+}
