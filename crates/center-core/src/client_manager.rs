@@ -45,8 +45,10 @@ pub struct Client {
     pub up: Rate,
     /// Contents that it takes part in.
     pub contents: BTreeSet<ContentId>,
-    /// Last heartbeat: interval and time.
-    pub heartbeat: Option<(u64, Time)>,
+    /// When it was last heard of: its heartbeat, or the beginning of its session.
+    pub heard: Time,
+    /// No heartbeat came when one was due.
+    pub quiet: bool,
     confirmed: (u64, u64),
 }
 
@@ -114,7 +116,7 @@ impl ClientManager {
         let claim = arrival.introduction.up;
         let up = if arrival.enrolled { claim } else { claim.min(UNPROVED_UP) };
         let contents = self.clients.remove(&node).map(|c| c.contents).unwrap_or_default();
-        let client = Client { arrival, since: now, up, contents, heartbeat: None, confirmed: (0, 0) };
+        let client = Client { arrival, since: now, up, contents, heard: now, quiet: false, confirmed: (0, 0) };
         self.clients.insert(node, client);
         old.map_or(Welcome::New, Welcome::TakesOver)
     }
@@ -137,6 +139,16 @@ impl ClientManager {
     /// A client, to be changed.
     pub fn get_mut(&mut self, node: &NodeId) -> Option<&mut Client> {
         self.clients.get_mut(node)
+    }
+    /// Those of whom nothing was heard for `patience`; each is named once, until it is heard of again.
+    pub fn fell_quiet(&mut self, now: Time, patience: Micros) -> Vec<NodeId> {
+        let quiet = self.clients.iter_mut().filter(|(_, c)| !c.quiet && now.since(c.heard) > patience);
+        quiet
+            .map(|(node, c)| {
+                c.quiet = true;
+                *node
+            })
+            .collect()
     }
     /// All clients.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Client)> {

@@ -21,7 +21,9 @@ pub struct Config {
     pub spares: u32,
     /// Most children of one node in one content.
     pub max_children: u32,
-    /// How long a pair that failed is not tried again (S3).
+    /// How long a pair that failed is not tried again (S3): at first, then three times as long each time, at most.
+    pub first_blacklist: Micros,
+    /// See `first_blacklist`.
     pub blacklist: Micros,
     /// Candidates looked at in one decision, so that its cost does not grow with the swarm.
     pub max_considered: usize,
@@ -54,13 +56,14 @@ impl Default for Config {
             max_parents: 24,
             spares: 2,
             max_children: 200,
+            first_blacklist: Micros::from_secs(4),
             blacklist: Micros::from_secs(60),
             max_considered: 64,
             min_leases: 4,
             max_leases: 32,
             grace: Micros::from_secs(10),
             flush: Micros::from_millis(50),
-            lost_run_grace: Micros::from_secs(4),
+            lost_run_grace: Micros::from_secs(2),
             settle: Micros::from_secs(4),
             max_nodes: 200_000,
             max_contents_per_node: 256,

@@ -388,7 +388,8 @@ impl Center {
     fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
         self.totals.heartbeats += 1;
         let Some(client) = self.clients.get_mut(&node) else { return };
-        client.heartbeat = Some((said.interval, now));
+        client.heard = now;
+        client.quiet = false;
         for report in &said.contents {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
@@ -474,7 +475,17 @@ impl Center {
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         if self.tick_at <= now {
             self.clients.tick(now);
-            self.tick_at = now + Micros::from_secs(1);
+            self.tick_at = now + Micros::from_millis(500);
+            // A dead node is found here before its connection times out.
+            for node in self.clients.fell_quiet(now, self.config.heartbeat.times(2)) {
+                let contents = self.clients.get(&node).map(|c| c.contents.clone()).unwrap_or_default();
+                for content in contents {
+                    if let Some(dcm) = self.directory.dcm_mut(&content) {
+                        dcm.away(now, &node);
+                        self.collect(content, out);
+                    }
+                }
+            }
         }
         let due: Vec<ContentId> = self
             .directory

@@ -290,8 +290,20 @@ impl Hub {
         track: Track,
         terms: Terms,
     ) -> Result<(), PublishError> {
-        let leaves = file.leaves.iter().flat_map(|h| h.0).collect();
-        self.keep_and_publish(file.log, track, Some(terms), Some(leaves)).await.map(drop)
+        let hub = self.clone();
+        self.uninterrupted(async move {
+            let leaves = file.leaves.iter().flat_map(|h| h.0).collect();
+            hub.keep_and_publish(file.log, track, Some(terms), Some(leaves)).await
+        })
+        .await
+    }
+
+    /// Goes on when the caller gives up, so that disk and memory agree.
+    async fn uninterrupted<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, PublishError>> + Send + 'static,
+    ) -> Result<T, PublishError> {
+        self.tasks.spawn(work).await.map_err(|_| PublishError::Stopping)?
     }
 
     /// `terms` are those of the former version where there are none given.
@@ -340,6 +352,11 @@ impl Hub {
 
     /// Withdraws a content; its name when it was there.
     pub(crate) async fn withdraw(self: &Arc<Hub>, id: ContentId) -> Result<Option<String>, PublishError> {
+        let hub = self.clone();
+        self.uninterrupted(async move { hub.forget_and_withdraw(id).await }).await
+    }
+
+    async fn forget_and_withdraw(&self, id: ContentId) -> Result<Option<String>, PublishError> {
         let _one_at_a_time = self.publishing.lock().await;
         let Some(version) = self.lock().contents.get(&id).map(|c| c.version) else { return Ok(None) };
         self.store.withdraw(version, unix_ms()).await?;
@@ -375,10 +392,14 @@ impl Hub {
         let Ok((log, track)) = tokio::task::spawn_blocking(verify).await else { return };
         match track {
             Err(e) => tracing::warn!("{node:.8} announced a log that is not true: {e}"),
-            Ok(track) => match self.keep_and_publish(log, track, None, None).await {
-                Ok(()) => self.lock().contents.announced_by(version, node),
-                Err(e) => tracing::warn!("a content that {node:.8} announced is not published: {e}"),
-            },
+            Ok(track) => {
+                let hub = self.clone();
+                let publish = async move { hub.keep_and_publish(log, track, None, None).await };
+                match self.uninterrupted(publish).await {
+                    Ok(()) => self.lock().contents.announced_by(version, node),
+                    Err(e) => tracing::warn!("a content that {node:.8} announced is not published: {e}"),
+                }
+            }
         }
     }
 }

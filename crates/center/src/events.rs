@@ -33,6 +33,8 @@ pub(crate) struct EventLog {
 impl EventLog {
     /// Adds an event, also to the log of the process.
     pub(crate) fn say(&mut self, unix_ms: u64, text: String) {
+        // Some words are a node's own: they must not look like further lines of a log.
+        let text = text.replace(char::is_control, " ");
         tracing::info!("{text}");
         if self.events.len() >= MAX_EVENTS {
             self.events.pop_front();

@@ -114,7 +114,7 @@ pub(crate) struct Hub {
     pub(crate) store: Store,
     pub(crate) places: Places,
     pub(crate) counters: Counters,
-    /// One content is published or withdrawn at a time.
+    /// One change to what is kept at a time: a content published or withdrawn, the epoch raised.
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) verifying: Semaphore,
     pub(crate) uploads: Semaphore,
@@ -284,10 +284,18 @@ impl Hub {
             tracing::warn!("a node says that it has seen epoch {seen}, far ahead of this machine's clock: ignored");
             return;
         }
+        let _one_at_a_time = self.publishing.lock().await;
+        if seen <= self.lock().center.epoch() {
+            return;
+        }
         let hub = self.clone();
-        let kept = tokio::task::spawn_blocking(move || hub.identity.keep_epoch(seen + 1)).await;
-        if let Ok(Err(e)) = kept {
-            tracing::error!("the raised epoch was not kept: {e}");
+        match tokio::task::spawn_blocking(move || hub.identity.keep_epoch(seen + 1)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                tracing::error!("the epoch is not raised, as it could not be kept: {e}");
+                return;
+            }
+            Err(_) => return,
         }
         let mut state = self.lock();
         let now = self.clock.now();
@@ -334,11 +342,14 @@ impl Hub {
             let due = {
                 let mut state = self.lock();
                 let now = self.clock.now();
-                if state.center.next_timeout() <= now {
+                let mut next = state.center.next_timeout();
+                if next <= now {
                     self.input(&mut state, Input::Tick);
+                    next = state.center.next_timeout();
                 }
                 if Instant::now() >= renew_at {
                     state.center.renew(now);
+                    next = now;
                     renew_at += RENEW_EVERY;
                 }
                 let keys = keys_due(unix_ms());
@@ -347,7 +358,7 @@ impl Hub {
                     self.send_keys(&mut state);
                 }
                 crate::pages::give_up_waiting(&self, &mut state);
-                self.clock.instant_of(state.center.next_timeout()).min(Instant::now() + Duration::from_secs(1))
+                self.clock.instant_of(next).min(Instant::now() + Duration::from_secs(1))
             };
             // Every input may bring the next timeout nearer; a moment's wait takes a burst of them together.
             tokio::select! {

@@ -22,6 +22,7 @@ mod tokens;
 mod words;
 
 pub use config::ControlConfig;
+pub use headwater_center_core::Config as CoreConfig;
 pub use identity::FolderError;
 pub use places::PlacesError;
 pub use server::{Running, StartError, TlsError, start};

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::CancellationToken;
 
 /// Ports tried where any will do: one that is free for TCP may be taken for UDP.
 const MAX_PORTS_TRIED: u32 = 32;
@@ -103,7 +103,23 @@ pub struct Running {
     http: Handle<SocketAddr>,
     serving: JoinHandle<std::io::Result<()>>,
     state_thread: std::thread::JoinHandle<()>,
-    _stop_when_dropped: DropGuard,
+    _end: EndWhenDropped,
+}
+
+/// Ends what runs on its own.
+#[derive(Debug)]
+struct EndWhenDropped {
+    stop: CancellationToken,
+    http: Handle<SocketAddr>,
+    endpoint: quinn::Endpoint,
+}
+
+impl Drop for EndWhenDropped {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.http.shutdown();
+        self.endpoint.close(quinn::VarInt::from_u32(0), b"the control center ended");
+    }
 }
 
 /// Hides the hub, which holds secrets, from `Debug`.
@@ -147,7 +163,7 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
     let http = Handle::new();
     let serving = serve_http(hub.clone(), tcp, tls, http.clone()).map_err(no_address)?;
     tracing::info!("control center {node:.8} (epoch {epoch}) listens on {address}, API at {api_url}");
-    let _stop_when_dropped = hub.stop.clone().drop_guard();
+    let _end = EndWhenDropped { stop: hub.stop.clone(), http: http.clone(), endpoint: listener.endpoint.clone() };
     Ok(Running {
         address,
         api_url,
@@ -158,7 +174,7 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
         http,
         serving,
         state_thread,
-        _stop_when_dropped,
+        _end,
     })
 }
 

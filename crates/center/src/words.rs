@@ -84,7 +84,11 @@ fn ranked(d: &Decision) -> Option<String> {
         format!("{}. {node}: {class}, {tier}, {spare}, history {} of 3{chosen}", i + 1, r.history)
     };
     let lines: Vec<String> = d.ranked.iter().enumerate().map(line).collect();
-    let first = if d.removed.is_empty() { "They" } else { "The rest" };
+    let first = match (d.removed.is_empty(), lines.len()) {
+        (false, _) => "The rest",
+        (true, 1) => "It",
+        (true, _) => "They",
+    };
     (!lines.is_empty()).then(|| format!("{first} ranked: {}.", lines.join("; ")))
 }
 

@@ -135,3 +135,31 @@ fn messages_of_strangers_are_cut_and_cleaned() {
     assert_eq!(message(400, "\u{1b}[31mred\u{7}".as_bytes()), "[31mred");
     assert_eq!(message(400, &[b'x'; 9000]).len(), MAX_MESSAGE_CHARS);
 }
+
+#[tokio::test]
+async fn over_https_only_the_pinned_node_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = headwater_center::start(headwater_center::ControlConfig {
+        // Beyond loopback the API is https, with a certificate of the control center's own making.
+        listen: "0.0.0.0:0".parse().unwrap(),
+        public: Some("127.0.0.1:1".into()),
+        state: dir.path().join("state"),
+        identity: dir.path().join("identity"),
+        places: None,
+        mmdb: None,
+        tls: None,
+        core: headwater_center_core::Config::default(),
+    })
+    .await
+    .unwrap();
+    assert!(running.api_url.starts_with("https://"), "{}", running.api_url);
+    let status = async |pin| {
+        let token = running.first_admin_token.as_deref();
+        ApiClient::pinned(&running.api_url, token, pin).unwrap().get_json("/v1/status").await
+    };
+    assert_eq!(status(Some(running.node)).await.unwrap()["node"], running.node.to_string());
+    let other = status(Some(NodeId::default())).await.unwrap_err().to_string();
+    assert!(other.contains(&running.node.to_string()) && other.contains("pinned"), "{other}");
+    let unpinned = status(None).await.unwrap_err().to_string();
+    assert!(unpinned.contains("--cc"), "{unpinned}");
+}

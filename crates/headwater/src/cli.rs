@@ -64,7 +64,8 @@ pub enum Command {
 /// Which control center is called, and by whom.
 #[derive(Debug, Args)]
 pub struct ControlAccess {
-    /// The control center's API, as `headwater control` printed it [default: http://127.0.0.1:7400]
+    /// The control center's API, as `headwater control` printed it; without, `publish` asks none, all others
+    /// http://127.0.0.1:7400
     #[arg(long, value_name = "URL", env = "HEADWATER_CONTROL")]
     pub control: Option<String>,
     /// Token that lets you in
@@ -88,7 +89,7 @@ impl Logging {
     pub fn filter(&self) -> &str {
         match (&self.log, self.verbose) {
             (Some(filter), _) => filter,
-            (None, 0) => "warn",
+            (None, 0) => "warn,rustls_platform_verifier=off",
             (None, 1) => "info",
             (None, _) => {
                 "debug,h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,quinn=info,quinn_proto=info"

@@ -75,7 +75,7 @@ impl Swarm {
             }
         }
         if idle && !c.queue.is_empty() {
-            c.busy_since = Some(now);
+            c.busy_since.get_or_insert(now);
             out.push(Output::Serve(child));
         }
     }
@@ -114,12 +114,12 @@ impl Swarm {
         }
     }
 
-    /// A new piece: children with nothing queued hear of it at once, busy ones with others.
+    /// A new piece: children that nothing is sent to hear of it at once, others with more pieces.
     pub(crate) fn tell_of(&mut self, now: Time, piece: u32, out: &mut Vec<Output>) {
         let (delay, batch) = (self.config.have_delay, self.config.have_batch);
         for (node, c) in &mut self.children {
             c.untold.push(piece);
-            if c.queue.is_empty() || c.untold.len() >= batch || now.since(c.told_at) >= delay {
+            if c.busy_since.is_none() || c.untold.len() >= batch || now.since(c.told_at) >= delay {
                 tell(c, *node, now, out);
             } else {
                 let due = c.told_at + delay;

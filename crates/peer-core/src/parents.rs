@@ -5,12 +5,15 @@ use headwater_model::assignment::Parent;
 use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
 use headwater_model::report::{Alarm, EdgeReport, MAX_STARVING_RUNS};
+use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::VecDeque;
 
 /// Candidates among which the rarest are picked: a random sample of what a parent has and this node lacks, so that a
 /// pick costs the same in a content of a million pieces.
-const PICK_SAMPLE: usize = 512;
+const PICK_SAMPLE: usize = 128;
+/// Parents and spares of one assignment; more are dropped.
+const MAX_PARENTS: usize = 64;
 
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
@@ -132,6 +135,8 @@ impl Swarm {
         if self.is_complete() {
             return;
         }
+        let parents: Vec<Parent> = parents.into_iter().take(MAX_PARENTS).collect();
+        let spares: Vec<Parent> = spares.into_iter().take(MAX_PARENTS).collect();
         let keep = |n: &NodeId| parents.iter().chain(&spares).any(|p| p.node == *n);
         let gone: Vec<NodeId> = self.parents.keys().filter(|n| !keep(n)).copied().collect();
         for node in gone {
@@ -260,7 +265,7 @@ impl Swarm {
 
     pub(crate) fn parent_has(&mut self, now: Time, parent: NodeId, pieces: &[u32], out: &mut Vec<Output>) {
         let Some(p) = self.parents.get_mut(&parent).filter(|p| p.is_open()) else { return };
-        if p.has.len() == 0 {
+        if p.has.is_empty() {
             p.has = Bits::new(self.layout.pieces());
         }
         for piece in pieces {
@@ -271,7 +276,7 @@ impl Swarm {
         self.ask(now, parent, out);
     }
 
-    /// A piece came from a parent.
+    /// A piece came from a parent; whether it was asked of it.
     pub(crate) fn arrived(
         &mut self,
         now: Time,
@@ -280,9 +285,10 @@ impl Swarm {
         len: u64,
         outcome: PieceOutcome,
         out: &mut Vec<Output>,
-    ) {
-        let Some(p) = self.parents.get_mut(parent) else { return };
-        if let Some(at) = p.asked.iter().position(|a| *a == piece) {
+    ) -> bool {
+        let Some(p) = self.parents.get_mut(parent) else { return false };
+        let at = p.asked.iter().position(|a| *a == piece);
+        if let Some(at) = at {
             p.asked.remove(at);
         }
         p.suspect = false;
@@ -293,12 +299,13 @@ impl Swarm {
             out.push(Output::Alarm(Alarm::BadPieces { parent: *parent }));
             self.forget_parent(now, parent);
             self.call_spare(out);
-            return;
+            return at.is_some();
         }
         p.pieces += 1;
         p.bytes += len;
         p.account(now, len);
         p.settled(now);
+        at.is_some()
     }
 
     /// A piece is here that may also be asked of someone: one that was closed, or told to stop, sent it all the same.
@@ -364,24 +371,25 @@ impl Swarm {
             return Vec::new();
         }
         self.scratch.clear();
-        let start = self.rng.below(theirs.len() as u64) as usize;
+        let (start, salt) = (self.rng.below(theirs.len() as u64) as usize, self.rng.next_u64());
         'sample: for w in (start..theirs.len()).chain(0..start) {
             let mut left = theirs[w] & !mine[w];
             while left != 0 {
                 let piece = w as u32 * 64 + left.trailing_zeros();
                 left &= left - 1;
-                self.scratch.push((self.holders[piece as usize], piece));
+                // Fewest holders first, ties by chance; a piece number has 22 bits.
+                let chance = mix64(salt ^ u64::from(piece)) >> 40;
+                self.scratch.push(u64::from(self.holders[piece as usize]) << 48 | chance << 24 | u64::from(piece));
                 if self.scratch.len() == PICK_SAMPLE {
                     break 'sample;
                 }
             }
         }
-        self.rng.shuffle(&mut self.scratch);
         let want = want.min(self.scratch.len());
         if want < self.scratch.len() && want > 0 {
-            self.scratch.select_nth_unstable_by_key(want - 1, |(holders, _)| *holders);
+            self.scratch.select_nth_unstable(want - 1);
         }
-        self.scratch.iter().take(want).map(|(_, piece)| *piece).collect()
+        self.scratch.iter().take(want).map(|key| (key & 0xFF_FFFF) as u32).collect()
     }
 
     /// End game: an idle parent takes over a piece that would come much later from another. It is asked of one only, so

@@ -226,7 +226,7 @@ pub struct Swarm {
     pub(crate) runs: Bits,
     runs_reported: Bits,
     /// Per piece: open parents that hold it.
-    pub(crate) holders: Vec<u16>,
+    pub(crate) holders: Vec<u8>,
     pub(crate) parents: BTreeMap<NodeId, ParentLink>,
     pub(crate) children: BTreeMap<NodeId, ChildLink>,
     /// Last words on edges that ended since the last report, so that no byte goes uncounted.
@@ -247,11 +247,13 @@ pub struct Swarm {
     look_at: Time,
     /// When a child is to be told of pieces that were held back for it.
     pub(crate) tell_at: Option<Time>,
-    pub(crate) scratch: Vec<(u16, u32)>,
+    /// Candidates of one pick: kept for its memory.
+    pub(crate) scratch: Vec<u64>,
 }
 
 impl Swarm {
     /// A swarm that holds `have` already. `pages_known` are the pages of hashes that are here.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of the content or of the node")]
     pub fn new(
         now: Time,
         version: Version,
@@ -420,13 +422,18 @@ impl Swarm {
 
     fn piece(&mut self, now: Time, from: PieceFrom, piece: u32, outcome: PieceOutcome, out: &mut Vec<Output>) {
         let len = u64::from(self.layout.piece_len(piece));
-        match from {
+        let was_asked = match from {
             PieceFrom::Parent(parent) => self.arrived(now, &parent, piece, len, outcome, out),
-            PieceFrom::Origin => self.origin.bytes += len,
-        }
+            PieceFrom::Origin => {
+                self.origin.bytes += len;
+                false
+            }
+        };
         match outcome {
             PieceOutcome::Stored => {
-                self.take_back(now, piece, out);
+                if !was_asked {
+                    self.take_back(now, piece, out);
+                }
                 self.stored(now, piece, out);
             }
             PieceOutcome::Already => self.wasted_bytes += len,

@@ -1,15 +1,20 @@
-//! Prints how a scenario's run goes, second by second: `series SCENARIO [SEED] [EVERY]`.
+//! Prints how a run goes, second by second: `series SCENARIO|small [SEED] [EVERY]`, where `small` is the small world of
+//! the seed, with all that goes wrong in it.
 
-use headwater_simulator::{Scenario, run_watched};
+use headwater_simulator::{Scenario, run_watched, small_world};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: series SCENARIO [SEED] [EVERY]")?;
+    let path = args.next().ok_or("usage: series SCENARIO|small [SEED] [EVERY]")?;
     let seed = args.next().map_or(Ok(1), |s| s.parse())?;
     let every: u64 = args.next().map_or(Ok(5), |s| s.parse())?;
+    let scenario = if path == "small" { small_world(seed) } else { Scenario::read(path.as_ref())? };
+    if path == "small" {
+        println!("{scenario:#?}");
+    }
     let mut n = 0;
     println!("    at   up  d-up origin copies  held d-held  done parents active leases alarms");
-    let report = run_watched(&Scenario::read(path.as_ref())?, seed, |s| {
+    let report = run_watched(&scenario, seed, |s| {
         if n % every == 0 {
             println!(
                 "{:6.1} {:4.0} {:5.0} {:6.0} {:6.3} {:5.3}  {:5.3} {:5} {:7.1} {:6} {:6} {:6}",

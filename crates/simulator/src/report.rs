@@ -78,10 +78,7 @@ impl Report {
             _ => {}
         }
         if let Some(bar) = bars.origin_copies.filter(|bar| self.origin_copies > *bar) {
-            self.missed.push(format!(
-                "{:.3} copies left the origin, at most {bar} were allowed",
-                self.origin_copies
-            ));
+            self.missed.push(format!("{:.3} copies left the origin, at most {bar} were allowed", self.origin_copies));
         }
     }
 }
@@ -101,6 +98,8 @@ impl fmt::Display for Report {
         writeln!(f, "  wasted           {:>8.1} MiB", mib(self.wasted_bytes))?;
         writeln!(f, "  uplinks in use   {:>11.1} %", self.uplinks_used * 100.0)?;
         writeln!(f, "  control messages {:>12}", self.control_messages)?;
+        writeln!(f, "  peer messages    {:>12}", self.peer_messages)?;
+        writeln!(f, "  events           {:>12}", self.events)?;
         writeln!(
             f,
             "  assignments {}, leases {}, alarms {}, troubles {}, lightweight pairs {}",

@@ -55,11 +55,8 @@ fn group(rng: &mut Rng, count: usize) -> Group {
 }
 
 fn fault(rng: &mut Rng, span_s: f64) -> Fault {
-    use FaultKind::{
-        ControlLost, ControlOut, Corrupt, Crash, Death, Freeze, Leave, LinkBreak, OriginOut, Rot, Slow,
-    };
-    let kinds =
-        [Crash, Death, Leave, Freeze, Slow, OriginOut, ControlOut, ControlLost, LinkBreak, Corrupt, Rot];
+    use FaultKind::{ControlLost, ControlOut, Corrupt, Crash, Death, Freeze, Leave, LinkBreak, OriginOut, Rot, Slow};
+    let kinds = [Crash, Death, Leave, Freeze, Slow, OriginOut, ControlOut, ControlLost, LinkBreak, Corrupt, Rot];
     Fault {
         at_s: rng.unit() * span_s,
         for_s: 0.2 + rng.unit() * rng.unit() * 20.0,

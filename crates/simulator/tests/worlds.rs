@@ -1,4 +1,5 @@
 //! The thousand seeds: small worlds where everything goes wrong, with every invariant checked after every step.
+#![expect(clippy::unwrap_used, reason = "a test ends where a scenario cannot be run")]
 
 use headwater_simulator::{run, small_world};
 use std::sync::atomic::{AtomicU64, Ordering};

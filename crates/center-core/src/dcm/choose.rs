@@ -167,16 +167,24 @@ impl Dcm {
     }
 
     /// Only open parents can feed dial-only children, so that open children share what these leave of the open uplink:
-    /// how many more open parents `child` may have. `None` = any number.
-    fn open_parents_left(&self, child: &Member) -> Option<u32> {
-        if child.dial_only() || self.wanting_dial_only == 0 {
+    /// how many open parents each may have. `None` = any number.
+    pub(super) fn open_parents_each(&self) -> Option<u32> {
+        if self.wanting_dial_only == 0 {
             return None;
         }
         let slots = (self.open_up / self.slot_rate).saturating_sub(u64::from(self.wanting_dial_only * self.target));
-        let each = (slots / u64::from((self.wanting - self.wanting_dial_only).max(1))) as u32;
-        let open = child.parents.iter().filter(|e| self.member(e.parent).is_some_and(|p| !p.dial_only())).count();
+        Some((slots / u64::from((self.wanting - self.wanting_dial_only).max(1))) as u32)
+    }
+
+    pub(super) fn open_parents_of(&self, child: &Member) -> u32 {
+        child.parents.iter().filter(|e| self.member(e.parent).is_some_and(|p| !p.dial_only())).count() as u32
+    }
+
+    /// How many more open parents `child` may have. `None` = any number.
+    fn open_parents_left(&self, child: &Member) -> Option<u32> {
+        let each = self.open_parents_each().filter(|_| !child.dial_only())?;
         // A child without parents may always have one.
-        Some(each.max(u32::from(child.parents.is_empty())).saturating_sub(open as u32))
+        Some(each.max(u32::from(child.parents.is_empty())).saturating_sub(self.open_parents_of(child)))
     }
 
     /// Links from far that the child's region may still have; a child without parents may always have one.

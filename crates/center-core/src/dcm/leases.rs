@@ -190,6 +190,13 @@ impl Leases {
         true
     }
 
+    /// A run that nobody holds is not leased before `until`.
+    pub(super) fn postpone(&mut self, run: u32, until: Time) {
+        if self.unheld.contains(&run) {
+            self.not_before.insert(run, until);
+        }
+    }
+
     /// Leases of `ix`.
     pub(super) fn of(&self, ix: Ix) -> Vec<u32> {
         self.active.iter().filter(|(_, a)| a.to == ix).map(|(r, _)| *r).collect()
@@ -223,7 +230,8 @@ impl Leases {
     /// Violated invariants, against what the members say.
     pub(super) fn check(&self, members: &[Option<Member>], say: &mut impl FnMut(String)) {
         for (run, n) in self.replicas.iter().enumerate() {
-            let held = members.iter().flatten().filter(|m| m.runs.get(run as u32)).count() as u32;
+            let held =
+                members.iter().flatten().filter(|m| m.away_since.is_none() && m.runs.get(run as u32)).count() as u32;
             if held != *n {
                 say(format!("run {run}: {n} replicas counted, {held} held"));
             }

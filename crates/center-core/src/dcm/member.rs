@@ -71,7 +71,9 @@ pub struct Member {
     pub leases: u32,
     /// When it last got a lease (a count), so that leases go round.
     pub last_lease: u64,
-    /// When its session broke, if it did.
+    /// When its present session joined: what failed with an earlier one says nothing of this one.
+    pub since: Time,
+    /// When its session broke or fell silent, if it did: it may still deliver, but what it holds does not count.
     pub away_since: Option<Time>,
     /// Alarms "no parent has what is missing" in a row.
     pub starving: u32,
@@ -103,6 +105,7 @@ impl Member {
             spares: Vec::new(),
             leases: 0,
             last_lease: 0,
+            since: Time(0),
             away_since: None,
             starving: 0,
             tried: Time(0),

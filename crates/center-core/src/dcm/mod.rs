@@ -1,8 +1,10 @@
 //! DCM: the delivery coordinator manager of one content's swarm (requirement C6). It owns the topology: who feeds whom,
 //! who brings in what from the origin; it reads, decides and commits in one synchronous step.
 
+mod assignments;
 mod check;
 mod choose;
+mod edges;
 mod leases;
 mod member;
 mod repair;
@@ -14,14 +16,14 @@ pub use member::{Ix, Member, MemberInfo};
 use crate::config::Config;
 use crate::explain::Decision;
 use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent};
+use headwater_model::assignment::{Assignment, Generation, Lease};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
-use member::{ParentEdge, SpareIndex};
+use member::SpareIndex;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
@@ -38,6 +40,13 @@ impl PairKey {
     fn of(a: NodeId, b: NodeId) -> Self {
         Self(a.min(b), a.max(b))
     }
+}
+
+/// How often a pair failed of late, and when last.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    at: Time,
+    times: u32,
 }
 
 /// What a DCM wants said.
@@ -65,8 +74,8 @@ pub struct Dcm {
     spare: SpareIndex,
     /// Children with fewer parents than they should have.
     hungry: BTreeSet<Ix>,
-    /// Pairs that failed, until when they are not tried again.
-    failed: BTreeMap<PairKey, Time>,
+    /// Pairs that failed of late.
+    failed: BTreeMap<PairKey, Failure>,
     leases: Leases,
     dirty: BTreeSet<Ix>,
     flush_at: Option<Time>,
@@ -166,6 +175,9 @@ impl Dcm {
             }
             None => self.admit(info),
         };
+        if let Some(m) = self.member_mut(ix) {
+            m.since = now;
+        }
         self.recount();
         let runs = match (&join.runs, join.complete) {
             (_, true) => Some(Bits::full(self.layout.runs())),
@@ -192,12 +204,14 @@ impl Dcm {
         self.cut_all(now, ix);
         self.set_wants(ix, false);
         if let Some(m) = self.member(ix) {
-            let held = m.runs.clone();
+            let (held, away) = (m.runs.clone(), m.away_since.is_some());
             for run in self.leases.of(ix) {
                 self.end_lease(now, ix, run, false);
             }
-            for run in held.iter() {
-                self.leases.lost(run, now + self.config.lost_run_grace);
+            if !away {
+                for run in held.iter() {
+                    self.leases.lost(run, now + self.config.lost_run_grace);
+                }
             }
         }
         self.requeue(ix, false);
@@ -214,14 +228,18 @@ impl Dcm {
         self.repair(now);
     }
 
-    /// A node's session broke. It may still deliver: it stays assigned for a while, but gets nothing new.
+    /// A node's session broke or fell silent. It may still deliver: it stays assigned for a while, but gets nothing new,
+    /// and what only it holds is not relied on.
     pub fn away(&mut self, now: Time, node: &NodeId) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
+        let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_none()) else { return };
+        m.away_since = Some(now);
+        let held = m.runs.clone();
+        for run in held.iter() {
+            self.leases.lost(run, now + self.config.lost_run_grace);
+        }
         for run in self.leases.of(ix) {
             self.end_lease(now, ix, run, false);
-        }
-        if let Some(m) = self.member_mut(ix) {
-            m.away_since = Some(now);
         }
         self.requeue(ix, false);
         self.refresh(ix);
@@ -231,6 +249,7 @@ impl Dcm {
     /// One content of a heartbeat.
     pub fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
+        self.present(ix);
         if let Some(m) = self.member_mut(ix) {
             m.pieces_held = said.pieces_held;
         }
@@ -289,6 +308,8 @@ impl Dcm {
     pub fn lease_failed(&mut self, now: Time, node: &NodeId, run: u32) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         self.end_lease(now, ix, run, false);
+        // The next one would fail as fast: the origin gets time to come right.
+        self.leases.postpone(run, now + self.config.lost_run_grace);
         self.lease_out(now);
     }
 
@@ -331,7 +352,8 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            self.failed.retain(|_, until| *until > now);
+            let forget = self.config.blacklist.times(2);
+            self.failed.retain(|_, f| now.since(f.at) < forget);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);
         }
@@ -398,8 +420,12 @@ impl Dcm {
             self.set_wants(ix, true);
             self.hungry.insert(ix);
         }
+        self.present(ix);
+        if self.member(ix).is_some_and(|m| m.info.reach != info.reach) {
+            // Another socket: its connections are gone, and all edges with them.
+            self.cut_all(now, ix);
+        }
         if let Some(m) = self.member_mut(ix) {
-            m.away_since = None;
             m.info.reach = info.reach;
             m.info.may_use_origin = info.may_use_origin;
         }
@@ -410,6 +436,21 @@ impl Dcm {
         self.dirty.extend(others);
         self.requeue(ix, true);
         self.refresh(ix);
+    }
+
+    /// A member that was away is heard of again.
+    fn present(&mut self, ix: Ix) {
+        let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_some()) else { return };
+        m.away_since = None;
+        let held = m.runs.clone();
+        for run in held.iter() {
+            self.leases.gained(run);
+        }
+        self.requeue(ix, true);
+        self.refresh(ix);
+        // What changed meanwhile was not sent.
+        self.dirty.insert(ix);
+        self.flush_at.get_or_insert(Time(0));
     }
 
     fn set_wants(&mut self, ix: Ix, wants: bool) {
@@ -561,11 +602,14 @@ impl Dcm {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            self.failed.insert(PairKey::of(a, b), now + self.config.blacklist);
+            let times = self.failed.get(&PairKey::of(a, b)).map_or(0, |f| f.times);
+            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times + 1 });
         }
     }
     fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
-        self.failed.get(&PairKey::of(a.info.node, b.info.node)).is_some_and(|until| *until > now)
+        let Some(f) = self.failed.get(&PairKey::of(a.info.node, b.info.node)) else { return false };
+        let pause = self.config.first_blacklist.times(3u64.saturating_pow(f.times - 1)).min(self.config.blacklist);
+        now.since(f.at) < pause && f.at >= a.since && f.at >= b.since
     }
 
     /// Puts a member where its spare uplink says.
@@ -587,84 +631,6 @@ impl Dcm {
         }
     }
 
-    // ---- the only places that change edges ----
-
-    fn link(&mut self, now: Time, parent: Ix, child: Ix) {
-        if parent == child || self.member(parent).is_none() {
-            return;
-        }
-        let Some(c) = self.member(child).filter(|c| !c.has_parent(parent)) else { return };
-        let region = c.region;
-        let far = self.member(parent).is_some_and(|p| self.is_far(p, c));
-        if far {
-            *self.far_links.entry(region).or_default() += 1;
-        }
-        if let Some(c) = self.member_mut(child) {
-            c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
-        }
-        if let Some(p) = self.member_mut(parent) {
-            p.children.push(child);
-            *p.children_by_region.entry(region).or_default() += 1;
-        }
-        self.refresh(parent);
-        self.dirty(now, parent);
-        self.dirty(now, child);
-        self.sated(child);
-    }
-
-    fn unlink(&mut self, parent: Ix, child: Ix) {
-        let Some(c) = self.member_mut(child) else { return };
-        let Some(at) = c.parents.iter().position(|e| e.parent == parent) else { return };
-        c.parents.remove(at);
-        let (region, wants) = (c.region, c.wants);
-        let far = match (self.member(parent), self.member(child)) {
-            (Some(p), Some(c)) => self.is_far(p, c),
-            _ => false,
-        };
-        if far && let Some(n) = self.far_links.get_mut(&region) {
-            *n -= 1;
-            if *n == 0 {
-                self.far_links.remove(&region);
-            }
-        }
-        if let Some(p) = self.member_mut(parent) {
-            p.children.retain(|x| *x != child);
-            if let Some(n) = p.children_by_region.get_mut(&region) {
-                *n -= 1;
-                if *n == 0 {
-                    p.children_by_region.remove(&region);
-                }
-            }
-        }
-        if wants {
-            self.hungry.insert(child);
-        }
-        self.refresh(parent);
-        self.dirty.insert(parent);
-        self.dirty.insert(child);
-        self.flush_at.get_or_insert(Time(0));
-    }
-
-    fn cut_all(&mut self, now: Time, ix: Ix) {
-        let Some(m) = self.member(ix) else { return };
-        let (parents, children): (Vec<Ix>, Vec<Ix>) =
-            (m.parents.iter().map(|e| e.parent).collect(), m.children.clone());
-        for p in parents {
-            self.unlink(p, ix);
-        }
-        for c in children {
-            self.unlink(ix, c);
-            self.dirty(now, c);
-        }
-    }
-
-    fn sated(&mut self, child: Ix) {
-        let enough = self.member(child).is_none_or(|c| !c.wants || c.parents.len() as u32 >= self.target);
-        if enough {
-            self.hungry.remove(&child);
-        }
-    }
-
     fn end_lease(&mut self, now: Time, ix: Ix, run: u32, done: bool) -> bool {
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return false };
         let ended = self.leases.end(now, ix, m, run, done);
@@ -672,71 +638,6 @@ impl Dcm {
             self.requeue(ix, true);
         }
         ended
-    }
-
-    // ---- saying it ----
-
-    fn dirty(&mut self, now: Time, ix: Ix) {
-        self.dirty.insert(ix);
-        let at = now + self.config.flush;
-        match self.flush_at {
-            Some(Time(0)) | None => self.flush_at = Some(at),
-            Some(t) => self.flush_at = Some(t.min(at)),
-        }
-    }
-
-    fn flush(&mut self, now: Time) {
-        self.flush_at = None;
-        let mut later = BTreeSet::new();
-        for ix in std::mem::take(&mut self.dirty) {
-            let Some(m) = self.member(ix) else { continue };
-            if m.settle_until > now && !m.parents.is_empty() {
-                later.insert(ix);
-                continue;
-            }
-            if m.away_since.is_some() {
-                continue;
-            }
-            self.generation.counter += 1;
-            let assignment = self.assignment(ix, self.generation);
-            if let (Some(node), Some(a)) = (self.node_of(ix), assignment) {
-                self.out.push(DcmOutput::Assign(node, a));
-            }
-        }
-        if !later.is_empty() {
-            self.dirty = later;
-            self.flush_at = Some(now + Micros::from_millis(250));
-        }
-    }
-
-    fn assignment(&self, ix: Ix, generation: Generation) -> Option<Assignment> {
-        let m = self.member(ix)?;
-        let parent = |p: Ix| {
-            let other = self.member(p)?;
-            Some(Parent {
-                node: other.info.node,
-                class: other.class(),
-                // Both ends dial, unless one can only dial (S3).
-                dial: !other.dial_only(),
-                promised: self.promised(p),
-                reach: other.info.reach.clone(),
-            })
-        };
-        Some(Assignment {
-            version: self.version,
-            generation,
-            parents: m.parents.iter().filter_map(|e| parent(e.parent)).collect(),
-            spares: (m.spares.iter().filter_map(|s| self.by_node.get(s)))
-                .filter(|s| !m.has_parent(**s))
-                .filter_map(|s| parent(*s))
-                .collect(),
-            children: m
-                .children
-                .iter()
-                .filter_map(|c| self.member(*c))
-                .map(|c| Child { node: c.info.node, dial: !c.dial_only(), reach: c.info.reach.clone() })
-                .collect(),
-        })
     }
 }
 

@@ -94,18 +94,20 @@ impl Dcm {
             self.link(now, p, ix);
         }
         if found < want && self.member(ix).is_some_and(|m| m.dial_only()) {
-            self.take_open_slots(now, ix, want - found);
+            let left = self.take_open_slots(now, ix, want - found);
+            self.relieve_parents(now, ix, left);
         }
     }
 
     /// A dial-only child that found too few parents takes the place of open children at open parents, and becomes
     /// their parent instead (only open children can use a dial-only parent).
-    fn take_open_slots(&mut self, now: Time, ix: Ix, want: u32) {
+    /// Returns how many it lacks still.
+    fn take_open_slots(&mut self, now: Time, ix: Ix, want: u32) -> u32 {
         let seed = self.member(ix).map_or(0, |m| m.info.node.prefix64()) ^ now.0;
         let mut left = want;
         for try_ in 0..MAX_SAMPLED as u64 {
             if left == 0 {
-                return;
+                break;
             }
             let p = (mix64(seed.wrapping_add(try_)) % self.members.len().max(1) as u64) as Ix;
             let (Some(child), Some(parent)) = (self.member(ix), self.member(p)) else { continue };
@@ -128,6 +130,26 @@ impl Dcm {
                 self.link(now, ix, moved);
             }
             left -= 1;
+        }
+        left
+    }
+
+    /// A dial-only child with too few parents, all of them busy, gets more of those that it has: they let go of open
+    /// children that have more open parents than there is open uplink for.
+    fn relieve_parents(&mut self, now: Time, ix: Ix, want: u32) {
+        let Some(each) = self.open_parents_each() else { return };
+        let parents: Vec<Ix> =
+            self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
+        for p in parents.into_iter().take(want as usize) {
+            let over = |c: &Ix| {
+                let child = self.member(*c).filter(|c| !c.dial_only() && c.parents.len() > 1);
+                child.is_some_and(|c| self.open_parents_of(c) > each)
+            };
+            if let Some(c) = self.member(p).and_then(|m| m.children.iter().copied().find(over)) {
+                self.unlink(p, c);
+                self.dirty(now, c);
+                self.look_for_parents(now, c, "dial-only peers need its parent");
+            }
         }
     }
 
@@ -167,10 +189,12 @@ impl Dcm {
                 continue;
             }
             let p = child.parents[(luck >> 32) as usize % child.parents.len()].parent;
-            let nearer = self.member(p).is_some_and(|old| parent.tier_to(child) <= old.tier_to(child));
-            // What an open sender gives to an open child, a dial-only sender can give as well; not the other way round.
-            let wasteful = !parent.dial_only() && self.member(p).is_some_and(|old| old.dial_only());
-            if nearer && !wasteful && p != ix && self.pair_ok(now, ix, c) {
+            let better = self.member(p).is_some_and(|old| {
+                // Only open senders can feed dial-only children: one does not take what a dial-only sender can do.
+                let wasteful = !parent.dial_only() && old.dial_only();
+                !wasteful && parent.class() <= old.class() && parent.tier_to(child) <= old.tier_to(child)
+            });
+            if better && p != ix && self.pair_ok(now, ix, c) {
                 self.unlink(p, c);
                 self.link(now, ix, c);
                 left -= 1;

@@ -88,6 +88,27 @@ async fn a_taken_port_is_said_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_control_center_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = headwater_center::start(config(folder.path())).await.unwrap();
+    let mut again = config(folder.path());
+    again.listen = running.address;
+    drop(running);
+    // Its port and its database are free as soon as its tasks have seen it.
+    let restart = async {
+        loop {
+            match headwater_center::start(again.clone()).await {
+                Ok(running) => break running,
+                Err(StartError::PortTaken { .. } | StartError::State(_)) => tokio::task::yield_now().await,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    };
+    let running = soon("a restart", restart).await;
+    running.stopped(async {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_control_center_per_state_folder() {
     let control = Control::start().await;
     let folder = tempfile::tempdir().unwrap();

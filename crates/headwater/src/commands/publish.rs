@@ -237,10 +237,14 @@ fn told(args: &Args, log: &Path, check: Option<&OriginCheck>, hw: &Name, api: Op
         Some(_) => ": upload it to the address given with --log-url\n",
         None => " (uploaded, and its address given with --log-url, names work without a control center)\n",
     };
-    match api {
-        Some(api) => text += &format!("registered at {api} as {}\n", args.name),
-        None => {
-            text += "not registered: no control center was given, so that this name works from the static log alone\n"
+    match (api, &args.log_url) {
+        (Some(api), _) => text += &format!("registered at {api} as {}\n", args.name),
+        (None, Some(_)) => {
+            text += "not registered, as no control center was given: the static log alone is what viewers need\n"
+        }
+        (None, None) => {
+            text += "not registered, as no control center was given: give --control or --log-url, or no viewer can use this name\n";
+            return format!("{text}\n{hw}");
         }
     }
     format!("{text}\n{hw}\n\nViewers run:\n  headwater get '{hw}'")

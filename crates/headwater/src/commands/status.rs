@@ -44,7 +44,7 @@ pub async fn run(args: Args) -> Result<()> {
         ("control center".to_owned(), api.url().to_string()),
         ("node".to_owned(), status.node),
         ("epoch".to_owned(), status.epoch.to_string()),
-        ("up since".to_owned(), uptime.to_string()),
+        ("up for".to_owned(), uptime.to_string()),
         ("sessions".to_owned(), status.sessions.to_string()),
         ("contents".to_owned(), status.contents.to_string()),
     ];

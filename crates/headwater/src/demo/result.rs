@@ -7,6 +7,9 @@ use headwater_simulator::bounds::{FileNode, mixed_makespan};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
+/// Digits of a node id in sentences.
+const SHORT_ID: usize = 8;
+
 /// What `headwater demo --json` prints. Bytes are of the content, without overhead; seconds count from the moment at
 /// which the receivers were started.
 #[derive(Debug, Serialize)]
@@ -43,8 +46,12 @@ pub struct Report {
     pub per_receiver: Vec<ReceiverReport>,
     /// What was killed.
     pub killed: Vec<Killed>,
-    /// The control center's words on one receiver's parents, in the midst of the transfer.
-    pub explanation: Option<Explanation>,
+    /// The waypoint's node id.
+    pub waypoint_node: String,
+    /// The receiver, by its name in the demo, that `explanation` is about.
+    pub explained: Option<String>,
+    /// The control center's words on that receiver's parents, in the midst of the transfer.
+    pub explanation: Option<String>,
 }
 
 /// One receiver.
@@ -79,15 +86,6 @@ pub struct Killed {
     pub at_s: f64,
     /// Whether it was to be started again.
     pub restarted: bool,
-}
-
-/// Why one receiver has the parents that it has.
-#[derive(Clone, Debug, Serialize)]
-pub struct Explanation {
-    /// The receiver's name in the demo.
-    pub receiver: String,
-    /// The answer in words.
-    pub words: String,
 }
 
 /// Seconds below which no schedule brings the content to all receivers, when the origin, the waypoint and every receiver
@@ -126,10 +124,23 @@ impl Report {
             let then = if killed.restarted { ", and started again 2 s later" } else { "" };
             text += &format!("\n{} was killed at {:.1} s{then}.", killed.name, killed.at_s);
         }
-        if let Some(Explanation { receiver, words }) = &self.explanation {
-            text += &format!("\nThe control center on the parents of {receiver}:\n{}", wrapped(words, width));
+        if let (Some(receiver), Some(words)) = (&self.explained, &self.explanation) {
+            let words = wrapped(&self.with_names(words), width);
+            text += &format!("\nThe control center on the parents of {receiver}:\n{words}");
         }
         text + "\n"
+    }
+
+    /// The words with the demo's names in place of node ids.
+    fn with_names(&self, words: &str) -> String {
+        let receivers = self.per_receiver.iter().filter_map(|one| Some((one.node.as_deref()?, one.name.as_str())));
+        let mut words = words.to_owned();
+        for (node, name) in receivers.chain([(self.waypoint_node.as_str(), "waypoint")]) {
+            if let Some(short) = node.get(..SHORT_ID) {
+                words = words.replace(node, name).replace(short, name);
+            }
+        }
+        words
     }
 
     fn heading(&self) -> String {
@@ -261,7 +272,7 @@ mod tests {
     fn sample() -> Report {
         let receiver = |name: &str, lightweight, seconds| ReceiverReport {
             name: name.into(),
-            node: Some("ab".into()),
+            node: (name == "peer-1").then(|| "0011223344".into()),
             lightweight,
             seconds,
             peer_bytes: 200 << 20,
@@ -287,7 +298,9 @@ mod tests {
             up_bytes_per_s: Some(10_000_000),
             per_receiver: vec![receiver("peer-1", false, Some(29.26)), receiver("light-1", true, None)],
             killed: vec![Killed { name: "peer-1".into(), at_s: 11.0, restarted: true }],
-            explanation: Some(Explanation { receiver: "light-1".into(), words: "3 considered\n  one far".into() }),
+            waypoint_node: "beef0000ff".into(),
+            explained: Some("light-1".into()),
+            explanation: Some("3 considered by 00112233\n  beef0000 far".into()),
         }
     }
 
@@ -316,7 +329,8 @@ mod tests {
             "light-1              -  200.00 MiB   40.00 MiB   16.00 MiB         0 B  180.00 MiB",
             "peer-1 was killed at 11.0 s, and started again 2 s later.",
             "The control center on the parents of light-1:",
-            "    one far",
+            "  3 considered by peer-1",
+            "    waypoint far",
         ] {
             assert!(table.lines().any(|other| other == line), "{line}\nis not in\n{table}");
         }

@@ -19,7 +19,7 @@ use super::content::{Content, digest};
 use super::fault::{Due, Part, Schedule};
 use super::folder::Folder;
 use super::receiver::Receiver;
-use super::result::{Explanation, Killed, ReceiverReport, Report, bound_s};
+use super::result::{Killed, ReceiverReport, Report, bound_s};
 use super::site::{Control, Site, free_ports};
 use super::watch::{self, Counted};
 use crate::api_client::ApiClient;
@@ -61,7 +61,8 @@ pub struct Demo<'a> {
     origin_bytes: Counted,
     lightweight_pairs: Counted,
     lightweight_pairs_known: bool,
-    explanation: Option<Explanation>,
+    /// A receiver's name, and the words on its parents.
+    explanation: Option<(String, String)>,
 }
 
 /// What the parts tell when they are started; absent before.
@@ -71,6 +72,12 @@ struct Known {
     api: Option<ApiClient>,
     origin: Option<Url>,
     hw: String,
+    waypoint_node: String,
+}
+
+#[derive(Deserialize)]
+struct WaypointStarted {
+    node: String,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +149,8 @@ impl<'a> Demo<'a> {
         self.start_origin().await?;
         self.publish().await?;
         self.start(Part::Waypoint)?;
-        let _: serde_json::Value = self.first_line(Part::Waypoint).await?;
+        let started: WaypointStarted = self.first_line(Part::Waypoint).await?;
+        self.known.waypoint_node = started.node;
         self.transfer().await?;
         self.settle().await?;
         let verified = self.verify(source).await?;
@@ -382,7 +390,7 @@ impl<'a> Demo<'a> {
             && let Some(node) = &receiver.node
             && let Ok(words) = watch::explanation(api, node, &self.known.hw).await
         {
-            self.explanation = Some(Explanation { receiver: receiver.part.to_string(), words });
+            self.explanation = Some((receiver.part.to_string(), words));
         }
     }
 
@@ -477,7 +485,9 @@ impl<'a> Demo<'a> {
             up_bytes_per_s: self.args.up.bytes_per_s(),
             per_receiver,
             killed: self.killed.clone(),
-            explanation: self.explanation.clone(),
+            waypoint_node: self.known.waypoint_node.clone(),
+            explained: self.explanation.as_ref().map(|(receiver, _)| receiver.clone()),
+            explanation: self.explanation.as_ref().map(|(_, words)| words.clone()),
         }
     }
 }

@@ -140,10 +140,11 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
         Ok(Ok((reader, their_nonce))) => {
             let used_at = inner.now();
             let their_certificate = certificate;
+            let back = to_peer.clone();
             let link = Link { id, connection: connection.clone(), to_peer, their_nonce, their_certificate, used_at };
             linked(&inner, node, link);
             let why = tokio::select! {
-                why = read_messages(&inner, node, &own_nonce, reader) => why,
+                why = read_messages(&inner, node, &own_nonce, back, reader) => why,
                 why = read_pieces(&inner, node, &connection) => why,
             };
             connection.close(1u32.into(), why.as_bytes());
@@ -202,7 +203,13 @@ async fn hello(connection: &Connection) -> Result<(Reader, [u8; 32]), String> {
 }
 
 /// Messages, until the stream ends or one is bad: the reason.
-async fn read_messages(inner: &Arc<Inner>, node: NodeId, own_nonce: &[u8; 32], mut reader: Reader) -> String {
+async fn read_messages(
+    inner: &Arc<Inner>,
+    node: NodeId,
+    own_nonce: &[u8; 32],
+    back: mpsc::Sender<Bytes>,
+    mut reader: Reader,
+) -> String {
     loop {
         let message = match reader.next().await {
             Ok(Some(body)) => FromPeer::decode(body),
@@ -211,7 +218,7 @@ async fn read_messages(inner: &Arc<Inner>, node: NodeId, own_nonce: &[u8; 32], m
         };
         match message {
             Ok(message) => {
-                if let Err(why) = from_peer(inner, node, own_nonce, message) {
+                if let Err(why) = from_peer(inner, node, own_nonce, &back, message) {
                     return why.into();
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all, keep_for_later};
 use super::{FetchError, Inner};
+use bytes::Bytes;
 use headwater_model::assignment::Refusal;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::merkle::Page;
@@ -9,6 +10,7 @@ use headwater_model::ticket::{Ticket, TicketError};
 use headwater_peer_core::{Input, PageSource};
 use headwater_wire::{EdgeRefusal, FromControl, FromNode, FromPeer, Held};
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// A message of the control center.
 pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromControl) {
@@ -179,10 +181,13 @@ pub(crate) fn disk_failed(inner: &Arc<Inner>, version: Version, error: crate::st
 }
 
 /// A message of another peer; an error closes the connection, with the reason.
+///
+/// The answer to a ticket goes back over the connection that it was shown on, whose nonce is `nonce`.
 pub(crate) fn from_peer(
     inner: &Arc<Inner>,
     node: NodeId,
     nonce: &[u8; 32],
+    back: &mpsc::Sender<Bytes>,
     message: FromPeer,
 ) -> Result<(), &'static str> {
     let mut state = inner.lock();
@@ -192,7 +197,9 @@ pub(crate) fn from_peer(
         FromPeer::OpenEdge { version, ticket, proof } => {
             let refusal = may_open(inner, state, node, nonce, version, &ticket, &proof).err();
             let refused = refusal.is_some();
-            state.tell_peer(&node, &FromPeer::EdgeAnswer { version, refusal });
+            if back.try_send(FromPeer::EdgeAnswer { version, refusal }.encode()).is_err() {
+                return Err("reads too slowly");
+            }
             if !refused {
                 happened(inner, state, version, Input::ChildOpened(node));
             }

@@ -25,7 +25,7 @@ const BACKOFF_CAP_MS: u32 = 2000;
 #[derive(Debug)]
 pub(super) enum ToCenter {
     Hello { life: u32, dialled_at: Time },
-    Input(Input),
+    Input(Box<Input>),
     Heartbeat { heartbeat: Heartbeat, asked_at: Time },
     AskPage(u32),
 }
@@ -33,8 +33,14 @@ pub(super) enum ToCenter {
 /// From the control center to a node.
 #[derive(Debug)]
 pub(super) enum FromCenter {
-    Welcome { dialled_at: Time, unix_ms: u64 },
-    Reply { asked_at: Time, unix_ms: u64 },
+    Welcome {
+        dialled_at: Time,
+        unix_ms: u64,
+    },
+    Reply {
+        asked_at: Time,
+        unix_ms: u64,
+    },
     Assigned(Assignment),
     Leased(Lease),
     Revoked(u32),
@@ -129,10 +135,10 @@ impl World {
         for output in out.drain(..) {
             match output {
                 Output::Assign(node, assignment) => {
-                    self.from_center(index_of(&node), FromCenter::Assigned(assignment));
+                    self.tell_node(index_of(&node), FromCenter::Assigned(assignment));
                 }
-                Output::Lease(node, lease) => self.from_center(index_of(&node), FromCenter::Leased(lease)),
-                Output::Revoke(node, _, run) => self.from_center(index_of(&node), FromCenter::Revoked(run)),
+                Output::Lease(node, lease) => self.tell_node(index_of(&node), FromCenter::Leased(lease)),
+                Output::Revoke(node, _, run) => self.tell_node(index_of(&node), FromCenter::Revoked(run)),
                 Output::Close { node, session, .. } => {
                     let node = index_of(&node);
                     if let Some(own) = self.control.sessions[node as usize]
@@ -217,10 +223,10 @@ impl World {
         match message {
             ToCenter::Hello { .. } => {}
             ToCenter::Input(input) => {
-                if let Input::Departed { .. } = input {
+                if let Input::Departed { .. } = *input {
                     self.control.sessions[node as usize] = None;
                 }
-                self.center(input);
+                self.center(*input);
             }
             ToCenter::Heartbeat { heartbeat, asked_at } => {
                 self.reply(node, life, session, FromCenter::Reply { asked_at, unix_ms });
@@ -258,7 +264,7 @@ impl World {
         }
     }
 
-    fn from_center(&mut self, node: Nx, message: FromCenter) {
+    fn tell_node(&mut self, node: Nx, message: FromCenter) {
         if let Some(session) = self.control.sessions[node as usize] {
             self.reply(node, session.life, session.number, message);
         }
@@ -282,7 +288,7 @@ impl World {
     // ---- at a node ----
 
     /// Sends to the control center, if there is a session.
-    pub(super) fn to_center(&mut self, node: Nx, message: ToCenter) {
+    pub(super) fn tell_center(&mut self, node: Nx, message: ToCenter) {
         let Some(session) = self.nodes[node as usize].session_number else { return };
         self.send_to_center(node, session, message);
     }
@@ -314,7 +320,7 @@ impl World {
                 let Some(swarm) = &mut n.swarm else { return };
                 let heartbeat =
                     Heartbeat { interval, contents: vec![swarm.report(now, false)], ..Heartbeat::default() };
-                self.to_center(node, ToCenter::Heartbeat { heartbeat, asked_at: now });
+                self.tell_center(node, ToCenter::Heartbeat { heartbeat, asked_at: now });
                 self.schedule_session(node);
             }
             Some(SessionOutput::Redial) => {
@@ -340,7 +346,7 @@ impl World {
             let id = n.id;
             let join = n.swarm.as_ref().map(|s| s.join());
             if let Some(join) = join {
-                self.to_center(node, ToCenter::Input(Input::Join(id, join)));
+                self.tell_center(node, ToCenter::Input(Box::new(Input::Join(id, join))));
             }
             self.tell(node, SwarmInput::Control(true));
             self.schedule_session(node);
@@ -372,7 +378,7 @@ impl World {
 
     pub(super) fn ask_page(&mut self, node: Nx, source: PageSource, page: u32) {
         match source {
-            PageSource::Control => self.to_center(node, ToCenter::AskPage(page)),
+            PageSource::Control => self.tell_center(node, ToCenter::AskPage(page)),
             PageSource::Parent(parent) => self.send(node, &parent, super::PeerMessage::AskPage(page)),
         }
     }

@@ -115,7 +115,7 @@ impl World {
                 if let Some(session) = n.session_number {
                     let node_id = n.id;
                     let bye = headwater_center_core::Input::Departed { node: node_id, session, bye: true };
-                    self.to_center(node, ToCenter::Input(bye));
+                    self.tell_center(node, ToCenter::Input(Box::new(bye)));
                 }
                 self.end_process(node);
                 self.break_all(node, |_| Micros::from_millis(30));
@@ -175,12 +175,8 @@ impl World {
 
     /// Two nodes with a connection.
     fn some_pair(&mut self) -> Option<(Nx, Nx)> {
-        let pairs: Vec<(Nx, Nx)> = self
-            .connections
-            .iter()
-            .filter(|c| !c.broken && c.held == 2)
-            .map(|c| pair(c.ends[0], c.ends[1]))
-            .collect();
+        let pairs: Vec<(Nx, Nx)> =
+            self.connections.iter().filter(|c| !c.broken && c.held == 2).map(|c| pair(c.ends[0], c.ends[1])).collect();
         (!pairs.is_empty()).then(|| pairs[self.rng.below(pairs.len() as u64) as usize])
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod control;
 mod faults;
 mod origin;
+mod outcome;
 mod peers;
 mod transfers;
 
@@ -24,6 +25,8 @@ use headwater_model::rng::{Rng, mix64};
 use headwater_model::time::{Micros, Time};
 use headwater_peer_core::{ControlSession, Input, Output, Swarm};
 use origin::Origin;
+pub(crate) use outcome::Outcome;
+pub use outcome::Sample;
 use peers::{Connection, PeerMessage};
 use std::collections::{BTreeMap, BTreeSet};
 use transfers::Moving;
@@ -130,35 +133,6 @@ struct Node {
     wasted_bytes: u64,
 }
 
-/// A moment of a run, for looking at how it goes.
-#[derive(Clone, Debug, Default)]
-pub struct Sample {
-    /// Virtual seconds.
-    pub at_s: f64,
-    /// Share of the uplinks of nodes in use.
-    pub up_used: f64,
-    /// Share of the uplinks of dial-only nodes in use.
-    pub dial_only_up_used: f64,
-    /// Share of the origin's uplink in use.
-    pub origin_used: f64,
-    /// Share of the content that left the origin.
-    pub origin_copies: f64,
-    /// Mean share of the content that nodes hold; and that dial-only ones hold.
-    pub held: f64,
-    /// See `held`.
-    pub dial_only_held: f64,
-    /// Nodes that have everything.
-    pub complete: usize,
-    /// Parents per node that still fetches.
-    pub parents: f64,
-    /// Active edges.
-    pub active: usize,
-    /// Leases under way.
-    pub leases: usize,
-    /// Alarms so far.
-    pub alarms: u64,
-}
-
 /// The world.
 pub(crate) struct World {
     scenario: Scenario,
@@ -192,24 +166,6 @@ pub(crate) struct World {
     /// Nodes touched since the last check.
     touched: BTreeSet<Nx>,
     center_touched: bool,
-}
-
-/// What a finished world is asked for.
-pub(crate) struct Outcome {
-    pub(crate) nodes: usize,
-    pub(crate) makespan: Option<Micros>,
-    /// Of each node that has everything: from the first arrival until then.
-    pub(crate) completions: Vec<Micros>,
-    pub(crate) origin_sent: f64,
-    pub(crate) peers_sent: f64,
-    pub(crate) peers_up: f64,
-    pub(crate) span: Micros,
-    pub(crate) bytes: [u64; 3],
-    pub(crate) control_messages: u64,
-    pub(crate) peer_messages: u64,
-    pub(crate) totals: headwater_center_core::Totals,
-    pub(crate) events: u64,
-    pub(crate) violations: Vec<String>,
 }
 
 impl World {
@@ -515,12 +471,12 @@ impl World {
                 Output::LeaseDone(run) => {
                     let input =
                         headwater_center_core::Input::LeaseDone(self.nodes[node as usize].id, self.version, run);
-                    self.to_center(node, ToCenter::Input(input));
+                    self.tell_center(node, ToCenter::Input(Box::new(input)));
                 }
                 Output::LeaseFailed { run, .. } => {
                     let input =
                         headwater_center_core::Input::LeaseFailed(self.nodes[node as usize].id, self.version, run);
-                    self.to_center(node, ToCenter::Input(input));
+                    self.tell_center(node, ToCenter::Input(Box::new(input)));
                 }
                 Output::Alarm(alarm) => self.alarm(node, alarm),
                 Output::Complete => {
@@ -536,7 +492,7 @@ impl World {
 
     fn alarm(&mut self, node: Nx, alarm: Alarm) {
         let input = headwater_center_core::Input::Alarm(self.nodes[node as usize].id, self.version, alarm);
-        self.to_center(node, ToCenter::Input(input));
+        self.tell_center(node, ToCenter::Input(Box::new(input)));
     }
 
     fn schedule_tick(&mut self, node: Nx) {
@@ -552,71 +508,6 @@ impl World {
     fn violation(&mut self, what: String) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(format!("at {:.3} s: {what}", self.now.0 as f64 / 1e6));
-        }
-    }
-
-    // ---- looking at it ----
-
-    fn sample(&self) -> Sample {
-        let mut s = Sample { at_s: self.now.0 as f64 / 1e6, ..Sample::default() };
-        let (mut up, mut used, mut dial_up, mut dial_used) = (0.0, 0.0, 0.0, 0.0);
-        let (mut held, mut dial_held, mut n, mut dial_n, mut fetching) = (0.0, 0.0, 0.0, 0.0, 0.0f64);
-        for node in &self.nodes {
-            let Some(swarm) = &node.swarm else { continue };
-            let share = f64::from(swarm.have().ones()) / f64::from(self.layout.pieces());
-            up += node.spec.up;
-            used += self.links.used_up(node.link);
-            held += share;
-            n += 1.0;
-            if node.spec.nat == Nat::Blocked {
-                dial_up += node.spec.up;
-                dial_used += self.links.used_up(node.link);
-                dial_held += share;
-                dial_n += 1.0;
-            }
-            s.complete += usize::from(swarm.is_complete());
-            if !swarm.is_complete() {
-                fetching += 1.0;
-                s.parents += swarm.open_parents() as f64;
-            }
-        }
-        s.up_used = used / up;
-        s.dial_only_up_used = dial_used / dial_up;
-        s.held = held / n;
-        s.dial_only_held = dial_held / dial_n;
-        s.parents /= fetching;
-        s.origin_used = self.links.used_up(self.origin.link) / (self.scenario.origin_up_mbit * 125_000.0);
-        s.origin_copies = self.sent[self.origin.link.0 as usize] / self.layout.bytes() as f64;
-        s.active = self.links.edge_count();
-        s.leases = self.dcm().map_or(0, |d| d.leases().active().len());
-        s.alarms = self.control.totals().alarms;
-        s
-    }
-
-    fn outcome(self) -> Outcome {
-        let first = self.first_arrival.unwrap_or_default();
-        let stays = |n: &&Node| !n.left_for_good;
-        let all_complete = self.nodes.iter().filter(stays).all(|n| n.completed.is_some());
-        let mut completions: Vec<Micros> =
-            self.nodes.iter().filter_map(|n| n.completed).map(|t| t.since(first)).collect();
-        completions.sort();
-        let origin = self.origin.link.0 as usize;
-        let peers_sent = self.sent.iter().enumerate().filter(|(i, _)| *i != origin).map(|(_, b)| b).sum();
-        let sum = |f: fn(&Node) -> u64| self.nodes.iter().map(f).sum();
-        Outcome {
-            nodes: self.nodes.iter().filter(|n| n.arrived.is_some()).count(),
-            makespan: all_complete.then(|| self.last_completion.since(first)),
-            completions,
-            origin_sent: self.sent[origin],
-            peers_sent,
-            peers_up: self.nodes.iter().map(|n| n.spec.up).sum(),
-            span: self.now.since(first),
-            bytes: [sum(|n| n.peer_bytes), sum(|n| n.origin_bytes), sum(|n| n.wasted_bytes)],
-            control_messages: self.control.messages(),
-            peer_messages: self.peer_messages,
-            totals: self.control.totals(),
-            events: self.queue.made(),
-            violations: self.violations,
         }
     }
 }

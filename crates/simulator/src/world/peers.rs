@@ -131,7 +131,7 @@ impl World {
     fn dialled(&mut self, node: Nx, other: Nx, error: Option<String>) {
         let result = DialResult { node: self.nodes[other as usize].id, error };
         let input = headwater_center_core::Input::Dialled(self.nodes[node as usize].id, result);
-        self.to_center(node, ToCenter::Input(input));
+        self.tell_center(node, ToCenter::Input(Box::new(input)));
     }
 
     fn connect(&mut self, a: Nx, b: Nx) {

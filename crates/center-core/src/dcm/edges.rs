@@ -1,0 +1,84 @@
+//! Edges: these are the only places that change them, on both sides at once.
+
+use super::Dcm;
+use super::member::{Ix, ParentEdge};
+use crate::network_monitor::EdgeWatch;
+use headwater_model::time::Time;
+
+impl Dcm {
+    pub(super) fn link(&mut self, now: Time, parent: Ix, child: Ix) {
+        if parent == child || self.member(parent).is_none() {
+            return;
+        }
+        let Some(c) = self.member(child).filter(|c| !c.has_parent(parent)) else { return };
+        let region = c.region;
+        let far = self.member(parent).is_some_and(|p| self.is_far(p, c));
+        if far {
+            *self.far_links.entry(region).or_default() += 1;
+        }
+        if let Some(c) = self.member_mut(child) {
+            c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
+        }
+        if let Some(p) = self.member_mut(parent) {
+            p.children.push(child);
+            *p.children_by_region.entry(region).or_default() += 1;
+        }
+        self.refresh(parent);
+        self.dirty(now, parent);
+        self.dirty(now, child);
+        self.sated(child);
+    }
+
+    pub(super) fn unlink(&mut self, parent: Ix, child: Ix) {
+        let Some(c) = self.member_mut(child) else { return };
+        let Some(at) = c.parents.iter().position(|e| e.parent == parent) else { return };
+        c.parents.remove(at);
+        let (region, wants) = (c.region, c.wants);
+        let far = match (self.member(parent), self.member(child)) {
+            (Some(p), Some(c)) => self.is_far(p, c),
+            _ => false,
+        };
+        if far && let Some(n) = self.far_links.get_mut(&region) {
+            *n -= 1;
+            if *n == 0 {
+                self.far_links.remove(&region);
+            }
+        }
+        if let Some(p) = self.member_mut(parent) {
+            p.children.retain(|x| *x != child);
+            if let Some(n) = p.children_by_region.get_mut(&region) {
+                *n -= 1;
+                if *n == 0 {
+                    p.children_by_region.remove(&region);
+                }
+            }
+        }
+        if wants {
+            self.hungry.insert(child);
+        }
+        self.refresh(parent);
+        self.dirty.insert(parent);
+        self.dirty.insert(child);
+        self.flush_at.get_or_insert(Time(0));
+    }
+
+    pub(super) fn cut_all(&mut self, now: Time, ix: Ix) {
+        let Some(m) = self.member(ix) else { return };
+        let (parents, children): (Vec<Ix>, Vec<Ix>) =
+            (m.parents.iter().map(|e| e.parent).collect(), m.children.clone());
+        for p in parents {
+            self.unlink(p, ix);
+        }
+        for c in children {
+            self.unlink(ix, c);
+            self.dirty(now, c);
+        }
+    }
+
+    pub(super) fn sated(&mut self, child: Ix) {
+        let enough = self.member(child).is_none_or(|c| !c.wants || c.parents.len() as u32 >= self.target);
+        if enough {
+            self.hungry.remove(&child);
+        }
+    }
+}

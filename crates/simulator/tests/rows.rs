@@ -1,0 +1,34 @@
+//! The rows of the file benchmark: 256 MiB in 64 KiB pieces to 16, 200 and 2,000 peers at once, each against its bound.
+#![expect(clippy::unwrap_used, reason = "a test ends where a scenario cannot be run")]
+
+use headwater_simulator::{Report, sim_command};
+use std::path::Path;
+
+fn row(name: &str) -> Report {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
+    let report = sim_command(&scenarios.join(format!("file-{name}.toml")), 1).unwrap();
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.lightweight_pairs, 0);
+    report
+}
+
+#[test]
+fn sixteen_peers() {
+    for name in ["16-equal", "16-equal-dial-only", "16-mixed", "16-mixed-dial-only"] {
+        row(name);
+    }
+}
+
+#[test]
+fn two_hundred_peers() {
+    for name in ["200-equal", "200-equal-dial-only", "200-mixed", "200-mixed-dial-only"] {
+        row(name);
+    }
+}
+
+/// The hardest of the four with 2,000 peers; the others take as long and are run by hand.
+#[test]
+fn two_thousand_peers() {
+    row("2000-mixed-dial-only");
+}
