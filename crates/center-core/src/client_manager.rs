@@ -12,6 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 pub const UNPROVED_UP: Rate = Rate::from_mbit(5);
 /// Takeovers of one identity in [`TAKEOVER_WINDOW`] that end both sessions.
 pub const MAX_TAKEOVERS: usize = 3;
+/// A process heard of so lately is still there: a little over a heartbeat.
+const ALIVE: Micros = Micros::from_millis(2_500);
 /// See [`MAX_TAKEOVERS`].
 pub const TAKEOVER_WINDOW: Micros = Micros::from_secs(60);
 
@@ -102,8 +104,12 @@ impl ClientManager {
     /// A session begins. The newest session of an identity wins; when two fight for one, both lose.
     pub fn arrive(&mut self, now: Time, arrival: Arrival) -> Welcome {
         let node = arrival.node;
-        let old = self.clients.get(&node).map(|c| c.arrival.session);
-        if let Some(old) = old {
+        let former = self.clients.get(&node).map(|c| (c.arrival.session, c.heard));
+        let old = former.map(|(session, _)| session);
+        // A session that was silent for a while is that of a process that died or lost its way, not of a rival.
+        if let Some((old, heard)) = former
+            && now.since(heard) < ALIVE
+        {
             let recent = self.takeovers.entry(node).or_default();
             recent.retain(|t| now.since(*t) < TAKEOVER_WINDOW);
             recent.push_back(now);
@@ -225,6 +231,10 @@ mod tests {
         assert_eq!(m.arrive(Time(3), a(4)), Welcome::Refused { old: 3 });
         assert!(m.is_empty());
         assert_eq!(m.arrive(Time(4), a(5)), Welcome::New);
+        for crash in 1..9 {
+            let taken = m.arrive(Time(crash * 3_000_000), a(5 + crash));
+            assert_eq!(taken, Welcome::TakesOver(4 + crash), "a process that crashes is not a rival");
+        }
     }
 
     #[test]
