@@ -30,6 +30,12 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // Politely first: a killed nginx leaves its worker behind.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -223,7 +229,13 @@ fn start_nginx(nginx: &Path, folder: &Path) -> Result<(Running, u16)> {
     Command::new("chmod").args(["-R", "a+rX"]).arg(folder).status()?;
     let configured = folder.join("nginx.conf");
     let user = if running_as_root()? { "user root;" } else { "" };
-    let child = Command::new(nginx).arg("-c").arg(configured).args(["-g", user]).stderr(Stdio::null()).spawn()?;
+    let child = Command::new(nginx)
+        .arg("-c")
+        .arg(configured)
+        .args(["-g", user])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
     let child = Running(child);
     let deadline = Instant::now() + Duration::from_secs(10);
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
