@@ -1,4 +1,5 @@
 //! Deliveries from end to end, with the real binary, real sockets and real faults.
+#![allow(clippy::unwrap_used, reason = "a test ends where its world is not as it should be")]
 
 mod faults;
 mod hostile;
