@@ -156,8 +156,15 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
     EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret.0)))
 }
 
+/// AES-128 first: it costs a quarter less CPU than AES-256, and what travels is public or ticketed for hours at most.
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    use rustls::crypto::ring::{cipher_suite, default_provider};
+    let cipher_suites = vec![
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    Arc::new(rustls::crypto::CryptoProvider { cipher_suites, ..default_provider() })
 }
 
 fn by_key(expected: Option<NodeId>) -> Arc<ByKey> {

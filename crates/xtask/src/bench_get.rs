@@ -250,13 +250,16 @@ fn running_as_root() -> Result<bool> {
     Ok(String::from_utf8_lossy(&out.stdout).trim() == "0")
 }
 
-/// The one worker process of nginx.
+/// The one worker process of nginx, which the master starts after it listens.
 fn worker_of(master: u32) -> Result<u32> {
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        if stat(pid).is_ok_and(|s| s.get(1) == Some(&master.to_string())) {
-            return Ok(pid);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            if stat(pid).is_ok_and(|s| s.get(1) == Some(&master.to_string())) {
+                return Ok(pid);
+            }
         }
     }
     bail!("nginx has no worker")

@@ -134,9 +134,10 @@ fn fail(state: &mut State, version: Version, refusal: Refusal) {
 fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: String) {
     let Some(c) = state.contents.get_mut(&content) else { return };
     let complete = matches!(&c.phase, Phase::Running(r) if r.swarm.is_complete());
-    if why.contains("newer version") && !complete {
+    if !complete {
+        // There may be a newer version; if there is none, the answer to the new question says so.
         start_over(inner, state, content, &why);
-    } else if complete && c.name.is_some() {
+    } else if c.name.is_some() {
         c.note(format!("no longer served: {why}"));
     } else {
         c.fail(FetchError::Withdrawn(why));
