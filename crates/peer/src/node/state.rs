@@ -540,8 +540,18 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 state.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed: changed });
             }
             Output::Alarm(alarm) => {
-                if let Alarm::ParentLost { parent, why } = &alarm {
-                    tracing::debug!(parent = %format!("{parent:.8}"), "lost a parent: {why}");
+                match &alarm {
+                    Alarm::ParentLost { parent, why } => {
+                        tracing::debug!(parent = %format!("{parent:.8}"), "lost a parent: {why}");
+                    }
+                    Alarm::Starving { .. } if r.swarm.open_parents() == 0 => {
+                        let waiting = "waiting: nobody that this node may fetch from has what is missing, and the control \
+                                       center gave no leave for the origin (see `headwater explain`)";
+                        if let Some(c) = state.contents.get_mut(&id) {
+                            c.note(waiting.into());
+                        }
+                    }
+                    _ => {}
                 }
                 state.tell_control(&FromNode::Alarm { version, alarm });
             }
