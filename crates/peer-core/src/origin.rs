@@ -37,8 +37,7 @@ impl OriginWork {
 }
 
 impl Swarm {
-    pub(crate) fn leased(&mut self, now: Time, run: u32, by_control: bool, out: &mut Vec<Output>) {
-        let _ = now;
+    pub(crate) fn leased(&mut self, run: u32, by_control: bool, out: &mut Vec<Output>) {
         if run >= self.layout.runs() || self.origin.runs.contains_key(&run) {
             return;
         }
@@ -160,7 +159,7 @@ impl Swarm {
                         .map(|i| (first + i) % all)
                         .find(|r| !self.runs.get(*r) && !self.origin.runs.contains_key(r));
                     let Some(run) = missing else { return };
-                    self.leased(now, run, false, out);
+                    self.leased(run, false, out);
                 }
             }
             Some(_) => {}

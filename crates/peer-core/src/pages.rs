@@ -62,11 +62,10 @@ impl Swarm {
         }
     }
 
-    pub(crate) fn no_page(&mut self, now: Time, source: PageSource, page: u32, out: &mut Vec<Output>) {
+    pub(crate) fn no_page(&mut self, now: Time, source: PageSource, page: u32) {
         if self.pages.asked.get(&page).is_some_and(|(_, s)| *s == source) {
             // Asked again at the next tick, of whoever is next in turn.
             self.pages.asked.insert(page, (Time(now.0.saturating_sub(PATIENCE.0 - 250_000)), source));
         }
-        let _ = out;
     }
 }

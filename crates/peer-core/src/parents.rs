@@ -408,8 +408,7 @@ impl Swarm {
                 Some((p.eta(at, piece_bytes), *n, *piece))
             })
             .max_by(|a, b| a.0.total_cmp(&b.0));
-        let Some((eta, from, piece)) = worst.filter(|(eta, ..)| *eta > 2.0 * mine) else { return };
-        let _ = eta;
+        let Some((_, from, piece)) = worst.filter(|(eta, ..)| *eta > 2.0 * mine) else { return };
         if let Some(p) = self.parents.get_mut(&from) {
             p.asked.retain(|a| *a != piece);
             p.settled(now);

@@ -353,7 +353,7 @@ impl Swarm {
             Input::HasAll(parent, bits) => self.parent_has_all(now, parent, bits, out),
             Input::Piece { from, piece, outcome } => self.piece(now, from, piece, outcome, out),
             Input::Rtt(node, rtt) => self.measured(node, rtt),
-            Input::Leased(lease) => self.leased(now, lease.run, true, out),
+            Input::Leased(lease) => self.leased(lease.run, true, out),
             Input::LeaseRevoked(run) => self.lease_revoked(run, out),
             Input::OriginDone(run) => self.origin_done(now, run, out),
             Input::OriginFailed { run, why, changed } => self.origin_failed(now, run, why, changed, out),
@@ -369,7 +369,7 @@ impl Swarm {
                 }
                 self.ask_pages(now, out);
             }
-            Input::NoPage(source, page) => self.no_page(now, source, page, out),
+            Input::NoPage(source, page) => self.no_page(now, source, page),
             Input::Control(up) => {
                 if self.control && !up {
                     self.control_lost_at = now;

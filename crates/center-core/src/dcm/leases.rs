@@ -45,7 +45,7 @@ pub struct Leases {
     slots_max: u32,
     /// Smoothed duration of a lease in microseconds.
     duration_us: u64,
-    /// Most complete holders that any run ever had is not needed; this counts leases done, for reports.
+    /// Leases that were done.
     pub done: u64,
 }
 

@@ -641,11 +641,6 @@ impl Dcm {
     }
 }
 
-/// Whether a node of this role is fetched to on the control center's order only.
-pub fn serves_only(role: Role) -> bool {
-    role == Role::Waypoint
-}
-
 /// The class that a node of this role is as a source.
 pub fn class_of(role: Role) -> SourceClass {
     match role {

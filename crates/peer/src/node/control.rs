@@ -223,14 +223,30 @@ pub(crate) fn heartbeat_now(inner: &Inner, state: &mut State, version: Version) 
 }
 
 fn send(inner: &Inner, state: &mut State, now: Time, interval: u64, contents: Vec<ContentReport>) {
+    let (up_used, down_used) = traffic(state, now);
     let heartbeat = Heartbeat {
         interval,
+        up_used,
+        down_used,
         cpu_load_milli: cpu_load_milli(),
         free_storage_bytes: fs4::available_space(&inner.config.data).unwrap_or(0),
         contents,
-        ..Heartbeat::default()
     };
     state.tell_control(&FromNode::Heartbeat(headwater_wire::Heartbeat::new(heartbeat, now.0)));
+}
+
+/// Rates up and down since the last heartbeat, over all contents.
+fn traffic(state: &mut State, now: Time) -> (Rate, Rate) {
+    let (mut up, mut down) = (0, 0);
+    for content in state.contents.values() {
+        if let Phase::Running(r) = &content.phase {
+            up += r.uploaded_bytes;
+            down += r.peer_bytes + r.waypoint_bytes + r.origin_bytes + r.wasted_bytes;
+        }
+    }
+    let (at, up_before, down_before) = std::mem::replace(&mut state.told_traffic, (now, up, down));
+    let rate = |bytes: u64, before| Rate::of(bytes.saturating_sub(before), now.since(at));
+    (rate(up, up_before), rate(down, down_before))
 }
 
 /// Share of the processors in use, in thousandths; 0 where the system does not say.

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) dialling: BTreeSet<NodeId>,
     pub(crate) next_link: u64,
     pub(crate) leaving: bool,
+    /// When a heartbeat last told of traffic, and the bytes sent and received by then.
+    pub(crate) told_traffic: (Time, u64, u64),
 }
 
 /// A content, from the wish to have it on.
@@ -123,6 +125,7 @@ impl State {
             dialling: BTreeSet::new(),
             next_link: 0,
             leaving: false,
+            told_traffic: (now, 0, 0),
         }
     }
 
