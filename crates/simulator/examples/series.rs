@@ -13,11 +13,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{scenario:#?}");
     }
     let mut n = 0;
-    println!("    at   up  d-up origin copies  held d-held  done parents active leases alarms");
-    let report = run_watched(&scenario, seed, |s| {
+    println!("    at   up  d-up origin copies  held d-held  done parents active across leases alarms");
+    let outcome = run_watched(&scenario, seed, |s| {
         if n % every == 0 {
             println!(
-                "{:6.1} {:4.0} {:5.0} {:6.0} {:6.3} {:5.3}  {:5.3} {:5} {:7.1} {:6} {:6} {:6}",
+                "{:6.1} {:4.0} {:5.0} {:6.0} {:6.3} {:5.3}  {:5.3} {:5} {:7.1} {:6} {:6} {:6} {:6}",
                 s.at_s,
                 s.up_used * 100.0,
                 s.dial_only_up_used * 100.0,
@@ -28,12 +28,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 s.complete,
                 s.parents,
                 s.active,
+                s.across,
                 s.leases,
                 s.alarms
             );
         }
         n += 1;
     })?;
-    print!("{report}");
+    print!("{outcome}");
     Ok(())
 }

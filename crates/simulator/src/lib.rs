@@ -1,23 +1,25 @@
 //! Both cores under virtual time: links, population, faults, bounds.
 //!
-//! A [`scenario::Scenario`] and a seed make a run; its [`Report`] sets what came out beside the bound.
+//! A [`scenario::Scenario`] and a seed make a run; its [`Outcome`] sets what came out beside the bound. The lab runs the
+//! same scenarios with real hosts, and takes [`run`], [`bounds::lab_makespan`] and [`scenario::scaled`] from here.
 #![warn(missing_docs)]
 
 pub mod bounds;
 pub mod links;
+mod outcome;
 mod queue;
-mod report;
 pub mod scenario;
 mod small;
 mod world;
 
-pub use report::Report;
+pub use outcome::{Bar, Flow, HostOutcome, IntoSite, Outcome};
 pub use scenario::{Scenario, ScenarioError};
 pub use small::small_world;
 pub use world::Sample;
 
-use bounds::FileNode;
-use scenario::{Nat, NodeSpec, pair_connects};
+use bounds::{Calibrated, FileNode};
+use headwater_model::node::Accepts;
+use scenario::HostSpec;
 use std::path::Path;
 use world::World;
 
@@ -25,15 +27,15 @@ use world::World;
 ///
 /// # Errors
 /// [`ScenarioError`] when the file cannot be read, understood or run.
-pub fn sim_command(path: &Path, seed: u64) -> Result<Report, ScenarioError> {
+pub fn sim_command(path: &Path, seed: u64) -> Result<Outcome, ScenarioError> {
     run(&Scenario::read(path)?, seed)
 }
 
-/// Runs a scenario; the same seed gives the same report.
+/// Runs a scenario; the same seed gives the same outcome.
 ///
 /// # Errors
-/// [`ScenarioError`] when a number of the scenario is out of range.
-pub fn run(scenario: &Scenario, seed: u64) -> Result<Report, ScenarioError> {
+/// [`ScenarioError`] when a number of the scenario is out of range, or only the lab can run it.
+pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, ScenarioError> {
     run_watched(scenario, seed, |_| {})
 }
 
@@ -41,69 +43,78 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Report, ScenarioError> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -> Result<Report, ScenarioError> {
+pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -> Result<Outcome, ScenarioError> {
     let bound_s = bound(scenario, seed)?;
-    let outcome = World::new(scenario, seed)?.run(watch);
+    let finished = World::new(scenario, seed)?.run(watch);
     let at = |share: f64| {
-        let last = outcome.completions.len().saturating_sub(1);
-        outcome.completions.get((last as f64 * share).ceil() as usize).map_or(0.0, |m| m.as_secs_f64())
+        let last = finished.completions.len().saturating_sub(1);
+        finished.completions.get((last as f64 * share).ceil() as usize).map_or(0.0, |m| m.as_secs_f64())
     };
-    let makespan_s = outcome.makespan.map(|m| m.as_secs_f64());
-    let mut report = Report {
+    let makespan_s = finished.makespan.map(|m| m.as_secs_f64());
+    let mut outcome = Outcome {
         scenario: scenario.name.clone(),
         seed,
-        nodes: outcome.nodes,
-        complete: outcome.completions.len(),
+        nodes: finished.nodes,
+        complete: finished.completions.len(),
         makespan_s,
         bound_s,
         ratio: makespan_s.map(|m| m / bound_s),
         p50_s: at(0.5),
         p99_s: at(0.99),
-        origin_copies: outcome.origin_sent / scenario.content_bytes as f64,
-        peer_bytes: outcome.bytes[0],
-        origin_bytes: outcome.bytes[1],
-        wasted_bytes: outcome.bytes[2],
-        uplinks_used: outcome.peers_sent / (outcome.peers_up * outcome.span.as_secs_f64()),
-        control_messages: outcome.control_messages,
-        peer_messages: outcome.peer_messages,
-        assignments: outcome.totals.assignments,
-        leases: outcome.totals.leases,
-        alarms: outcome.totals.alarms,
-        troubles: outcome.totals.troubles,
-        lightweight_pairs: outcome.totals.lightweight_pairs,
-        events: outcome.events,
-        violations: outcome.violations,
-        missed: Vec::new(),
+        origin_copies: finished.origin_sent / scenario.content_bytes as f64,
+        peer_bytes: finished.bytes[0],
+        origin_bytes: finished.bytes[1],
+        wasted_bytes: finished.bytes[2],
+        uplinks_used: finished.peers_sent / (finished.peers_up * finished.span.as_secs_f64()),
+        control_messages: finished.control_messages,
+        peer_messages: finished.peer_messages,
+        assignments: finished.totals.assignments,
+        leases: finished.totals.leases,
+        alarms: finished.totals.alarms,
+        troubles: finished.totals.troubles,
+        lightweight_pairs: finished.totals.lightweight_pairs,
+        hopeless_pairs: finished.hopeless_pairs,
+        flows: finished.flows,
+        into_sites: finished.into_sites,
+        copies_into_isp: None,
+        copies_out_of_isp: None,
+        copies_back: None,
+        copies_into_site: None,
+        sessions_back_s: finished.sessions_back.map(|m| m.as_secs_f64()),
+        hosts: finished.hosts,
+        events: finished.events,
+        violations: finished.violations,
+        bars: Vec::new(),
+        not_judged: Vec::new(),
     };
-    report.judge(&scenario.bars);
-    Ok(report)
+    outcome.judge(scenario);
+    Ok(outcome)
 }
 
 /// Below which no schedule can come when nothing goes wrong.
 fn bound(scenario: &Scenario, seed: u64) -> Result<f64, ScenarioError> {
-    let specs = scenario.nodes(seed);
-    let node = |n: &NodeSpec| FileNode {
-        up: n.up,
-        down: n.down,
-        dial_only: n.nat == Nat::Blocked,
-        receives: true,
-        starts_full: false,
+    let pieces = scenario.layout()?.pieces();
+    let hosts = scenario.hosts(seed);
+    let rates = Calibrated::new(scenario, &hosts, |_| 1.0, 1.0);
+    let node = |host: &HostSpec| FileNode {
+        up: host.up(),
+        down: host.down(),
+        // Dial-only hosts of one site do reach each other.
+        dial_only: scenario.accepts(host) == Accepts::DialOnly && host.site.is_none(),
+        receives: host.receives(),
+        starts_full: host.seeded,
     };
-    let nodes: Vec<FileNode> = specs.iter().map(node).collect();
-    let (bytes, pieces) = (scenario.content_bytes as f64, scenario.layout()?.pieces());
-    let origin_up = scenario.origin_up_mbit * 125_000.0;
+    let nodes: Vec<FileNode> = hosts.iter().map(node).collect();
     let failed = |_| ScenarioError::OutOfRange("the bound of the makespan");
-    let bound = bounds::mixed_makespan(bytes, Some(pieces), origin_up, &nodes).map_err(failed)?;
-    let as_in_life = scenario.groups.iter().any(|g| g.nat_as_in_life);
-    if !as_in_life || nodes.len() >= bounds::PROGRAM_NODES_MAX {
+    let mixed = bounds::mixed_makespan(scenario.content_bytes as f64, Some(pieces), rates.origin_up, &nodes);
+    let bound = mixed.map_err(failed)?.max(bounds::region_makespan(scenario, &hosts, &rates));
+    if hosts.len() >= bounds::PROGRAM_NODES_MAX {
         return Ok(bound);
     }
-    // Pairs that NATs keep apart; the origin comes last.
-    let origin = FileNode { up: origin_up, down: 0.0, dial_only: false, receives: false, starts_full: true };
-    let all: Vec<FileNode> = nodes.into_iter().chain([origin]).collect();
-    let connects = |a: usize, b: usize| match (specs.get(a), specs.get(b)) {
-        (Some(x), Some(y)) => pair_connects(seed, (a as u32, x.nat), (b as u32, y.nat)),
-        _ => true,
-    };
-    Ok(bound.max(bounds::blocked_pairs_makespan(bytes, &all, connects).map_err(failed)?))
+    let program =
+        bounds::lab_makespan_where(scenario, &hosts, &rates, |from, to| match (hosts.get(from), hosts.get(to)) {
+            (Some(a), Some(b)) => scenario.may_send(a, b) && scenario.connects(seed, (from, a), (to, b)),
+            _ => false,
+        });
+    Ok(bound.max(program.map_err(failed)?))
 }

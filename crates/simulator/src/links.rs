@@ -1,33 +1,42 @@
-//! The fluid model of access links: who sends to whom, and how fast right now.
+//! The fluid model of access links and of links that many share: who sends to whom, and how fast right now.
 //!
-//! Every node has an uplink and a downlink; the network between them is free. An edge from a sender with uplink `u`
-//! and `k` active children to a receiver with downlink `d` and `p` active parents runs at least at its *base*,
-//! `min(u / k, d / p)`. What an end cannot use at one edge it hands to its other edges, in one pass, whenever one of its
-//! own edges comes or goes. Capacity lent that way is taken back when an edge claims its base; nothing cascades further.
+//! Every node has an uplink and a downlink; between them an edge may pass up to [`SHARED_MAX`] shared links (an
+//! enterprise's line, the peering of two ISPs). An edge runs at least at its *base*: the least of `capacity / edges` over
+//! all links that it passes. What a link's edges cannot use of their shares goes to its other edges, in one pass, whenever
+//! one of its own edges comes or goes. Capacity lent that way is taken back when an edge claims its base; nothing cascades
+//! further.
 //!
-//! After every call, for every node and edge:
-//! - no sender sends more than its uplink and no receiver takes more than its downlink (to 1e-9 relative);
+//! After every call, for every link and edge:
+//! - no link carries more than its capacity (to 1e-9 relative);
 //! - no active edge runs below its base.
 //!
 //! The rates are not the exact max-min fair ones: that costs a computation over all edges for each change. Over 2,000
-//! random worlds of 3 to 12 nodes a test of this module finds 0.99 of the total throughput of exact max-min sharing on
-//! average and 0.80 in the worst one; where all links and degrees are equal the rates are exact.
+//! random worlds of 3 to 12 nodes without shared links a test of this module finds 0.99 of the total throughput of exact
+//! max-min sharing on average and 0.80 in the worst one; where all links and degrees are equal the rates are exact.
 //!
-//! A change costs O(degree), plus one scan of a neighbour's edges for each neighbour that has to give lent capacity
-//! back. Nothing is hashed, and nothing is allocated once the vectors have grown.
+//! A change costs O(degree) of each link that the edge passes, plus one scan of a neighbour's edges for each neighbour that
+//! has to give lent capacity back. Nothing is hashed, and nothing is allocated once the vectors have grown.
 
 /// The largest link rate in bytes per second; higher ones (and infinity) count as this.
 pub const RATE_MAX_BYTES_PER_SECOND: f64 = 1e13;
+
+/// Shared links that an edge may pass, besides its sender's uplink and its receiver's downlink.
+pub const SHARED_MAX: usize = 3;
 
 /// Changes of a rate below this fraction are not reported, so that rounding does not move finish times.
 const REPORTED_CHANGE_MIN: f64 = 1e-9;
 
 const SENDER: usize = 0;
 const RECEIVER: usize = 1;
+const PASSED_MAX: usize = 2 + SHARED_MAX;
 
 /// A node of [`Links`]: dense, in order of [`Links::add_node`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIx(pub u32);
+
+/// A link that many edges share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SharedIx(u32);
 
 /// An active edge of [`Links`]. Valid until it is deactivated; the number is then used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,17 +47,18 @@ pub struct EdgeIx(pub u32);
 /// Methods panic on a node or edge that this value never gave out.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
-    /// Uplinks of all nodes, then downlinks of all nodes.
-    ends: [Vec<End>; 2],
+    links: Vec<Link>,
+    /// Uplink and downlink of each node.
+    nodes: Vec<[u32; 2]>,
     edges: Vec<Edge>,
     free: Vec<EdgeIx>,
     /// Edges whose rate was touched since the last drain, each once.
     touched: Vec<EdgeIx>,
 }
 
-/// One direction of a node's access link.
+/// One direction of a node's access link, or a shared link.
 #[derive(Clone, Debug, Default)]
-struct End {
+struct Link {
     capacity: f64,
     used: f64,
     /// `capacity / edges.len()`.
@@ -60,13 +70,22 @@ struct End {
 struct Edge {
     /// The sender and the receiver.
     nodes: [NodeIx; 2],
+    /// The first `passed` are the links that it passes: the sender's, the receiver's, shared ones.
+    links: [u32; PASSED_MAX],
     /// Where this edge stands in the list of each of them.
-    positions: [u32; 2],
+    positions: [u32; PASSED_MAX],
+    passed: u8,
     rate: f64,
     /// The rate at the last drain; negative for an edge that is new since.
     reported: f64,
     active: bool,
     touched: bool,
+}
+
+impl Edge {
+    fn passes(&self) -> &[u32] {
+        &self.links[..usize::from(self.passed)]
+    }
 }
 
 impl Links {
@@ -77,57 +96,97 @@ impl Links {
 
     /// Adds a node with these link rates; negative rates and NaN count as zero.
     pub fn add_node(&mut self, up: f64, down: f64) -> NodeIx {
-        let node = NodeIx(self.ends[SENDER].len() as u32);
-        for (side, rate) in [(SENDER, up), (RECEIVER, down)] {
-            self.ends[side].push(End { capacity: bounded(rate), ..End::default() });
-        }
-        node
+        let links = [up, down].map(|rate| self.add_link(rate));
+        self.nodes.push(links);
+        NodeIx(self.nodes.len() as u32 - 1)
+    }
+
+    /// Adds a link that edges may share; a negative rate and NaN count as zero.
+    pub fn add_shared(&mut self, rate: f64) -> SharedIx {
+        SharedIx(self.add_link(rate))
+    }
+
+    fn add_link(&mut self, rate: f64) -> u32 {
+        self.links.push(Link { capacity: bounded(rate), ..Link::default() });
+        self.links.len() as u32 - 1
     }
 
     /// Changes a node's link rates. All edges of its neighbours are settled anew: O(degree²), meant to be rare.
     pub fn set_rates(&mut self, node: NodeIx, up: f64, down: f64) {
-        for (side, rate) in [(SENDER, up), (RECEIVER, down)] {
-            let end = &mut self.ends[side][node.0 as usize];
-            end.capacity = bounded(rate);
-            end.update_fair();
-        }
-        for side in [RECEIVER, SENDER] {
-            self.settle(side, node);
-            for position in 0..self.end(side, node).edges.len() {
-                let edge = self.end(side, node).edges[position];
-                let neighbour = self.edges[edge.0 as usize].nodes[1 - side];
-                self.settle(1 - side, neighbour);
+        let [own_up, own_down] = self.nodes[node.0 as usize];
+        self.set_capacity(own_up, up);
+        self.set_capacity(own_down, down);
+        self.settle_around(own_down);
+        self.settle_around(own_up);
+    }
+
+    /// Changes the rate of a shared link; costs as much as [`Links::set_rates`].
+    pub fn set_shared(&mut self, link: SharedIx, rate: f64) {
+        self.set_capacity(link.0, rate);
+        self.settle_around(link.0);
+    }
+
+    fn set_capacity(&mut self, link: u32, rate: f64) {
+        let link = &mut self.links[link as usize];
+        link.capacity = bounded(rate);
+        link.update_fair();
+    }
+
+    /// Settles a link, and then all others that its edges pass.
+    fn settle_around(&mut self, link: u32) {
+        self.settle(link);
+        for position in 0..self.links[link as usize].edges.len() {
+            let edge = self.links[link as usize].edges[position];
+            for other in 0..self.edges[edge.0 as usize].passes().len() {
+                let other = self.edges[edge.0 as usize].links[other];
+                if other != link {
+                    self.settle(other);
+                }
             }
         }
     }
 
-    /// Starts a transfer. A pair may have several at once; each counts as a child and a parent.
+    /// Starts a transfer that passes no shared link. A pair may have several at once; each counts as a child and a parent.
     pub fn activate(&mut self, from: NodeIx, to: NodeIx) -> EdgeIx {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.edges.push(Edge {
-                nodes: [from, to],
-                positions: [0; 2],
-                rate: 0.0,
-                reported: -1.0,
-                active: false,
-                touched: false,
-            });
-            EdgeIx(self.edges.len() as u32 - 1)
-        });
-        let edge = &mut self.edges[index.0 as usize];
-        edge.nodes = [from, to];
-        edge.rate = 0.0;
-        edge.reported = -1.0;
-        edge.active = true;
-        for side in [SENDER, RECEIVER] {
-            let end = &mut self.ends[side][edge.nodes[side].0 as usize];
-            edge.positions[side] = end.edges.len() as u32;
-            end.edges.push(index);
-            end.update_fair();
+        self.activate_through(from, to, &[])
+    }
+
+    /// As [`Links::activate`], through shared links, each named once; those after the first [`SHARED_MAX`] are ignored.
+    pub fn activate_through(&mut self, from: NodeIx, to: NodeIx, shared: &[SharedIx]) -> EdgeIx {
+        let [sender, receiver] = [self.nodes[from.0 as usize][SENDER], self.nodes[to.0 as usize][RECEIVER]];
+        let mut links = [sender, receiver, 0, 0, 0];
+        let mut passed = 2;
+        for link in shared.iter().take(SHARED_MAX) {
+            links[passed] = link.0;
+            passed += 1;
+        }
+        let mut new = Edge {
+            nodes: [from, to],
+            links,
+            positions: [0; PASSED_MAX],
+            passed: passed as u8,
+            rate: 0.0,
+            reported: -1.0,
+            active: true,
+            touched: false,
+        };
+        let index = self.free.pop().unwrap_or(EdgeIx(self.edges.len() as u32));
+        for (slot, link) in links.iter().enumerate().take(passed) {
+            let link = &mut self.links[*link as usize];
+            new.positions[slot] = link.edges.len() as u32;
+            link.edges.push(index);
+            link.update_fair();
+        }
+        match self.edges.get_mut(index.0 as usize) {
+            Some(former) => {
+                new.touched = former.touched;
+                *former = new;
+            }
+            None => self.edges.push(new),
         }
         self.touch(index);
-        self.settle(RECEIVER, to);
-        self.settle(SENDER, from);
+        self.settle(receiver);
+        self.settle(sender);
         index
     }
 
@@ -139,21 +198,26 @@ impl Links {
             return;
         }
         edge.active = false;
-        let (nodes, positions, rate) = (edge.nodes, edge.positions, edge.rate);
+        let (links, positions, passed, rate) = (edge.links, edge.positions, usize::from(edge.passed), edge.rate);
         edge.rate = 0.0;
-        for side in [SENDER, RECEIVER] {
-            let end = &mut self.ends[side][nodes[side].0 as usize];
-            end.used -= rate;
-            let position = positions[side] as usize;
-            end.edges.swap_remove(position);
-            end.update_fair();
-            if let Some(moved) = end.edges.get(position) {
-                self.edges[moved.0 as usize].positions[side] = positions[side];
+        for (number, position) in links.into_iter().zip(positions).take(passed) {
+            let link = &mut self.links[number as usize];
+            link.used -= rate;
+            link.edges.swap_remove(position as usize);
+            link.update_fair();
+            if let Some(moved) = link.edges.get(position as usize) {
+                let moved = &mut self.edges[moved.0 as usize];
+                if let Some(slot) = moved.passes().iter().position(|l| *l == number) {
+                    moved.positions[slot] = position;
+                }
             }
         }
         self.free.push(index);
-        self.settle(RECEIVER, nodes[RECEIVER]);
-        self.settle(SENDER, nodes[SENDER]);
+        self.settle(links[RECEIVER]);
+        self.settle(links[SENDER]);
+        for shared in links.into_iter().take(passed).skip(2) {
+            self.settle(shared);
+        }
     }
 
     /// The rate of an edge; 0 when it is not active.
@@ -183,27 +247,33 @@ impl Links {
 
     /// The active edges on which a node sends, in no useful order.
     pub fn children(&self, node: NodeIx) -> &[EdgeIx] {
-        &self.end(SENDER, node).edges
+        &self.of(SENDER, node).edges
     }
 
     /// The active edges on which a node receives, in no useful order.
     pub fn parents(&self, node: NodeIx) -> &[EdgeIx] {
-        &self.end(RECEIVER, node).edges
+        &self.of(RECEIVER, node).edges
     }
 
     /// What a node sends at present, over all its edges.
     pub fn used_up(&self, node: NodeIx) -> f64 {
-        self.end(SENDER, node).used
+        self.of(SENDER, node).used
     }
 
     /// What a node receives at present, over all its edges.
     pub fn used_down(&self, node: NodeIx) -> f64 {
-        self.end(RECEIVER, node).used
+        self.of(RECEIVER, node).used
+    }
+
+    /// What a shared link carries at present, and what it can.
+    pub fn used_shared(&self, link: SharedIx) -> (f64, f64) {
+        let link = &self.links[link.0 as usize];
+        (link.used, link.capacity)
     }
 
     /// How many nodes there are.
     pub fn node_count(&self) -> usize {
-        self.ends[SENDER].len()
+        self.nodes.len()
     }
 
     /// How many edges are active.
@@ -211,25 +281,37 @@ impl Links {
         self.edges.len() - self.free.len()
     }
 
-    fn end(&self, side: usize, node: NodeIx) -> &End {
-        &self.ends[side][node.0 as usize]
+    fn of(&self, side: usize, node: NodeIx) -> &Link {
+        &self.links[self.nodes[node.0 as usize][side] as usize]
     }
 
-    /// Shares one end's capacity among its edges: each gets the fair share or what its far end allows, and what is left
-    /// goes in equal parts to those whose far end has room.
-    fn settle(&mut self, side: usize, node: NodeIx) {
-        let fair = self.end(side, node).fair;
-        let degree = self.end(side, node).edges.len();
+    /// The least of the shares that an edge has in all its links, and what those besides `link` have unused.
+    fn base_and_room(&self, edge: &Edge, link: u32) -> (f64, f64) {
+        let (mut base, mut room) = (f64::INFINITY, f64::INFINITY);
+        for passed in edge.passes() {
+            let other = &self.links[*passed as usize];
+            base = base.min(other.fair);
+            if *passed != link {
+                room = room.min(other.spare());
+            }
+        }
+        (base, room)
+    }
+
+    /// Shares one link's capacity among its edges: each gets the fair share or what its other links allow, and what is
+    /// left goes in equal parts to those whose other links have room.
+    fn settle(&mut self, link: u32) {
+        let fair = self.links[link as usize].fair;
+        let degree = self.links[link as usize].edges.len();
         let mut roomy = 0_u32;
         for position in 0..degree {
-            let index = self.end(side, node).edges[position];
+            let index = self.links[link as usize].edges[position];
             let edge = &self.edges[index.0 as usize];
-            let (rate, far) = (edge.rate, edge.nodes[1 - side]);
-            let far_end = self.end(1 - side, far);
-            let base = fair.min(far_end.fair);
-            let mut limit = rate + far_end.spare();
+            let rate = edge.rate;
+            let (base, room) = self.base_and_room(edge, link);
+            let mut limit = rate + room;
             if limit < base {
-                self.reclaim(1 - side, far, base - limit);
+                self.claim(index, link, base);
                 limit = base;
             }
             if limit > fair {
@@ -238,25 +320,25 @@ impl Links {
             self.set_rate(index, fair.min(limit));
         }
         // Summed anew, so that rounding cannot add up over many changes.
-        let edges = &self.ends[side][node.0 as usize].edges;
+        let edges = &self.links[link as usize].edges;
         let used = edges.iter().map(|e| self.edges[e.0 as usize].rate).sum();
-        self.ends[side][node.0 as usize].used = used;
-        self.redistribute(side, node, roomy);
+        self.links[link as usize].used = used;
+        self.redistribute(link, roomy);
     }
 
-    fn redistribute(&mut self, side: usize, node: NodeIx, mut roomy: u32) {
-        let end = self.end(side, node);
-        let (fair, degree) = (end.fair, end.edges.len());
-        let mut spare = end.spare();
+    fn redistribute(&mut self, link: u32, mut roomy: u32) {
+        let own = &self.links[link as usize];
+        let (fair, degree) = (own.fair, own.edges.len());
+        let mut spare = own.spare();
         for position in 0..degree {
             if roomy == 0 || spare <= REPORTED_CHANGE_MIN * fair {
                 return;
             }
-            let index = self.end(side, node).edges[position];
+            let index = self.links[link as usize].edges[position];
             let edge = &self.edges[index.0 as usize];
             let rate = edge.rate;
-            let room = self.end(1 - side, edge.nodes[1 - side]).spare();
-            // Edges below the fair share are at their far end's limit and were not counted.
+            let (_, room) = self.base_and_room(edge, link);
+            // Edges below the fair share are at another link's limit and were not counted.
             if rate < fair || room <= 0.0 {
                 continue;
             }
@@ -267,13 +349,25 @@ impl Links {
         }
     }
 
-    /// Takes `need` back from the edges of this end that run above its fair share. They always have that much when the
-    /// end is full and an edge of it runs below its base.
-    fn reclaim(&mut self, side: usize, node: NodeIx, mut need: f64) {
-        let end = self.end(side, node);
-        let (fair, degree) = (end.fair, end.edges.len());
+    /// Takes back what an edge lacks to its base at the links besides `link`.
+    fn claim(&mut self, index: EdgeIx, link: u32, base: f64) {
+        for slot in 0..self.edges[index.0 as usize].passes().len() {
+            let edge = &self.edges[index.0 as usize];
+            let other = edge.links[slot];
+            let room = edge.rate + self.links[other as usize].spare();
+            if other != link && room < base {
+                self.reclaim(other, base - room);
+            }
+        }
+    }
+
+    /// Takes `need` back from the edges of this link that run above its fair share. They always have that much when the
+    /// link is full and an edge of it runs below its base.
+    fn reclaim(&mut self, link: u32, mut need: f64) {
+        let own = &self.links[link as usize];
+        let (fair, degree) = (own.fair, own.edges.len());
         for position in 0..degree {
-            let index = self.end(side, node).edges[position];
+            let index = self.links[link as usize].edges[position];
             let rate = self.edges[index.0 as usize].rate;
             if rate > fair {
                 let taken = need.min(rate - fair);
@@ -293,8 +387,8 @@ impl Links {
             return;
         }
         edge.rate = rate;
-        for side in [SENDER, RECEIVER] {
-            self.ends[side][edge.nodes[side].0 as usize].used += change;
+        for link in edge.links.iter().take(usize::from(edge.passed)) {
+            self.links[*link as usize].used += change;
         }
         self.touch(index);
     }
@@ -308,7 +402,7 @@ impl Links {
     }
 }
 
-impl End {
+impl Link {
     fn spare(&self) -> f64 {
         (self.capacity - self.used).max(0.0)
     }
@@ -329,293 +423,4 @@ fn bounded(rate: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// A small generator, so that the tests need no crate for it (SplitMix64, Steele, Lea, Flood 2014).
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        }
-
-        fn below(&mut self, n: usize) -> usize {
-            (self.next() % n as u64) as usize
-        }
-
-        fn rate(&mut self) -> f64 {
-            [0.5, 1.0, 2.0, 5.0, 10.0, 40.0][self.below(6)]
-        }
-    }
-
-    fn active(links: &Links) -> Vec<EdgeIx> {
-        (0..links.edges.len() as u32).map(EdgeIx).filter(|e| links.edges[e.0 as usize].active).collect()
-    }
-
-    /// The promises of the module's documentation, and that lists and sums agree with the edges.
-    fn check(links: &Links) {
-        for side in [SENDER, RECEIVER] {
-            for (node, end) in links.ends[side].iter().enumerate() {
-                let mut sum = 0.0;
-                for (position, index) in end.edges.iter().enumerate() {
-                    let edge = &links.edges[index.0 as usize];
-                    assert!(edge.active);
-                    assert_eq!(edge.nodes[side], NodeIx(node as u32));
-                    assert_eq!(edge.positions[side] as usize, position);
-                    sum += edge.rate;
-                }
-                let slack = 1e-9 * end.capacity + 1e-12;
-                assert!(sum <= end.capacity + slack, "{sum} > {}", end.capacity);
-                assert!((sum - end.used).abs() <= slack);
-            }
-        }
-        for index in active(links) {
-            let edge = &links.edges[index.0 as usize];
-            let [s, r] = edge.nodes;
-            let base = links.end(SENDER, s).fair.min(links.end(RECEIVER, r).fair);
-            assert!(edge.rate >= base * (1.0 - 1e-9), "{} < {base}", edge.rate);
-        }
-    }
-
-    /// Exact max-min fair rates of the active edges: all grow alike, and stop when one of their ends is full.
-    fn progressive_filling(links: &Links) -> Vec<f64> {
-        let edges: Vec<[usize; 2]> =
-            active(links).iter().map(|e| links.edges[e.0 as usize].nodes.map(|n| n.0 as usize)).collect();
-        let mut room =
-            [SENDER, RECEIVER].map(|side| links.ends[side].iter().map(|end| end.capacity).collect::<Vec<_>>());
-        let mut rates = vec![0.0; edges.len()];
-        let mut growing = vec![true; edges.len()];
-        while growing.contains(&true) {
-            let mut counts = [vec![0; links.node_count()], vec![0; links.node_count()]];
-            for (ends, _) in edges.iter().zip(&growing).filter(|(_, g)| **g) {
-                counts[SENDER][ends[SENDER]] += 1;
-                counts[RECEIVER][ends[RECEIVER]] += 1;
-            }
-            let mut step = f64::INFINITY;
-            for side in [SENDER, RECEIVER] {
-                for (room, count) in room[side].iter().zip(&counts[side]) {
-                    if *count > 0 {
-                        step = step.min(room / f64::from(*count));
-                    }
-                }
-            }
-            for side in [SENDER, RECEIVER] {
-                for (room, count) in room[side].iter_mut().zip(&counts[side]) {
-                    *room -= step * f64::from(*count);
-                }
-            }
-            for (e, ends) in edges.iter().enumerate().filter(|(e, _)| growing[*e]).collect::<Vec<_>>() {
-                rates[e] += step;
-                growing[e] = (0..2).all(|side| room[side][ends[side]] > 1e-9);
-            }
-        }
-        rates
-    }
-
-    fn random_world(random: &mut Random, nodes: usize, steps: usize) -> Links {
-        let mut links = Links::new();
-        for _ in 0..nodes {
-            links.add_node(random.rate(), random.rate());
-        }
-        for _ in 0..steps {
-            random_change(random, &mut links);
-        }
-        links
-    }
-
-    /// Activates twice as often as it deactivates.
-    fn random_change(random: &mut Random, links: &mut Links) {
-        let edges = active(links);
-        if random.below(3) == 0 && !edges.is_empty() {
-            links.deactivate(edges[random.below(edges.len())]);
-        } else {
-            let from = random.below(links.node_count());
-            let to = (from + 1 + random.below(links.node_count() - 1)) % links.node_count();
-            links.activate(NodeIx(from as u32), NodeIx(to as u32));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn promises_hold_after_every_change(seed: u64, nodes in 2_usize..12) {
-            let mut random = Random(seed);
-            let mut links = random_world(&mut random, nodes, 0);
-            for _ in 0..200 {
-                if random.below(20) == 0 {
-                    let node = NodeIx(random.below(nodes) as u32);
-                    let (up, down) = (random.rate() * random.below(2) as f64, random.rate());
-                    links.set_rates(node, up, down);
-                } else {
-                    random_change(&mut random, &mut links);
-                }
-                check(&links);
-            }
-            for edge in active(&links) {
-                links.deactivate(edge);
-            }
-            check(&links);
-            prop_assert_eq!(links.edge_count(), 0);
-        }
-
-        #[test]
-        fn a_copy_kept_from_the_drains_is_right(seed: u64) {
-            let mut random = Random(seed);
-            let mut links = random_world(&mut random, 8, 0);
-            let mut copy = Vec::new();
-            let mut changed = Vec::new();
-            for _ in 0..100 {
-                random_change(&mut random, &mut links);
-                changed.clear();
-                links.drain_changed(&mut changed);
-                for edge in &changed {
-                    copy.resize(copy.len().max(edge.0 as usize + 1), 0.0);
-                    copy[edge.0 as usize] = links.rate(*edge);
-                }
-                for edge in active(&links) {
-                    let (kept, rate) = (copy[edge.0 as usize], links.rate(edge));
-                    prop_assert!((kept - rate).abs() <= 1e-9 * rate);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn throughput_is_near_that_of_max_min_sharing() {
-        let mut random = Random(7);
-        let (mut sum, mut least, worlds) = (0.0, f64::INFINITY, 2_000);
-        for _ in 0..worlds {
-            let nodes = 3 + random.below(10);
-            let steps = 5 + random.below(60);
-            let links = random_world(&mut random, nodes, steps);
-            let exact: f64 = progressive_filling(&links).iter().sum();
-            let ours: f64 = active(&links).iter().map(|e| links.rate(*e)).sum();
-            let ratio = if exact > 0.0 { ours / exact } else { 1.0 };
-            sum += ratio;
-            least = least.min(ratio);
-        }
-        let mean = sum / f64::from(worlds);
-        assert!(mean > 0.98 && least > 0.7, "mean {mean}, least {least}");
-    }
-
-    #[test]
-    fn symmetrical_worlds_are_exact() {
-        for (nodes, degree) in [(2_u32, 1), (5, 1), (5, 4), (12, 3), (40, 20)] {
-            let mut links = Links::new();
-            for _ in 0..nodes {
-                links.add_node(12.0, 12.0);
-            }
-            let mut edges = Vec::new();
-            for step in 1..=degree {
-                for from in 0..nodes {
-                    edges.push(links.activate(NodeIx(from), NodeIx((from + step) % nodes)));
-                }
-            }
-            for edge in edges {
-                let exact = 12.0 / f64::from(degree);
-                assert!((links.rate(edge) - exact).abs() < 1e-9);
-            }
-        }
-    }
-
-    #[test]
-    fn stars_share_the_center_equally() {
-        for inward in [false, true] {
-            let mut links = Links::new();
-            let center = links.add_node(10.0, 10.0);
-            let mut edges = Vec::new();
-            for _ in 0..5 {
-                let leaf = links.add_node(100.0, 100.0);
-                let (from, to) = if inward { (leaf, center) } else { (center, leaf) };
-                edges.push(links.activate(from, to));
-            }
-            assert!(edges.iter().all(|e| (links.rate(*e) - 2.0).abs() < 1e-12));
-            links.deactivate(edges[0]);
-            assert!(edges[1..].iter().all(|e| (links.rate(*e) - 2.5).abs() < 1e-12));
-        }
-    }
-
-    #[test]
-    fn an_unused_share_goes_to_the_others_and_comes_back() {
-        let mut links = Links::new();
-        let sender = links.add_node(9.0, 0.0);
-        let slow = links.add_node(0.0, 1.0);
-        let quick = links.add_node(0.0, 100.0);
-        let other = links.add_node(0.0, 100.0);
-        let edges = [slow, quick, other].map(|to| links.activate(sender, to));
-        assert_eq!(edges.map(|e| links.rate(e)), [1.0, 4.0, 4.0]);
-        links.set_rates(slow, 0.0, 100.0);
-        assert_eq!(edges.map(|e| links.rate(e)), [3.0, 3.0, 3.0]);
-        links.set_rates(sender, 0.0, 0.0);
-        assert_eq!(edges.map(|e| links.rate(e)), [0.0; 3]);
-    }
-
-    #[test]
-    fn unchanged_rates_are_not_reported() {
-        let mut links = Links::new();
-        let [a, b, c, d] = [(); 4].map(|()| links.add_node(10.0, 10.0));
-        let mut changed = Vec::new();
-        let first = links.activate(a, b);
-        links.drain_changed(&mut changed);
-        assert_eq!(changed, [first]);
-        changed.clear();
-        let second = links.activate(c, d);
-        let gone = links.activate(a, c);
-        links.deactivate(gone);
-        links.deactivate(gone);
-        links.drain_changed(&mut changed);
-        assert_eq!(changed, [second]);
-        assert_eq!(links.rate(gone), 0.0);
-        assert_eq!(links.edge_count(), 2);
-        assert_eq!(links.ends_of(second), (c, d));
-    }
-
-    #[test]
-    fn odd_rates_are_bounded() {
-        let mut links = Links::new();
-        let endless = links.add_node(f64::INFINITY, f64::INFINITY);
-        let odd = links.add_node(f64::NAN, -1.0);
-        let other = links.add_node(1.0, f64::INFINITY);
-        let (none, most) = (links.activate(odd, endless), links.activate(endless, other));
-        assert_eq!((links.rate(none), links.rate(most)), (0.0, RATE_MAX_BYTES_PER_SECOND));
-        assert_eq!(links.rate(links.parents(endless)[0]), 0.0);
-        assert_eq!(links.children(odd), [none]);
-        assert_eq!(links.used_up(odd) + links.used_down(endless), 0.0);
-    }
-
-    /// 10 to 40 children each and a million changes: finishes in seconds unless the work is quadratic.
-    #[test]
-    fn a_million_changes_among_two_thousand_nodes() {
-        let mut random = Random(1);
-        let mut links = Links::new();
-        for _ in 0..2_000 {
-            links.add_node(random.rate(), random.rate());
-        }
-        let mut edges = Vec::new();
-        let mut changed = Vec::new();
-        for _ in 0..500_000 {
-            if edges.len() > 50_000 {
-                links.deactivate(edges.swap_remove(random.below(edges.len())));
-            }
-            let from = random.below(2_000);
-            let to = (from + 1 + random.below(1_999)) % 2_000;
-            edges.push(links.activate(NodeIx(from as u32), NodeIx(to as u32)));
-            changed.clear();
-            links.drain_changed(&mut changed);
-            assert!(changed.len() <= edges.len());
-        }
-        while let Some(edge) = edges.pop() {
-            links.deactivate(edge);
-            if edges.len() % 10_000 == 0 {
-                check(&links);
-            }
-        }
-        assert_eq!(links.edge_count(), 0);
-        assert!(links.edges.len() <= 50_001);
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! Small worlds with everything that can go wrong, more often than in life: the thousand seeds.
 
-use crate::scenario::{Bars, Checks, Fault, FaultKind, Group, Scenario};
+use crate::scenario::{
+    Arrivals, Bars, Checks, Fault, FaultKind, Group, NetworkSpec, Reach, Scenario, Site, SiteNat, Sources,
+};
+use headwater_model::Role;
 use headwater_model::place::Place;
 use headwater_model::rng::Rng;
 
@@ -25,7 +28,7 @@ pub fn small_world(seed: u64) -> Scenario {
     // About as long as a first copy takes, so that faults fall into the transfer.
     let span_s = 2.0 + content_bytes as f64 * 8.0 / (origin_up_mbit * 1e6) * 1.5;
     let faults = (0..rng.below(7)).map(|_| fault(&mut rng, span_s)).collect();
-    Scenario {
+    let mut scenario = Scenario {
         name: format!("small-world-{seed}"),
         about: String::new(),
         content_bytes,
@@ -33,34 +36,84 @@ pub fn small_world(seed: u64) -> Scenario {
         origin_up_mbit,
         arrive_within_s: rng.unit() * 2.0,
         time_limit_s: span_s * 20.0 + 600.0,
+        arrivals: Arrivals::Spread,
+        seeded: false,
         checks: Checks::EveryStep,
+        network: None,
+        sites: Vec::new(),
         groups,
         faults,
         bars: Bars::default(),
+    };
+    let mut rng = Rng::new(seed, "small network");
+    if rng.below(2) == 0 {
+        lay_network(&mut rng, &mut scenario, span_s);
+    }
+    scenario
+}
+
+/// ISPs, a site, kinds of reachability, a waypoint, leavers, and what goes wrong with links.
+fn lay_network(rng: &mut Rng, scenario: &mut Scenario, span_s: f64) {
+    use FaultKind::{Cut, PeeringCut, PeeringRate, Reshape};
+    scenario.network = Some(NetworkSpec {
+        rtt_inside_ms: 4.0 + rng.unit() * 40.0,
+        rtt_across_ms: 20.0 + rng.unit() * 200.0,
+        jitter_ms: rng.unit() * 10.0,
+        peering_mbit: [2.0, 20.0, 200.0][rng.below(3) as usize],
+        origin_isp: 1 + rng.below(3) as u16,
+        ..NetworkSpec::default()
+    });
+    for group in &mut scenario.groups {
+        group.isp = 1 + rng.below(3) as u16;
+        group.leaves_when_complete = rng.below(4) == 0;
+        let reach = [Reach::Open, Reach::Firewall, Reach::IndependentNat, Reach::DependentNat, Reach::UdpBlocked];
+        if !group.nat_as_in_life {
+            group.reach = reach[rng.below(5) as usize];
+        }
+        if rng.below(6) == 0 {
+            group.sources = Sources::Operator;
+        }
+    }
+    if rng.below(2) == 0 {
+        let rate = |rng: &mut Rng| [2.0, 10.0, 50.0][rng.below(3) as usize];
+        let nat = [SiteNat::Independent, SiteNat::Dependent, SiteNat::None][rng.below(3) as usize];
+        let isp = scenario.groups.first().map_or(1, |g| g.isp);
+        scenario.sites = vec![Site { name: "office".into(), isp, up_mbit: rate(rng), down_mbit: rate(rng), nat }];
+        if let Some(group) = scenario.groups.first_mut() {
+            group.site = Some("office".into());
+        }
+    }
+    if rng.below(2) == 0 {
+        let isp = 1 + rng.below(3) as u16;
+        scenario.groups.push(Group { isp, role: Role::Waypoint, ..Group::new(1, 20.0, 50.0) });
+    }
+    for _ in 0..rng.below(3) {
+        let kind = [Cut, PeeringCut, PeeringRate, Reshape][rng.below(4) as usize];
+        let (for_s, value) = (0.2 + rng.unit() * 10.0, 0.5 + rng.unit() * 20.0);
+        let at = Fault { value, ..Fault::at(rng.unit() * span_s, for_s, kind) };
+        let at_share = Fault { at_s: None, at_share: Some(rng.unit()), ..at.clone() };
+        scenario.faults.push(if rng.below(2) == 0 { at } else { at_share });
     }
 }
 
 fn group(rng: &mut Rng, count: usize) -> Group {
     let asn = [None, Some(1), Some(2)][rng.below(3) as usize];
+    let up_mbit = [0.0, 1.0, 5.0, 20.0, 35.0][rng.below(5) as usize];
+    let down_mbit = [10.0, 50.0, 160.0][rng.below(3) as usize];
     Group {
-        count,
-        up_mbit: [0.0, 1.0, 5.0, 20.0, 35.0][rng.below(5) as usize],
-        down_mbit: [10.0, 50.0, 160.0][rng.below(3) as usize],
         dial_only_share: [0.0, 0.0, 0.5, 1.0][rng.below(4) as usize],
         nat_as_in_life: rng.below(2) == 0,
         enrolled: rng.below(2) == 0,
         late_s: if rng.below(3) == 0 { rng.unit() * 20.0 } else { 0.0 },
         place: Place { asn, country: asn.map(|_| "DE".into()), ..Place::default() },
+        ..Group::new(count, up_mbit, down_mbit)
     }
 }
 
 fn fault(rng: &mut Rng, span_s: f64) -> Fault {
     use FaultKind::{ControlLost, ControlOut, Corrupt, Crash, Death, Freeze, Leave, LinkBreak, OriginOut, Rot, Slow};
     let kinds = [Crash, Death, Leave, Freeze, Slow, OriginOut, ControlOut, ControlLost, LinkBreak, Corrupt, Rot];
-    Fault {
-        at_s: rng.unit() * span_s,
-        for_s: 0.2 + rng.unit() * rng.unit() * 20.0,
-        count: 1 + rng.below(3) as usize,
-        kind: kinds[rng.below(kinds.len() as u64) as usize],
-    }
+    let (at_s, for_s) = (rng.unit() * span_s, 0.2 + rng.unit() * rng.unit() * 20.0);
+    let count = 1 + rng.below(3) as usize;
+    Fault { count, ..Fault::at(at_s, for_s, kinds[rng.below(kinds.len() as u64) as usize]) }
 }

@@ -1,16 +1,16 @@
 //! The rows of the file benchmark: 256 MiB in 64 KiB pieces to 16, 200 and 2,000 peers at once, each against its bound.
 #![expect(clippy::unwrap_used, reason = "a test ends where a scenario cannot be run")]
 
-use headwater_simulator::{Report, sim_command};
+use headwater_simulator::{Outcome, sim_command};
 use std::path::Path;
 
-fn row(name: &str) -> Report {
+fn row(name: &str) -> Outcome {
     let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
-    let report = sim_command(&scenarios.join(format!("file-{name}.toml")), 1).unwrap();
-    println!("{report}");
-    assert!(report.passed(), "{report}");
-    assert_eq!(report.lightweight_pairs, 0);
-    report
+    let outcome = sim_command(&scenarios.join(format!("file-{name}.toml")), 1).unwrap();
+    println!("{outcome}");
+    assert!(outcome.passed(), "{outcome}");
+    assert_eq!(outcome.lightweight_pairs, 0);
+    outcome
 }
 
 #[test]

@@ -8,11 +8,11 @@ const SEEDS: u64 = 1000;
 
 fn problems(seed: u64) -> Option<String> {
     let scenario = small_world(seed);
-    let report = run(&scenario, seed).unwrap();
-    (!report.violations.is_empty()).then(|| {
+    let outcome = run(&scenario, seed).unwrap();
+    (!outcome.violations.is_empty()).then(|| {
         format!(
-            "seed {seed}: {}\nreplay: HEADWATER_SEED={seed} cargo test --release -p headwater-simulator --test worlds -- --nocapture\n{scenario:#?}\n{report}",
-            report.violations[0]
+            "seed {seed}: {}\nreplay: HEADWATER_SEED={seed} cargo test --release -p headwater-simulator --test worlds -- --nocapture\n{scenario:#?}\n{outcome}",
+            outcome.violations[0]
         )
     })
 }

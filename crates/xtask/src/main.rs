@@ -8,6 +8,7 @@ mod bench_get;
 mod chaos;
 mod demo;
 mod demo_driver;
+mod lab;
 mod licences;
 mod pure;
 mod shell;
@@ -16,6 +17,7 @@ mod system_packages;
 mod test;
 mod words;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::UNIX_EPOCH;
@@ -64,6 +66,13 @@ enum Task {
         #[arg(long, default_value_t = 1024)]
         mib: u64,
     },
+    /// Build the lab and what it runs, then run it: real hosts, links, NATs, failures and liars (Linux, root)
+    #[command(disable_help_flag = true)]
+    Lab {
+        /// Scenario files or options of `headwater-lab`; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -82,6 +91,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Test { list: true, .. } => test::list(),
         Task::Test { only, .. } => return test::run(&only),
+        Task::Lab { arguments } => return lab::run(&arguments),
         Task::Pure { write: true } => pure::write()?,
         Task::Pure { write: false } => println!("{}", pure::check()?),
         Task::BenchGet { runs, mib } => println!("{}", bench_get::run(runs, mib)?),

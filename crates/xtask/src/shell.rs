@@ -40,11 +40,17 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(administrators).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Builds the `headwater` program as users do and says where it is.
+/// Builds the `headwater` program and says where it is.
 pub fn build_headwater() -> Result<PathBuf> {
-    run(&mut cargo(&["build", "--release", "--package", "headwater"]))?;
+    Ok(build_programs()?.join("headwater"))
+}
+
+/// Builds all programs optimised and says in which folder they are. All at once for every step: which features
+/// dependencies are built with depends on what is built together, and another set would compile them anew.
+pub fn build_programs() -> Result<PathBuf> {
+    run(&mut cargo(&["build", "--release", "--workspace", "--bins"]))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Ok(std::path::absolute(Path::new(&target).join("release/headwater"))?)
+    Ok(std::path::absolute(Path::new(&target).join("release"))?)
 }
 
 fn shown(command: &Command) -> String {

@@ -17,12 +17,28 @@ struct Package {
     required: bool,
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 11] = [
     Package { name: "gcc", program: "cc", purpose: "compiling the bundled SQLite and ring", required: true },
     Package { name: "git", program: "git", purpose: "the list of files for the step `words`", required: false },
-    Package { name: "nginx", program: "nginx", purpose: "the benchmark against a web server", required: false },
+    Package {
+        name: "nginx",
+        program: "nginx",
+        purpose: "the lab; the benchmark against a web server",
+        required: false,
+    },
     Package { name: "curl", program: "curl", purpose: "the benchmark against a web server", required: false },
     Package { name: "faketime", program: "faketime", purpose: "the test with a wrong clock", required: false },
+    Package { name: "iproute2", program: "ip", purpose: "the lab", required: false },
+    Package { name: "nftables", program: "nft", purpose: "the lab", required: false },
+    Package { name: "tinyproxy-bin", program: "tinyproxy", purpose: "the lab's hosts behind a proxy", required: false },
+    Package { name: "aria2", program: "aria2c", purpose: "the lab's comparison with BitTorrent", required: false },
+    Package {
+        name: "opentracker",
+        program: "opentracker",
+        purpose: "the lab's comparison with BitTorrent",
+        required: false,
+    },
+    Package { name: "openssl", program: "openssl", purpose: "the benchmark against a web server", required: false },
 ];
 
 /// Installs what is missing if we are root on a Debian; fails only if a required package is still missing then.
@@ -68,6 +84,7 @@ fn apt_get(arguments: &[&str]) -> Command {
     command
 }
 
-fn is_root() -> bool {
+/// Whether this process may do what only root may.
+pub fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0")
 }

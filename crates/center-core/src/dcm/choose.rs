@@ -188,7 +188,7 @@ impl Dcm {
     }
 
     /// Links from far that the child's region may still have; a child without parents may always have one.
-    fn far_links_left(&self, child: &Member) -> u32 {
+    pub(super) fn far_links_left(&self, child: &Member) -> u32 {
         let into = self.far_links.get(&child.region).copied().unwrap_or(0);
         let free = (2 * self.config.parents).saturating_sub(into);
         if child.parents.is_empty() { free.max(2) } else { free }

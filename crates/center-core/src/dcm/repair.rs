@@ -272,10 +272,13 @@ impl Dcm {
     /// A member that holds `run` and may serve the child, also when its slots are taken (R2: most spare first, then any).
     fn holder_for(&self, now: Time, child_ix: Ix, run: u32, seed: u64) -> Option<Ix> {
         let child = self.member(child_ix)?;
+        // Starving children, too, do not each bring the content into their region.
+        let may_be_far = self.far_links_left(child) > 0;
         (0..MAX_SAMPLED as u64)
             .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
             .filter(|p| *p != child_ix && !child.has_parent(*p))
-            .filter(|p| self.member(*p).is_some_and(|m| m.runs.get(run)) && self.pair_ok(now, *p, child_ix))
+            .filter(|p| self.member(*p).is_some_and(|m| m.runs.get(run) && (may_be_far || !self.is_far(m, child))))
+            .filter(|p| self.pair_ok(now, *p, child_ix))
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
     }
 }

@@ -25,14 +25,14 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> Result<()> {
-    let report = tokio::task::spawn_blocking(move || sim_command(&args.scenario, args.seed)).await??;
+    let outcome = tokio::task::spawn_blocking(move || sim_command(&args.scenario, args.seed)).await??;
     if args.json {
-        print_json(&report)?;
+        print_json(&outcome)?;
     } else {
-        print(&report.to_string())?;
+        print(&outcome.to_string())?;
     }
-    if !report.passed() {
-        bail!("{} bars missed, {} invariants violated", report.missed.len(), report.violations.len());
+    if !outcome.passed() {
+        bail!("{} bars missed, {} invariants violated", outcome.missed().count(), outcome.violations.len());
     }
     Ok(())
 }

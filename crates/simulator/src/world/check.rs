@@ -1,7 +1,6 @@
 //! What must hold in every world, whatever goes wrong in it.
 
 use super::World;
-use crate::scenario::Nat;
 
 impl World {
     /// Cores that were touched since the last check.
@@ -46,18 +45,25 @@ impl World {
         let mut problems = Vec::new();
         for (ix, node) in self.nodes.iter().enumerate() {
             let (up, down) = (self.links.used_up(node.link), self.links.used_down(node.link));
-            if up > node.spec.up * (1.0 + 1e-6) + 1.0 || down > node.spec.down * (1.0 + 1e-6) + 1.0 {
+            let reshaped = node.reshaped_most;
+            let (most_up, most_down) = (node.spec.up().max(reshaped), node.spec.down().max(reshaped));
+            if up > most_up * (1.0 + 1e-6) + 1.0 || down > most_down * (1.0 + 1e-6) + 1.0 {
                 problems.push(format!("node {ix} sends {up} and receives {down} bytes per second: over its links"));
             }
-            let most = node.spec.up * self.now.0 as f64 / 1e6;
+            let most = most_up * self.now.0 as f64 / 1e6;
             if self.sent[node.link.0 as usize] > most * (1.0 + 1e-6) + 1.0 {
                 problems.push(format!("node {ix} sent more than its uplink can"));
             }
         }
         for c in self.connections.iter().filter(|c| !c.broken && c.held > 0) {
-            if c.ends.iter().all(|n| self.nodes[*n as usize].spec.nat == Nat::Blocked) {
-                problems.push(format!("nodes {:?} can only dial and are connected", c.ends));
+            let [a, b] = c.ends.map(|n| &self.nodes[n as usize].spec);
+            if !self.scenario.can_connect(a, b) {
+                problems.push(format!("nodes {:?} cannot reach each other and are connected", c.ends));
             }
+        }
+        let overfull = self.network.overfull(&self.links);
+        if overfull > 0 {
+            problems.push(format!("{overfull} shared links carry more than they can"));
         }
         for problem in problems {
             self.violation(problem);
@@ -67,7 +73,7 @@ impl World {
     /// At the end: everybody who stayed has everything, and every byte was counted once.
     pub(super) fn check_end(&mut self) {
         let mut problems = Vec::new();
-        for (ix, node) in self.nodes.iter().enumerate() {
+        for (ix, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.spec.receives()) {
             let held = node.swarm.as_ref().map_or(node.disk.ones(), |s| s.have().ones());
             if !node.left_for_good && held < self.layout.pieces() {
                 problems.push(format!("node {ix} has {held} of {} pieces and gets no more", self.layout.pieces()));

@@ -1,15 +1,17 @@
 //! What the control center's shell and the nodes' ends of its sessions do.
 
 use super::{Event, Nx, World, index_of};
+use crate::scenario::{SiteNat, Sources};
 use headwater_center_core::client_manager::Arrival;
 use headwater_center_core::{Center, Config, Input, Output, Totals};
 use headwater_model::assignment::{Assignment, Lease};
 use headwater_model::id::Hash;
-use headwater_model::node::{Accepts, Capabilities, Role};
+use headwater_model::node::{Capabilities, Forwards, From, Known, SourceAccess};
 use headwater_model::place::Place;
 use headwater_model::report::{Heartbeat, Introduction};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_peer_core::{Input as SwarmInput, PageSource, SessionOutput};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A session that says nothing for this long is over: three heartbeats and a little.
@@ -75,6 +77,12 @@ pub(super) struct Control {
     /// Totals of control centers that lost their state.
     former: Totals,
     outputs: Vec<Output>,
+    /// When the control center came back last, and the nodes whose sessions are not back since.
+    back_at: Option<Time>,
+    awaited: BTreeSet<Nx>,
+    sessions_back: Option<Time>,
+    /// Pairs among all assignments that cannot connect.
+    pub(super) hopeless_pairs: BTreeSet<(Nx, Nx)>,
 }
 
 impl Control {
@@ -88,6 +96,10 @@ impl Control {
             messages: 0,
             former: Totals::default(),
             outputs: Vec::new(),
+            back_at: None,
+            awaited: BTreeSet::new(),
+            sessions_back: None,
+            hopeless_pairs: BTreeSet::new(),
         }
     }
     pub(super) fn messages(&self) -> u64 {
@@ -127,6 +139,44 @@ impl World {
         self.publish();
     }
 
+    /// The control center can be reached again: nodes' sessions are waited for.
+    pub(super) fn control_is_back(&mut self) {
+        self.control.reachable = true;
+        let intact = |node: usize| {
+            let known = self.control.sessions[node].filter(|s| !s.broken).map(|s| s.number);
+            known.is_some() && known == self.nodes[node].session_number
+        };
+        let running = |node: &usize| self.nodes[*node].swarm.is_some();
+        self.control.awaited = (0..self.nodes.len()).filter(running).filter(|n| !intact(*n)).map(|n| n as Nx).collect();
+        self.control.back_at = Some(self.now);
+        self.control.sessions_back = self.control.awaited.is_empty().then_some(self.now);
+    }
+
+    /// A node that ends has no session to come back.
+    pub(super) fn await_no_session(&mut self, node: Nx) {
+        if self.control.awaited.remove(&node) && self.control.awaited.is_empty() {
+            self.control.sessions_back.get_or_insert(self.now);
+        }
+    }
+
+    /// Whether sessions are missing since the control center came back.
+    pub(super) fn awaits_sessions(&self) -> bool {
+        self.control.back_at.is_some() && self.control.sessions_back.is_none()
+    }
+
+    /// From the control center's last return until all sessions were back.
+    pub(super) fn sessions_back_after(&self) -> Option<Micros> {
+        Some(self.control.sessions_back?.since(self.control.back_at?))
+    }
+
+    fn count_pairs(&mut self, node: Nx, assignment: &Assignment) {
+        let scenario = &self.scenario;
+        let own = &self.nodes[node as usize].spec;
+        let parents = assignment.parents.iter().map(|p| index_of(&p.node));
+        let hopeless = parents.filter(|p| !scenario.can_connect(&self.nodes[*p as usize].spec, own));
+        self.control.hopeless_pairs.extend(hopeless.map(|p| super::peers::pair(p, node)));
+    }
+
     // ---- at the control center ----
 
     fn center(&mut self, input: Input) {
@@ -135,6 +185,7 @@ impl World {
         for output in out.drain(..) {
             match output {
                 Output::Assign(node, assignment) => {
+                    self.count_pairs(index_of(&node), &assignment);
                     self.tell_node(index_of(&node), FromCenter::Assigned(assignment));
                 }
                 Output::Lease(node, lease) => self.tell_node(index_of(&node), FromCenter::Leased(lease)),
@@ -194,7 +245,7 @@ impl World {
     }
 
     pub(super) fn center_hears(&mut self, node: Nx, session: u64, message: ToCenter) {
-        if !self.control.reachable {
+        if !self.control.reachable || self.cut_off(node) {
             return self.message_lost(node, session);
         }
         let unix_ms = ZERO_UNIX_MS + self.now.0 / 1000;
@@ -238,22 +289,29 @@ impl World {
 
     fn arrival(&self, node: Nx, session: u64) -> Arrival {
         let n = &self.nodes[node as usize];
-        // Each node in a /24 of its own: they are unrelated.
+        // Each node in a /24 of its own: they are unrelated, unless a site's NAT hides them behind one address.
         let [_, a, b, c] = node.to_be_bytes();
-        let address = Ipv4Addr::new(1 + a, b, c, 1);
-        let accepts = match n.spec.nat {
-            crate::scenario::Nat::Public => Accepts::Open,
-            crate::scenario::Nat::Blocked => Accepts::DialOnly,
-            _ => Accepts::Punchable,
+        let hidden = n.spec.site.filter(|s| self.scenario.sites[*s].nat != SiteNat::None);
+        let address = match hidden.map(|site| (site as u16).to_be_bytes()) {
+            Some([a, b]) => Ipv4Addr::new(200, a, b, 1),
+            None => Ipv4Addr::new(1 + a, b, c, 1),
+        };
+        // What a test would find.
+        let tested = From::Test;
+        let limited = n.spec.sources == Sources::Operator || !n.spec.reach.has_udp();
+        let capabilities = Capabilities {
+            sources: Known { value: if limited { SourceAccess::Listed } else { SourceAccess::Any }, from: From::Claim },
+            forwards: Known::claim(if n.spec.reach.has_udp() { Forwards::Disk } else { Forwards::No }),
+            accepts: Known { value: self.scenario.accepts(&n.spec), from: tested },
         };
         Arrival {
             session,
             node: n.id,
             introduction: Introduction {
-                role: Role::Peer,
-                capabilities: Capabilities::regular(accepts),
-                up: Rate(n.spec.up as u64),
-                down: Rate(n.spec.down as u64),
+                role: n.spec.role,
+                capabilities,
+                up: Rate(n.spec.up() as u64),
+                down: Rate(n.spec.down() as u64),
                 client: "simulator".into(),
                 local_addresses: Vec::new(),
             },
@@ -278,7 +336,7 @@ impl World {
 
     fn reply(&mut self, node: Nx, life: u32, session: u64, message: FromCenter) {
         self.control.messages += 1;
-        if !self.control.reachable {
+        if !self.control.reachable || self.cut_off(node) {
             return self.message_lost(node, session);
         }
         let at = self.now + self.nodes[node as usize].latency;
@@ -342,6 +400,11 @@ impl World {
                 return;
             }
             n.session_number = Some(session);
+            self.control.awaited.remove(&node);
+            if self.control.awaited.is_empty() {
+                self.control.sessions_back.get_or_insert(now);
+            }
+            let n = &mut self.nodes[node as usize];
             n.session.welcomed(now, dialled_at, unix_ms, HEARTBEAT_MS, BACKOFF_CAP_MS);
             let id = n.id;
             let join = n.swarm.as_ref().map(|s| s.join());

@@ -6,6 +6,7 @@
 mod check;
 mod control;
 mod faults;
+mod network;
 mod origin;
 mod outcome;
 mod peers;
@@ -13,7 +14,7 @@ mod transfers;
 
 use crate::links::{EdgeIx, Links, NodeIx};
 use crate::queue::Queue;
-use crate::scenario::{Checks, Nat, NodeSpec, Scenario, ScenarioError, span};
+use crate::scenario::{Arrivals, Checks, HostSpec, Scenario, ScenarioError, span};
 use control::{Control, FromCenter, ToCenter};
 use faults::FaultStep;
 use headwater_center_core::content_directory::Content;
@@ -24,11 +25,12 @@ use headwater_model::report::Alarm;
 use headwater_model::rng::{Rng, mix64};
 use headwater_model::time::{Micros, Time};
 use headwater_peer_core::{ControlSession, Input, Output, Swarm};
+use network::Network;
 use origin::Origin;
-pub(crate) use outcome::Outcome;
+pub(crate) use outcome::Finished;
 pub use outcome::Sample;
 use peers::{Connection, PeerMessage};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use transfers::Moving;
 
 /// Hashes in one page.
@@ -102,7 +104,7 @@ enum Event {
 #[derive(Debug)]
 struct Node {
     id: NodeId,
-    spec: NodeSpec,
+    spec: HostSpec,
     link: NodeIx,
     /// One way to the control center.
     latency: Micros,
@@ -123,11 +125,22 @@ struct Node {
     pages: Bits,
     frozen_until: Time,
     slow_until: Time,
+    cut_until: Time,
+    /// Uplink and downlink by a fault, bytes per second.
+    reshaped: Option<f64>,
+    reshaped_until: Time,
+    /// The largest such rate so far.
+    reshaped_most: f64,
     corrupt_until: Time,
     rotten: BTreeSet<u32>,
     left_for_good: bool,
     arrived: Option<Time>,
     completed: Option<Time>,
+    /// Transfers that bring it something at present.
+    flowing: u32,
+    /// Since when none does, after the first one did.
+    idle_since: Option<Time>,
+    longest_wait: Micros,
     peer_bytes: u64,
     origin_bytes: u64,
     wasted_bytes: u64,
@@ -147,6 +160,7 @@ pub(crate) struct World {
     connections: Vec<Connection>,
     free_connections: Vec<u32>,
     links: Links,
+    network: Network,
     moving: Vec<Moving>,
     origin: Origin,
     /// Pairs that cannot reach each other at present.
@@ -154,9 +168,13 @@ pub(crate) struct World {
     /// Bytes that each link node sent.
     sent: Vec<f64>,
     peer_messages: u64,
-    /// Nodes that arrived, have not left for good, and lack something.
+    /// Receivers that arrived, have not left for good, and lack something.
     wanting: usize,
     to_arrive: usize,
+    /// Nodes that arrive when the one before them has finished.
+    in_line: VecDeque<Nx>,
+    /// Begins and ends of faults that wait for a share of the content to be held.
+    at_share: Vec<(f64, FaultStep)>,
     first_arrival: Option<Time>,
     last_completion: Time,
     faults_over: Time,
@@ -173,20 +191,27 @@ impl World {
         let layout = scenario.layout()?;
         let content = ContentId(Hash::of(&[b"content", &seed.to_be_bytes()]).0);
         let version = Version { content, epoch: 1 };
-        let specs = scenario.nodes(seed);
+        scenario.check_simulable()?;
+        let specs = scenario.hosts(seed);
         let mut links = Links::new();
         let origin_link = links.add_node(scenario.origin_up_mbit * 125_000.0, 0.0);
         let mut rng = Rng::new(seed, "world");
         let mut queue = Queue::new();
+        let mut in_line = VecDeque::new();
         let nodes: Vec<Node> = specs
-            .into_iter()
+            .iter()
             .enumerate()
             .map(|(ix, spec)| {
-                queue.push(spec.arrives, Event::Arrive(ix as Nx));
-                let link = links.add_node(spec.up, spec.down);
-                Node::new(node_id(seed, ix as Nx), spec, link, &layout, Micros(10_000 + rng.below(30_000)), seed)
+                match spec.arrives {
+                    Some(at) => queue.push(at, Event::Arrive(ix as Nx)),
+                    None => in_line.push_back(ix as Nx),
+                }
+                let link = links.add_node(spec.up(), spec.down());
+                let latency = Micros(10_000 + rng.below(30_000));
+                Node::new(node_id(seed, ix as Nx), spec.clone(), link, &layout, latency, seed)
             })
             .collect();
+        let network = Network::new(scenario, &specs, &mut links);
         let mut world = World {
             scenario: scenario.clone(),
             seed,
@@ -198,6 +223,9 @@ impl World {
             to_arrive: nodes.len(),
             nodes,
             layout,
+            network,
+            in_line,
+            at_share: Vec::new(),
             connections: Vec::new(),
             free_connections: Vec::new(),
             links,
@@ -216,6 +244,12 @@ impl World {
             center_touched: false,
             queue,
         };
+        for node in 0..world.nodes.len() {
+            let link = world.nodes[node].link;
+            if let Some(latency) = world.network_latency(link, world.origin.link) {
+                world.nodes[node].latency = latency;
+            }
+        }
         world.plan_faults();
         world.publish();
         world.queue.push(Time(0), Event::CenterSweep);
@@ -234,7 +268,7 @@ impl World {
     }
 
     /// Runs until every node that stays has everything, or until the time limit.
-    pub(crate) fn run(mut self, mut watch: impl FnMut(&Sample)) -> Outcome {
+    pub(crate) fn run(mut self, mut watch: impl FnMut(&Sample)) -> Finished {
         let limit = Time(0) + span(self.scenario.time_limit_s);
         let mut sample_at = Time(0);
         while let Some((at, event)) = self.queue.pop() {
@@ -253,7 +287,8 @@ impl World {
                 }
                 watch(&self.sample());
             }
-            if self.to_arrive == 0 && self.wanting == 0 && self.now > self.faults_over {
+            let over = self.to_arrive == 0 && self.wanting == 0 && self.now > self.faults_over;
+            if over && !self.awaits_sessions() {
                 break;
             }
         }
@@ -409,9 +444,12 @@ impl World {
             self.to_arrive -= 1;
             self.first_arrival.get_or_insert(now);
         }
-        self.wanting += usize::from(!complete);
+        self.wanting += usize::from(n.spec.receives() && !complete);
         self.schedule_tick(node);
         self.schedule_session(node);
+        if complete && self.nodes[node as usize].spec.seeded {
+            self.has_all(node);
+        }
     }
 
     /// The process ends; what is on disk stays.
@@ -420,9 +458,10 @@ impl World {
         let n = &mut self.nodes[node as usize];
         if let Some(swarm) = n.swarm.take() {
             n.disk = swarm.have().clone();
-            self.wanting -= usize::from(!swarm.is_complete());
+            self.wanting -= usize::from(n.spec.receives() && !swarm.is_complete());
         }
         let n = &mut self.nodes[node as usize];
+        n.idle_since = None;
         n.session_number = None;
         n.dialling.clear();
     }
@@ -435,7 +474,7 @@ impl World {
             swarm.handle(self.now, input, &mut out);
             // A rotten piece makes a complete node want again.
             let lost_some = was_complete && !swarm.is_complete();
-            self.wanting += usize::from(lost_some);
+            self.wanting += usize::from(lost_some && self.nodes[node as usize].spec.receives());
         }
         self.act(node, &mut out);
         self.outputs = out;
@@ -480,14 +519,36 @@ impl World {
                 }
                 Output::Alarm(alarm) => self.alarm(node, alarm),
                 Output::Complete => {
-                    self.wanting -= 1;
-                    self.nodes[node as usize].completed.get_or_insert(self.now);
-                    self.last_completion = self.now;
+                    let n = &mut self.nodes[node as usize];
+                    n.completed.get_or_insert(self.now);
+                    n.idle_since = None;
+                    if n.spec.receives() {
+                        self.wanting -= 1;
+                        self.last_completion = self.now;
+                        self.has_all(node);
+                    }
                 }
             }
         }
         self.touched.insert(node);
         self.schedule_tick(node);
+    }
+
+    /// A node has everything: it leaves, or the next one in line arrives.
+    fn has_all(&mut self, node: Nx) {
+        if self.nodes[node as usize].spec.leaves_when_complete {
+            self.queue.push(self.now, Event::Fault(FaultStep::Goodbye(node)));
+        } else {
+            self.next_in_line();
+        }
+    }
+
+    fn next_in_line(&mut self) {
+        if self.scenario.arrivals == Arrivals::OneByOne
+            && let Some(next) = self.in_line.pop_front()
+        {
+            self.queue.push(self.now, Event::Arrive(next));
+        }
     }
 
     fn alarm(&mut self, node: Nx, alarm: Alarm) {
@@ -513,7 +574,12 @@ impl World {
 }
 
 impl Node {
-    fn new(id: NodeId, spec: NodeSpec, link: NodeIx, layout: &Layout, latency: Micros, seed: u64) -> Node {
+    fn new(id: NodeId, spec: HostSpec, link: NodeIx, layout: &Layout, latency: Micros, seed: u64) -> Node {
+        let (pieces, pages) = (layout.pieces(), layout.pieces().div_ceil(PIECES_PER_PAGE));
+        let (disk, known) =
+            if spec.seeded { (Bits::full(pieces), Bits::full(pages)) } else { (Bits::new(pieces), Bits::new(pages)) };
+        // The simulator's liars send bytes that are not the content, for ever.
+        let corrupt_until = if spec.hostile.is_some() { Time(u64::MAX) } else { Time(0) };
         Node {
             id,
             spec,
@@ -528,15 +594,22 @@ impl Node {
             connections: BTreeMap::new(),
             dialling: BTreeSet::new(),
             tick_at: Time(u64::MAX),
-            disk: Bits::new(layout.pieces()),
-            pages: Bits::new(layout.pieces().div_ceil(PIECES_PER_PAGE)),
+            disk,
+            pages: known,
             frozen_until: Time(0),
             slow_until: Time(0),
-            corrupt_until: Time(0),
+            cut_until: Time(0),
+            reshaped: None,
+            reshaped_until: Time(0),
+            reshaped_most: 0.0,
+            corrupt_until,
             rotten: BTreeSet::new(),
             left_for_good: false,
             arrived: None,
             completed: None,
+            flowing: 0,
+            idle_since: None,
+            longest_wait: Micros(0),
             peer_bytes: 0,
             origin_bytes: 0,
             wasted_bytes: 0,

@@ -8,7 +8,7 @@ use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// One way to the origin.
+/// One way to the origin, without a `[network]`.
 const LATENCY: Micros = Micros::from_millis(20);
 /// A request that is not answered is given up.
 const REQUEST_OVER: Micros = Micros::from_millis(1000);
@@ -45,17 +45,19 @@ impl World {
         self.origin.requests.insert((node, run), request);
         let life = self.nodes[node as usize].life;
         // Request there; the answer's way back is counted at each piece.
-        self.queue.push(self.now + LATENCY, Event::OriginAnswers { node, life, run, serial });
+        self.queue.push(self.now + self.origin_latency(node), Event::OriginAnswers { node, life, run, serial });
     }
 
     pub(super) fn origin_answers(&mut self, node: Nx, run: u32, serial: u32) {
-        let Some(request) = self.origin.requests.get_mut(&(node, run)).filter(|r| r.serial == serial) else { return };
-        if !self.origin.up {
+        if self.origin.requests.get(&(node, run)).is_none_or(|r| r.serial != serial) {
+            return;
+        }
+        if !self.origin.up || self.cut_off(node) {
             self.origin.requests.remove(&(node, run));
             let life = self.nodes[node as usize].life;
             return self.queue.push(self.now + REQUEST_OVER, Event::OriginFails { node, life, run });
         }
-        let Some(first) = request.pieces.pop_front() else { return };
+        let Some(first) = self.origin.requests.get_mut(&(node, run)).and_then(|r| r.pieces.pop_front()) else { return };
         let (from, to) = (self.origin.link, self.nodes[node as usize].link);
         let edge = self.start(from, to, What::Origin { node, run }, first);
         if let Some(request) = self.origin.requests.get_mut(&(node, run)) {
@@ -65,7 +67,7 @@ impl World {
 
     pub(super) fn origin_piece_through(&mut self, edge: EdgeIx, node: Nx, run: u32, piece: u32) {
         let life = self.nodes[node as usize].life;
-        self.queue.push(self.now + LATENCY, Event::OriginPiece { node, life, piece });
+        self.queue.push(self.now + self.origin_latency(node), Event::OriginPiece { node, life, piece });
         match self.origin.requests.get_mut(&(node, run)).and_then(|r| r.pieces.pop_front()) {
             Some(next) => self.continue_with(edge, next),
             None => {
@@ -93,6 +95,21 @@ impl World {
         let runs: Vec<u32> = self.origin.requests.range((node, 0)..=(node, u32::MAX)).map(|((_, r), _)| *r).collect();
         for run in runs {
             self.stop_origin(node, run);
+        }
+    }
+
+    /// One way between a node and the origin.
+    fn origin_latency(&self, node: Nx) -> Micros {
+        self.network_latency(self.nodes[node as usize].link, self.origin.link).unwrap_or(LATENCY)
+    }
+
+    /// A node no longer reaches the origin: its requests are given up.
+    pub(super) fn origin_lost(&mut self, node: Nx) {
+        let runs: Vec<u32> = self.origin.requests.range((node, 0)..=(node, u32::MAX)).map(|((_, r), _)| *r).collect();
+        let life = self.nodes[node as usize].life;
+        for run in runs {
+            self.stop_origin(node, run);
+            self.queue.push(self.now + REQUEST_OVER, Event::OriginFails { node, life, run });
         }
     }
 

@@ -1,6 +1,8 @@
 //! Looking at a world: while it runs, and what came of it.
 
-use super::{Nat, Node, World};
+use super::{Node, World};
+use crate::outcome::{Flow, HostOutcome, IntoSite};
+use headwater_model::node::Accepts;
 use headwater_model::time::Micros;
 
 /// A moment of a run, for looking at how it goes.
@@ -26,6 +28,8 @@ pub struct Sample {
     pub parents: f64,
     /// Active edges.
     pub active: usize,
+    /// Of these, edges from one ISP into another.
+    pub across: usize,
     /// Leases under way.
     pub leases: usize,
     /// Alarms so far.
@@ -33,10 +37,10 @@ pub struct Sample {
 }
 
 /// What a finished world is asked for.
-pub(crate) struct Outcome {
+pub(crate) struct Finished {
     pub(crate) nodes: usize,
     pub(crate) makespan: Option<Micros>,
-    /// Of each node that has everything: from the first arrival until then.
+    /// Of each receiver that has everything: from the first arrival until then.
     pub(crate) completions: Vec<Micros>,
     pub(crate) origin_sent: f64,
     pub(crate) peers_sent: f64,
@@ -47,6 +51,11 @@ pub(crate) struct Outcome {
     pub(crate) peer_messages: u64,
     pub(crate) totals: headwater_center_core::Totals,
     pub(crate) events: u64,
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) into_sites: Vec<IntoSite>,
+    pub(crate) hosts: Vec<HostOutcome>,
+    pub(crate) hopeless_pairs: u64,
+    pub(crate) sessions_back: Option<Micros>,
     pub(crate) violations: Vec<String>,
 }
 
@@ -58,12 +67,12 @@ impl World {
         for node in &self.nodes {
             let Some(swarm) = &node.swarm else { continue };
             let share = f64::from(swarm.have().ones()) / f64::from(self.layout.pieces());
-            up += node.spec.up;
+            up += node.spec.up();
             used += self.links.used_up(node.link);
             held += share;
             n += 1.0;
-            if node.spec.nat == Nat::Blocked {
-                dial_up += node.spec.up;
+            if self.scenario.accepts(&node.spec) == Accepts::DialOnly {
+                dial_up += node.spec.up();
                 dial_used += self.links.used_up(node.link);
                 dial_held += share;
                 dial_n += 1.0;
@@ -82,28 +91,54 @@ impl World {
         s.origin_used = self.links.used_up(self.origin.link) / (self.scenario.origin_up_mbit * 125_000.0);
         s.origin_copies = self.sent[self.origin.link.0 as usize] / self.layout.bytes() as f64;
         s.active = self.links.edge_count();
+        s.across = self.edges_across();
         s.leases = self.dcm().map_or(0, |d| d.leases().active().len());
         s.alarms = self.control.totals().alarms;
         s
     }
 
-    pub(super) fn outcome(self) -> Outcome {
+    pub(super) fn outcome(self) -> Finished {
         let first = self.first_arrival.unwrap_or_default();
+        let receivers = || self.nodes.iter().filter(|n| n.spec.receives());
         let stays = |n: &&Node| !n.left_for_good;
-        let all_complete = self.nodes.iter().filter(stays).all(|n| n.completed.is_some());
-        let mut completions: Vec<Micros> =
-            self.nodes.iter().filter_map(|n| n.completed).map(|t| t.since(first)).collect();
+        let all_complete = receivers().filter(stays).all(|n| n.completed.is_some());
+        let mut completions: Vec<Micros> = receivers().filter_map(|n| n.completed).map(|t| t.since(first)).collect();
         completions.sort();
         let origin = self.origin.link.0 as usize;
         let peers_sent = self.sent.iter().enumerate().filter(|(i, _)| *i != origin).map(|(_, b)| b).sum();
         let sum = |f: fn(&Node) -> u64| self.nodes.iter().map(f).sum();
-        Outcome {
-            nodes: self.nodes.iter().filter(|n| n.arrived.is_some()).count(),
+        let seconds = |t: Option<headwater_model::time::Time>| t.map(|t| t.since(first).as_secs_f64());
+        let host = |n: &Node| HostOutcome {
+            name: n.spec.name.clone(),
+            isp: n.spec.isp,
+            receives: n.spec.receives(),
+            arrived_s: seconds(n.arrived),
+            finished_s: seconds(n.completed),
+            left_for_good: n.left_for_good,
+            peer_bytes: n.peer_bytes,
+            origin_bytes: n.origin_bytes,
+            longest_wait_s: {
+                let waits = n.idle_since.filter(|_| n.completed.is_none()).map_or(Micros(0), |t| self.now.since(t));
+                n.longest_wait.max(waits).as_secs_f64()
+            },
+        };
+        let sites = self.scenario.sites.iter().zip(self.network.entered_sites());
+        Finished {
+            hosts: self.nodes.iter().map(host).collect(),
+            flows: self
+                .network
+                .between_isps()
+                .map(|(from, to, bytes)| Flow { from, to, bytes: bytes as u64 })
+                .collect(),
+            into_sites: sites.map(|(s, bytes)| IntoSite { site: s.name.clone(), bytes: *bytes as u64 }).collect(),
+            hopeless_pairs: self.control.hopeless_pairs.len() as u64,
+            sessions_back: self.sessions_back_after(),
+            nodes: receivers().filter(|n| n.arrived.is_some()).count(),
             makespan: all_complete.then(|| self.last_completion.since(first)),
             completions,
             origin_sent: self.sent[origin],
             peers_sent,
-            peers_up: self.nodes.iter().map(|n| n.spec.up).sum(),
+            peers_up: self.nodes.iter().map(|n| n.spec.up()).sum(),
             span: self.now.since(first),
             bytes: [sum(|n| n.peer_bytes), sum(|n| n.origin_bytes), sum(|n| n.wasted_bytes)],
             control_messages: self.control.messages(),

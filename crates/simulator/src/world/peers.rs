@@ -2,9 +2,10 @@
 
 use super::{Event, Nx, World, index_of};
 use crate::links::EdgeIx;
-use crate::scenario::{Nat, pair_connects};
+use crate::scenario::Reach;
 use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
+use headwater_model::node::Accepts;
 use headwater_model::report::DialResult;
 use headwater_model::rng::{Rng, mix64};
 use headwater_model::time::Micros;
@@ -53,18 +54,23 @@ pub(super) fn pair(a: Nx, b: Nx) -> (Nx, Nx) {
 }
 
 impl World {
-    /// One way between two nodes: 5 to 45 ms, the same in both directions.
+    /// One way between two nodes, the same in both directions; without a `[network]` 5 to 45 ms.
     pub(super) fn latency(&self, a: Nx, b: Nx) -> Micros {
+        if let Some(latency) = self.network_latency(self.nodes[a as usize].link, self.nodes[b as usize].link) {
+            return latency;
+        }
         let (a, b) = pair(a, b);
         Micros(5_000 + mix64(self.seed ^ (u64::from(a) << 32 | u64::from(b))) % 40_000)
     }
 
     /// Whether NATs and broken links let the two connect when `from` dials.
     fn reachable(&self, from: Nx, to: Nx) -> bool {
-        let nat = |node: Nx| (node, self.nodes[node as usize].spec.nat);
-        nat(to).1 != Nat::Blocked
-            && pair_connects(self.seed, nat(from), nat(to))
-            && !self.broken_pairs.contains(&pair(from, to))
+        let host = |node: Nx| (node as usize, &self.nodes[node as usize].spec);
+        let (a, b) = (host(from), host(to));
+        let listens = b.1.reach != Reach::DialOnly && b.1.reach.has_udp();
+        let same_site = a.1.site.is_some() && a.1.site == b.1.site;
+        let answers = self.scenario.accepts(b.1) != Accepts::DialOnly || (same_site && listens);
+        answers && self.scenario.connects(self.seed, a, b) && !self.apart(from, to)
     }
 
     /// The connection of `node` to `other`, unless it is known to be gone.
@@ -135,8 +141,8 @@ impl World {
     }
 
     fn connect(&mut self, a: Nx, b: Nx) {
-        if self.nodes[a as usize].spec.nat == Nat::Blocked && self.nodes[b as usize].spec.nat == Nat::Blocked {
-            self.violation(format!("nodes {a} and {b} can only dial and are connected"));
+        if !self.scenario.can_connect(&self.nodes[a as usize].spec, &self.nodes[b as usize].spec) {
+            self.violation(format!("nodes {a} and {b} cannot reach each other and are connected"));
         }
         let latency = self.latency(a, b);
         let new = Connection { ends: [a, b], serial: 0, latency, broken: false, held: 2, sending: [None; 2] };

@@ -105,7 +105,8 @@ impl World {
     // ---- any edge ----
 
     pub(super) fn start(&mut self, from: NodeIx, to: NodeIx, what: What, piece: u32) -> EdgeIx {
-        let edge = self.links.activate(from, to);
+        let (path, passed) = self.network.path(from, to);
+        let edge = self.links.activate_through(from, to, &path[..passed]);
         let left = f64::from(self.layout.piece_len(piece));
         let new = Moving { what, piece, left, rate: 0.0, at: self.now, due: NEVER, serial: 0 };
         let ix = edge.0 as usize;
@@ -131,6 +132,7 @@ impl World {
         let m = &mut self.moving[edge.0 as usize];
         m.what = What::Nothing;
         m.due = NEVER;
+        self.set_flow(edge, 0.0);
         self.links.deactivate(edge);
     }
 
@@ -139,7 +141,32 @@ impl World {
         let moved = (m.rate * self.now.since(m.at).as_secs_f64()).min(m.left);
         m.left -= moved;
         m.at = self.now;
-        self.sent[self.links.ends_of(edge).0.0 as usize] += moved;
+        let (from, to) = self.links.ends_of(edge);
+        self.sent[from.0 as usize] += moved;
+        self.network.count(from, to, moved);
+    }
+
+    /// Takes over an edge's rate, and whether anything comes to its receiver.
+    fn set_flow(&mut self, edge: EdgeIx, rate: f64) {
+        let m = &mut self.moving[edge.0 as usize];
+        let (was, is) = (m.rate > 0.0, rate > 0.0);
+        m.rate = rate;
+        // The origin, which receives nothing, comes first.
+        let Some(receiver) = self.links.ends_of(edge).1.0.checked_sub(1) else { return };
+        let n = &mut self.nodes[receiver as usize];
+        if was == is {
+            return;
+        }
+        if is {
+            n.flowing += 1;
+            if let Some(since) = n.idle_since.take() {
+                n.longest_wait = n.longest_wait.max(self.now.since(since));
+            }
+        } else {
+            n.flowing -= 1;
+            let waits = n.completed.is_none() && n.swarm.is_some();
+            n.idle_since = Some(self.now).filter(|_| n.flowing == 0 && waits);
+        }
     }
 
     fn plan(&mut self, edge: EdgeIx) {
@@ -160,7 +187,7 @@ impl World {
         self.links.drain_changed(&mut changed);
         for edge in changed.drain(..) {
             self.progress(edge);
-            self.moving[edge.0 as usize].rate = self.links.rate(edge);
+            self.set_flow(edge, self.links.rate(edge));
             self.plan(edge);
         }
         self.changed = changed;
