@@ -39,6 +39,8 @@ pub struct Config {
     pub lost_run_grace: Micros,
     /// After a restart: how long nodes that come back have to say what they hold before the origin is asked.
     pub settle: Micros,
+    /// Tests who can be reached among nodes on this machine too, whose claims are believed otherwise: for tests.
+    pub test_on_loopback: bool,
     /// Most nodes with a session.
     pub max_nodes: usize,
     /// Most contents that one node takes part in.
@@ -65,6 +67,7 @@ impl Default for Config {
             flush: Micros::from_millis(50),
             lost_run_grace: Micros::from_secs(2),
             settle: Micros::from_secs(4),
+            test_on_loopback: false,
             max_nodes: 200_000,
             max_contents_per_node: 256,
         }

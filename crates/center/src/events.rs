@@ -2,6 +2,7 @@
 
 use headwater_center_core::Event;
 use headwater_center_core::network_monitor::Trouble;
+use headwater_model::Accepts;
 use headwater_model::report::Alarm;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -73,7 +74,17 @@ pub(crate) fn words(event: &Event) -> String {
             };
             format!("{child:.8} {what} (content {content:.8})")
         }
+        Event::Reachability(node, v) => format!("{node:.8} is {}: {}", accepts_words(v.accepts.value), v.why),
         Event::Takeover(node) => format!("a second process came with the identity of {node:.8}"),
+    }
+}
+
+/// What a node accepts, in words.
+fn accepts_words(accepts: Accepts) -> &'static str {
+    match accepts {
+        Accepts::Open => "open",
+        Accepts::Punchable => "punchable",
+        Accepts::DialOnly => "dial-only",
     }
 }
 

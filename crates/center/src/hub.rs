@@ -218,6 +218,7 @@ impl Hub {
             Output::Revoke(node, version, run) => {
                 self.send(state, &node, say(FromControl::LeaseRevoked { version, run }))
             }
+            Output::Probe(node, probe) => self.send(state, &node, say(FromControl::Probe(probe))),
             Output::Fetch(node, content) => self.send(state, &node, say(FromControl::Fetch { content, keep: true })),
             Output::Withdrawn(node, content, why) => {
                 self.send(state, &node, say(FromControl::Withdrawn { content, why }))

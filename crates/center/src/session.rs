@@ -6,6 +6,7 @@ use crate::tokens::TokenRole;
 use headwater_center_core::Input;
 use headwater_center_core::client_manager::Arrival;
 use headwater_model::assignment::Refusal;
+use headwater_model::reach::canonical;
 use headwater_model::{NodeId, Role};
 use headwater_transport::{Listener, ReadError, Reader, Writer, certificate_of, node_of};
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
@@ -92,7 +93,7 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
     connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
     let (node, certificate) = (node_of(&connection)?, certificate_of(&connection)?);
     let remote = connection.remote_address();
-    let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    let observed = canonical(remote);
     let (send, receive) = connection.accept_bi().await.ok()?;
     let (mut reader, writer) = (Reader::new(receive, MAX_NODE_FRAME_BYTES), Writer(send));
     let hello = match next_message(&mut reader).await {
@@ -163,9 +164,10 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
         session
     };
     tracing::debug!("{node:.8} arrived from {} (session {session})", guest.observed);
+    let seen = connection.clone();
     let sending = send_all(hub.clone(), node, connection, writer, waiting, closed, page_places.clone());
     let sending = hub.tasks.spawn(sending);
-    let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places };
+    let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places, connection: seen, observed: guest.observed };
     let mut bye = false;
     let mut sending = sending;
     tokio::select! {
@@ -229,6 +231,9 @@ struct Inbox {
     enrolled: bool,
     reader: Reader,
     page_places: Arc<Semaphore>,
+    connection: Connection,
+    /// Where its packets come from, as the core knows.
+    observed: SocketAddr,
 }
 
 impl Inbox {
@@ -265,7 +270,7 @@ impl Inbox {
     }
 
     /// What the core decides; false when the session is over.
-    fn handle(&self, message: FromNode) -> Result<bool, BadMessage> {
+    fn handle(&mut self, message: FromNode) -> Result<bool, BadMessage> {
         let node = self.node;
         let input = match message {
             FromNode::Join(join) => return self.join(join),
@@ -282,6 +287,11 @@ impl Inbox {
                 }
                 let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
                 self.hub.input(&mut state, Input::Heartbeat(node, heartbeat));
+                let seen = canonical(self.connection.remote_address());
+                if seen != self.observed {
+                    self.observed = seen;
+                    self.hub.input(&mut state, Input::Moved(node, seen));
+                }
                 return Ok(true);
             }
             FromNode::Leave(version) => Input::Leave(node, version),
@@ -294,6 +304,12 @@ impl Inbox {
             }
             FromNode::Alarm { version, alarm } => Input::Alarm(node, version, alarm),
             FromNode::DialResult(result) => Input::Dialled(node, result),
+            FromNode::ProbeArrived { number, seen_from } => Input::ProbeArrived(node, number, seen_from),
+            FromNode::ProbeFailed { number, why } => {
+                tracing::debug!("a probe by {node:.8} was in vain: {why}");
+                Input::ProbeFailed(node, number)
+            }
+            FromNode::MappedAddress(address) => Input::Mapped(node, address),
             FromNode::Hello(_)
             | FromNode::PageRequest { .. }
             | FromNode::Announce(_)

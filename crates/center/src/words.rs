@@ -181,8 +181,8 @@ mod tests {
         };
         let d = Decision {
             considered: 3,
-            removed: BTreeMap::from([(Removed::BothDialOnly, 1)]),
-            removed_named: vec![(node(0x11), Removed::BothDialOnly)],
+            removed: BTreeMap::from([(Removed::OutOfReach, 1)]),
+            removed_named: vec![(node(0x11), Removed::OutOfReach)],
             ranked: vec![ranked(0x77, Tier::Lan, true), ranked(0x88, Tier::World, false)],
             ..decision()
         };

@@ -155,6 +155,11 @@ impl Swarm {
                     if !assigned && link.assigned {
                         link.assigned = link.edge != Edge::Dialling;
                     }
+                    // It could not be reached before, and its own dial has not come.
+                    let now_dials = entry.dial && !link.entry.dial;
+                    if now_dials && link.assigned && link.edge == Edge::Dialling {
+                        out.push(Output::Dial(entry.clone()));
+                    }
                     link.entry = entry;
                 }
                 None => {

@@ -19,6 +19,7 @@ impl Dcm {
         if let Some(c) = self.member_mut(child) {
             c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
         }
+        self.site_edge(parent, child, true);
         if let Some(p) = self.member_mut(parent) {
             p.children.push(child);
             *p.children_by_region.entry(region).or_default() += 1;
@@ -44,6 +45,7 @@ impl Dcm {
                 self.far_links.remove(&region);
             }
         }
+        self.site_edge(parent, child, false);
         if let Some(p) = self.member_mut(parent) {
             p.children.retain(|x| *x != child);
             if let Some(n) = p.children_by_region.get_mut(&region) {

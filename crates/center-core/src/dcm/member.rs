@@ -5,11 +5,13 @@ use crate::network_monitor::EdgeWatch;
 use headwater_model::assignment::Reach;
 use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
-use headwater_model::node::{Capabilities, Forwards, Role, SourceAccess, SourceClass};
+use headwater_model::node::{Accepts, Capabilities, Forwards, Role, SourceAccess, SourceClass};
 use headwater_model::place::{Place, TIERS};
+use headwater_model::reach::Reachability;
 use headwater_model::time::{Rate, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 /// Index of a member in its DCM.
 pub type Ix = u32;
@@ -29,6 +31,10 @@ pub struct MemberInfo {
     pub place: Place,
     /// How others reach it.
     pub reach: Reach,
+    /// Address that the control center sees.
+    pub observed: IpAddr,
+    /// Its addresses on its own networks.
+    pub local_addresses: Vec<SocketAddr>,
     /// Whether it may read from the origin (it has the credentials, or none are needed).
     pub may_use_origin: bool,
     /// How well it served others, 0 (badly) to 3; from the history.
@@ -122,7 +128,15 @@ impl Member {
             Role::Waypoint => SourceClass::Waypoint,
         }
     }
-    /// Whether it can only dial.
+    /// Whether others can open a connection to it.
+    pub fn accepts(&self) -> Accepts {
+        self.info.capabilities.accepts.value
+    }
+    /// What decides who can connect to it.
+    pub fn reachability(&self) -> Reachability {
+        Reachability::new(&self.info.capabilities, self.info.observed)
+    }
+    /// Whether no stranger can open a connection to it.
     pub fn dial_only(&self) -> bool {
         self.info.capabilities.dial_only()
     }
@@ -144,7 +158,7 @@ impl Member {
     }
 }
 
-type Shelf = (SourceClass, usize, u64, bool);
+type Shelf = (SourceClass, usize, u64, Accepts);
 
 /// Members with uplink to spare, by class, tier and reachability, most spare first: the answer to "who is near and has
 /// most spare" without a scan (R2).
@@ -161,7 +175,7 @@ impl SpareIndex {
         }
         for (tier, key) in member.tier_keys.iter().enumerate() {
             let Some(key) = *key else { continue };
-            let shelf = (member.class(), tier, key, member.dial_only());
+            let shelf = (member.class(), tier, key, member.accepts());
             let set = self.shelves.entry(shelf).or_default();
             if let Some(old) = member.indexed {
                 set.remove(&(Reverse(old), ix));
@@ -182,10 +196,10 @@ impl SpareIndex {
         class: SourceClass,
         tier: usize,
         key: u64,
-        dial_only: bool,
+        accepts: Accepts,
         turn: Ix,
     ) -> impl Iterator<Item = Ix> + '_ {
-        let set = self.shelves.get(&(class, tier, key, dial_only));
+        let set = self.shelves.get(&(class, tier, key, accepts));
         let mut bucket = set.and_then(|s| s.first()).map(|(b, _)| *b);
         std::iter::from_fn(move || {
             let (set, b) = (set?, bucket?);

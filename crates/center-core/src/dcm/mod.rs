@@ -7,7 +7,9 @@ mod choose;
 mod edges;
 mod leases;
 mod member;
+mod reach;
 mod repair;
+mod sites;
 
 pub use check::Problem;
 pub use leases::Leases;
@@ -24,6 +26,8 @@ use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
 use member::SpareIndex;
+use reach::ByAccepts;
+use sites::Site;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
@@ -81,9 +85,10 @@ pub struct Dcm {
     flush_at: Option<Time>,
     generation: Generation,
     up_total: u64,
-    open_up: u64,
+    /// Uplink and children still fetching, by what they accept.
+    by_accepts: ByAccepts,
     wanting: u32,
-    wanting_dial_only: u32,
+    sites: BTreeMap<u64, Site>,
     wanting_by_region: BTreeMap<u64, u32>,
     /// Links into each region from outside.
     far_links: BTreeMap<u64, u32>,
@@ -114,9 +119,9 @@ impl Dcm {
             flush_at: None,
             generation: Generation { epoch, counter: 0 },
             up_total: 0,
-            open_up: 0,
+            by_accepts: ByAccepts::default(),
             wanting: 0,
-            wanting_dial_only: 0,
+            sites: BTreeMap::new(),
             wanting_by_region: BTreeMap::new(),
             far_links: BTreeMap::new(),
             slot_rate: 1,
@@ -169,6 +174,11 @@ impl Dcm {
     pub fn join(&mut self, now: Time, info: MemberInfo, join: &Join) {
         let node = info.node;
         let ix = match self.by_node.get(&node).copied() {
+            // Elsewhere now: its neighbours are others.
+            Some(ix) if self.member(ix).is_some_and(|m| m.info.place != info.place) => {
+                self.leave(now, &node);
+                self.admit(info)
+            }
             Some(ix) => {
                 self.back(now, ix, info, join);
                 ix
@@ -218,7 +228,8 @@ impl Dcm {
         self.index(ix, None);
         if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::take) {
             self.up_total -= m.info.up.0;
-            self.open_up -= if m.dial_only() { 0 } else { m.info.up.0 };
+            self.by_accepts.up(m.accepts(), m.info.up.0, 0);
+            self.leave_site(ix, &m);
         }
         self.by_node.remove(node);
         self.hungry.remove(&ix);
@@ -260,6 +271,9 @@ impl Dcm {
         for e in &said.from {
             let Some(parent) = self.by_node.get(&e.node).copied() else { continue };
             let promised = self.promised(parent);
+            if e.bytes > 0 {
+                self.site_works(ix, parent);
+            }
             let trouble = self.edge_mut(ix, parent).and_then(|w| w.child_says(interval, e, promised, &t));
             self.judge(now, ix, parent, trouble);
         }
@@ -283,11 +297,9 @@ impl Dcm {
     pub fn set_rate(&mut self, node: &NodeId, up: Rate) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
-        let (was, open) = (std::mem::replace(&mut m.info.up, up), !m.dial_only());
+        let (was, accepts) = (std::mem::replace(&mut m.info.up, up), m.accepts());
         self.up_total = self.up_total - was.0 + up.0;
-        if open {
-            self.open_up = self.open_up - was.0 + up.0;
-        }
+        self.by_accepts.up(accepts, was.0, up.0);
         self.recount();
         self.refresh(ix);
     }
@@ -392,17 +404,18 @@ impl Dcm {
     fn admit(&mut self, info: MemberInfo) -> Ix {
         let m = Member::new(info, self.layout.runs());
         self.up_total += m.info.up.0;
-        self.open_up += if m.dial_only() { 0 } else { m.info.up.0 };
+        self.by_accepts.up(m.accepts(), 0, m.info.up.0);
+        self.by_accepts.wanting(m.accepts(), true);
         let node = m.info.node;
         let ix = self.free.pop().unwrap_or(self.members.len() as Ix);
         if ix as usize == self.members.len() {
             self.members.push(None);
         }
-        let (region, dial_only) = (m.region, m.dial_only());
+        let region = m.region;
+        self.join_site(&m);
         self.members[ix as usize] = Some(m);
         self.by_node.insert(node, ix);
         self.wanting += 1;
-        self.wanting_dial_only += u32::from(dial_only);
         *self.wanting_by_region.entry(region).or_default() += 1;
         self.hungry.insert(ix);
         self.requeue(ix, true);
@@ -421,12 +434,14 @@ impl Dcm {
             self.hungry.insert(ix);
         }
         self.present(ix);
-        if self.member(ix).is_some_and(|m| m.info.reach != info.reach) {
+        let same_socket = |m: &Member| m.info.reach.addresses.iter().any(|a| info.reach.addresses.contains(a));
+        if self.member(ix).is_some_and(|m| !same_socket(m) || m.info.reach.certificate != info.reach.certificate) {
             // Another socket: its connections are gone, and all edges with them.
             self.cut_all(now, ix);
         }
+        self.set_reach(now, &info.node, info.capabilities, info.reach);
         if let Some(m) = self.member_mut(ix) {
-            m.info.reach = info.reach;
+            m.info.local_addresses = info.local_addresses;
             m.info.may_use_origin = info.may_use_origin;
         }
         let others: Vec<Ix> = self
@@ -456,12 +471,11 @@ impl Dcm {
     fn set_wants(&mut self, ix: Ix, wants: bool) {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants != wants) else { return };
         m.wants = wants;
-        let (region, dial_only) = (m.region, m.dial_only());
+        let (region, accepts, key) = (m.region, m.accepts(), m.tier_keys[0]);
         let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
         step(&mut self.wanting);
-        if dial_only {
-            step(&mut self.wanting_dial_only);
-        }
+        self.by_accepts.wanting(accepts, wants);
+        self.site_wants(key, wants);
         let in_region = self.wanting_by_region.entry(region).or_default();
         step(in_region);
         if *in_region == 0 {

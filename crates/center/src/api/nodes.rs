@@ -23,6 +23,14 @@ pub(crate) struct NodeItem {
     /// How that is known: `claim`, `operator` or `test`.
     #[schema(value_type = String)]
     accepts_from: headwater_model::node::From,
+    /// Why, in words.
+    accepts_why: String,
+    /// Accepts connections itself, whatever stands before it.
+    listens: bool,
+    /// Address that its router forwards to it, as it says.
+    mapped: Option<String>,
+    /// Others reach it at that address, as a test showed.
+    reached_by_mapping: bool,
     /// Sources that it may use: `any` or `listed`.
     #[schema(value_type = String)]
     sources: headwater_model::SourceAccess,
@@ -65,11 +73,16 @@ pub(crate) struct NodeDetail {
 fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeItem {
     let (a, now) = (&client.arrival, hub.clock.now());
     let record = state.center.history().node(node);
+    let prober = state.center.prober();
     NodeItem {
         node: node.to_string(),
         role: a.introduction.role,
         accepts: a.introduction.capabilities.accepts.value,
         accepts_from: a.introduction.capabilities.accepts.from,
+        accepts_why: prober.and_then(|p| p.verdict(node)).map_or("its claim", |v| v.why).to_owned(),
+        listens: a.introduction.capabilities.listens,
+        mapped: prober.and_then(|p| p.mapped(node)).map(|m| m.to_string()),
+        reached_by_mapping: client.via.is_some(),
         sources: a.introduction.capabilities.sources.value,
         forwards: a.introduction.capabilities.forwards.value,
         observed: a.observed.to_string(),
