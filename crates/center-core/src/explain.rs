@@ -18,16 +18,24 @@ pub enum Removed {
     ForwardsNothing,
     /// The child may use operator nodes and the origin only.
     NotListed,
+    /// Unrelated children accuse it: it is nobody's parent for a while.
+    Banned,
     /// Assigned already.
     AlreadyParent,
     /// The pair failed a short while ago.
     Blacklisted,
+    /// The child got wrong bytes from it.
+    Accused,
     /// Its session broke.
     Away,
     /// Peers that can be reached by fewer need its uplink more.
     KeptForOthers,
     /// The child's region has its share of this scarce source.
     RegionShare,
+    /// It is accused, and the one child that it may have meanwhile tries it.
+    OnTrial,
+    /// The link from its region to the child's is congested, and the child has other parents.
+    CongestedLink,
     /// Enough links into the child's region exist; it is far.
     TooFar,
     /// Others behind the same public address bring the content in.
@@ -43,6 +51,10 @@ impl Removed {
             Removed::OutOfReach => ("neither end can be reached by the other", "if either accepted connections from everywhere"),
             Removed::ForwardsNothing => ("passes nothing on", "if it were allowed to upload"),
             Removed::NotListed => ("not on the child's access list", "if the child might use any source"),
+            Removed::Banned => ("banned, as unrelated children accuse it", "when the ban is over"),
+            Removed::Accused => ("sent the child wrong bytes", "when that is long ago"),
+            Removed::OnTrial => ("on trial, as a child accuses it", "when other children confirm it"),
+            Removed::CongestedLink => ("behind a congested link", "when the link is free again"),
             Removed::AlreadyParent => ("is a parent already", "it serves the child"),
             Removed::Blacklisted => ("a connection failed a short while ago", "when the blacklist time is over"),
             Removed::Away => ("its session is broken", "when it comes back"),

@@ -13,8 +13,10 @@ pub mod dcm;
 pub mod explain;
 pub mod history;
 pub mod network_monitor;
+mod judging;
 pub mod place_table;
 pub mod reachability;
+pub mod trust;
 
 pub use config::Config;
 
@@ -28,10 +30,12 @@ use headwater_model::report::{Alarm, DialResult, Heartbeat, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Accepts, Role, SourceClass};
 use history::{History, Transfer};
-use network_monitor::Trouble;
+use judging::Served;
+use network_monitor::{Links, Trouble};
 use reachability::{Newcomer, ProbeOutput, Prober, Verdict};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use trust::{Offence, Terms, Trust};
 
 /// What happens to the control center. Node messages are believed to come from the node that they name: the shell
 /// authenticates, and drops messages of sessions that are over.
@@ -132,6 +136,23 @@ pub enum Event {
     Takeover(NodeId),
     /// What a node accepts was found out.
     Reachability(NodeId, Verdict),
+    /// The link between two ends is congested: content, parent, child, and their ISPs where these are known and differ.
+    Congested(ContentId, NodeId, NodeId, Option<(String, String)>),
+    /// Most pairs between two ISPs are congested, or no longer.
+    Link {
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
+        /// Pairs that are named as congested.
+        congested_pairs: usize,
+        /// Pairs in all.
+        pairs: usize,
+        /// Whether it is congested now.
+        congested: bool,
+    },
+    /// What is thought of a node changed.
+    Verdict(trust::Verdict),
 }
 
 /// Running totals.
@@ -197,6 +218,8 @@ pub struct Center {
     clients: ClientManager,
     directory: ContentDirectory,
     history: History,
+    trust: Trust,
+    links: Links,
     progress: BTreeMap<(ContentId, NodeId), Progress>,
     totals: Totals,
     prober: Option<Prober>,
@@ -204,6 +227,8 @@ pub struct Center {
     /// Time of the last input.
     now: Time,
     tick_at: Time,
+    /// When trust and links are looked at next.
+    judge_at: Time,
     scratch: Vec<DcmOutput>,
 }
 
@@ -217,12 +242,15 @@ impl Center {
             clients: ClientManager::default(),
             directory: ContentDirectory::default(),
             history: History::default(),
+            trust: Trust::new(Terms { ban: config.ban, max_ban: config.max_ban }),
+            links: Links::default(),
             progress: BTreeMap::new(),
             totals: Totals::default(),
             prober: None,
             dials: BTreeMap::new(),
             now,
             tick_at: now,
+            judge_at: now,
             scratch: Vec::new(),
             config,
         }
@@ -254,6 +282,14 @@ impl Center {
     pub fn history(&self) -> &History {
         &self.history
     }
+    /// Whom to believe.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+    /// Links between regions.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
     /// Running totals.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -281,7 +317,7 @@ impl Center {
     pub fn next_timeout(&self) -> Time {
         let probes = self.prober.as_ref().and_then(Prober::next_timeout);
         let dcms = self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref()?.next_timeout());
-        dcms.chain(probes).fold(self.tick_at, |a, b| a.min(b))
+        dcms.chain(probes).fold(self.tick_at.min(self.judge_at), |a, b| a.min(b))
     }
 
     /// A node has seen a higher epoch than this one (this machine's clock went back, or the identity was restored from an
@@ -312,12 +348,15 @@ impl Center {
             Input::Join(node, join) => self.join(now, node, &join, out),
             Input::Leave(node, version) => self.leave(now, node, version.content, out),
             Input::Heartbeat(node, heartbeat) => self.heartbeat(now, node, &heartbeat, out),
-            Input::LeaseDone(node, v, run) => self.with_dcm(v, out, |d| d.lease_done(now, &node, run)),
-            Input::LeaseFailed(node, v, run) => self.with_dcm(v, out, |d| d.lease_failed(now, &node, run)),
+            Input::LeaseDone(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_done(now, &node, run)),
+            Input::LeaseFailed(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_failed(now, &node, run)),
             Input::Alarm(node, v, alarm) => {
                 self.totals.alarms += 1;
-                self.with_dcm(v, out, |d| d.alarm(now, &node, &alarm));
-                out.push(Output::Event(Event::Alarm(v.content, node, alarm)));
+                let mut heard = false;
+                self.with_dcm(now, v, out, |d| heard = d.alarm(now, &node, &alarm));
+                if heard {
+                    out.push(Output::Event(Event::Alarm(v.content, node, alarm)));
+                }
             }
             Input::Dialled(node, result) => self.dialled(now, node, &result, out),
             Input::ProbeArrived(node, number, from) => {
@@ -375,7 +414,7 @@ impl Center {
                 self.leave(now, node, content, out);
             } else {
                 dcm.away(now, &node);
-                self.collect(content, out);
+                self.collect(now, content, out);
             }
         }
     }
@@ -413,6 +452,7 @@ impl Center {
             local_addresses: client.local_addresses(),
             may_use_origin,
             history: self.history.node(&node).map_or(2, |r| r.score()),
+            standing: self.trust.standing(&node),
         };
         let origin_credentials = content.origin_needs_credentials && may_use_origin;
         out.push(Output::Admit { node, version, origin_credentials });
@@ -430,7 +470,7 @@ impl Center {
         let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };
         dcm.join(now, info, join);
         self.share_uplink(&node);
-        self.collect(id, out);
+        self.collect(now, id, out);
     }
 
     fn leave(&mut self, now: Time, node: NodeId, content: ContentId, out: &mut Vec<Output>) {
@@ -442,7 +482,7 @@ impl Center {
             dcm.leave(now, &node);
         }
         self.record(now, content, node, false, out);
-        self.collect(content, out);
+        self.collect(now, content, out);
     }
 
     fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
@@ -450,11 +490,13 @@ impl Center {
         let Some(client) = self.clients.get_mut(&node) else { return };
         client.heard = now;
         client.quiet = false;
+        self.alive(now, node, out);
         for report in &said.contents {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
-            let pieces = content.layout.pieces();
+            let (pieces, piece_bytes) = (content.layout.pieces(), content.layout.piece_bytes());
             let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
+            let mut served = Vec::new();
             let mut moved = report.origin_bytes.saturating_sub(p.last_origin);
             p.origin_bytes += moved;
             p.last_origin = report.origin_bytes;
@@ -470,7 +512,11 @@ impl Center {
                     SourceClass::Waypoint => p.waypoint_bytes += new,
                     _ => p.peer_bytes += new,
                 }
-                self.history.served(e.node, node, new);
+                // A slanderer's praise is worth no more than its blame.
+                if !self.trust.is_slanderer(&node) {
+                    self.history.served(e.node, node, new);
+                }
+                served.push(Served { parent: e.node, bytes: new, waited: e.waited });
                 if self.clients.confirm(&e.node, &node, said.interval, new, self.config.heartbeat).is_some() {
                     share_uplink(&self.clients, &mut self.directory, &e.node);
                 }
@@ -483,7 +529,8 @@ impl Center {
             if complete {
                 self.record(now, id, node, true, out);
             }
-            self.collect(id, out);
+            self.collect(now, id, out);
+            self.praise(now, node, u64::from(piece_bytes), &served, out);
         }
     }
 
@@ -502,7 +549,7 @@ impl Center {
         for id in contents {
             if let Some(dcm) = self.directory.dcm_mut(&id) {
                 dcm.dial_failed(now, &node, &result.node);
-                self.collect(id, out);
+                self.collect(now, id, out);
             }
         }
     }
@@ -548,12 +595,16 @@ impl Center {
                 for content in contents {
                     if let Some(dcm) = self.directory.dcm_mut(&content) {
                         dcm.away(now, &node);
-                        self.collect(content, out);
+                        self.collect(now, content, out);
                     }
                 }
             }
         }
         self.probing(now, out, |p| p.tick(now));
+        if self.judge_at <= now {
+            self.judge_at = now + Micros::from_secs(1);
+            self.judge(now, out);
+        }
         let due: Vec<ContentId> = self
             .directory
             .iter()
@@ -564,7 +615,7 @@ impl Center {
             if let Some(dcm) = self.directory.dcm_mut(&id) {
                 dcm.tick(now);
             }
-            self.collect(id, out);
+            self.collect(now, id, out);
         }
     }
 
@@ -629,25 +680,26 @@ impl Center {
         for id in client.contents.clone() {
             if let Some(dcm) = self.directory.dcm_mut(&id) {
                 dcm.set_reach(now, &node, capabilities, reach.clone());
-                self.collect(id, out);
+                self.collect(now, id, out);
             }
         }
     }
 
     // ---- helpers ----
 
-    fn with_dcm(&mut self, version: Version, out: &mut Vec<Output>, f: impl FnOnce(&mut dcm::Dcm)) {
+    fn with_dcm(&mut self, now: Time, version: Version, out: &mut Vec<Output>, f: impl FnOnce(&mut dcm::Dcm)) {
         if let Some(dcm) = self.directory.dcm_mut(&version.content).filter(|d| d.version() == version) {
             f(dcm);
-            self.collect(version.content, out);
+            self.collect(now, version.content, out);
         }
     }
 
     /// What a DCM wants said becomes the center's outputs.
-    fn collect(&mut self, content: ContentId, out: &mut Vec<Output>) {
+    fn collect(&mut self, now: Time, content: ContentId, out: &mut Vec<Output>) {
         let Some(dcm) = self.directory.dcm_mut(&content) else { return };
         let version = dcm.version();
         let mut said = std::mem::take(&mut self.scratch);
+        let mut accusations: Vec<(NodeId, NodeId, Offence)> = Vec::new();
         dcm.drain(&mut said);
         for o in said.drain(..) {
             match o {
@@ -665,14 +717,25 @@ impl Center {
                     out.push(Output::Lease(node, lease));
                 }
                 DcmOutput::Revoke(node, run) => out.push(Output::Revoke(node, version, run)),
+                DcmOutput::Trouble(parent, child, Trouble::Congested) => {
+                    self.totals.troubles += 1;
+                    self.history.trouble(parent, child, Trouble::Congested);
+                    self.name_congested(now, content, parent, child, out);
+                }
                 DcmOutput::Trouble(parent, child, what) => {
                     self.totals.troubles += 1;
-                    self.history.trouble(parent, child, what);
+                    if !self.trust.is_slanderer(&child) {
+                        self.history.trouble(parent, child, what);
+                    }
                     out.push(Output::Event(Event::Trouble(content, parent, child, what)));
                 }
+                DcmOutput::Accuse(child, parent, offence) => accusations.push((child, parent, offence)),
             }
         }
         self.scratch = said;
+        for (child, parent, offence) in accusations {
+            self.accused(now, content, child, parent, offence, out);
+        }
     }
 
     /// Parents and spares in `assignment` that can neither reach `node` nor be reached by it.

@@ -1,5 +1,6 @@
 //! Sessions of nodes: QUIC connections with one stream each, which the node opens.
 
+use crate::admission::Answer;
 use crate::hub::{Farewell, Hub, MAX_QUEUED_MESSAGES, Outgoing, unix_ms};
 use crate::pages;
 use crate::tokens::TokenRole;
@@ -12,7 +13,7 @@ use headwater_transport::{Listener, ReadError, Reader, Writer, certificate_of, n
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
 use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
 use quinn::{Connection, Incoming, VarInt};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -52,18 +53,48 @@ pub(crate) async fn accept(hub: Arc<Hub>, listener: Listener) {
         };
         let Some(incoming) = incoming else { return };
         let busy = MAX_HANDSHAKES - places.available_permits();
-        if busy >= HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() && incoming.may_retry() {
+        let address = incoming.remote_address().ip();
+        let proved = incoming.remote_address_validated() || !incoming.may_retry();
+        if busy >= HANDSHAKES_BEFORE_RETRY && !proved {
             // It fails only where a retry is not possible, which was just asked.
             let _ = incoming.retry();
             continue;
         }
-        match places.clone().try_acquire_owned() {
-            Ok(place) => drop(hub.tasks.spawn(serve(hub.clone(), incoming, place))),
-            Err(_) => {
+        let answer = hub.door().knock(hub.clock.now(), address, proved);
+        match (answer, places.clone().try_acquire_owned()) {
+            (Answer::Enter, Ok(place)) => {
+                let entered = Entered { hub: hub.clone(), address, greeted: false };
+                drop(hub.tasks.spawn(serve(hub.clone(), incoming, place, entered)));
+            }
+            (Answer::Prove, _) => drop(incoming.retry()),
+            (answer, _) => {
+                if answer == Answer::Enter {
+                    hub.door().left(address, false);
+                }
                 hub.counters.refused_handshakes.inc();
                 incoming.refuse();
             }
         }
+    }
+}
+
+/// A connection that was let in, until it ends.
+struct Entered {
+    hub: Arc<Hub>,
+    address: IpAddr,
+    greeted: bool,
+}
+
+impl Entered {
+    fn greeted(&mut self) {
+        self.greeted = true;
+        self.hub.door().greeted(self.address);
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.hub.door().left(self.address, self.greeted);
     }
 }
 
@@ -75,12 +106,13 @@ struct Guest {
     hello: Hello,
 }
 
-async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit) {
+async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit, mut entered: Entered) {
     let greeted = tokio::select! {
         greeted = tokio::time::timeout(HELLO_WITHIN, greet(&hub, incoming)) => greeted,
         () = hub.stop.cancelled() => return,
     };
     drop(place);
+    entered.greeted();
     if let Ok(Some((connection, reader, writer, guest))) = greeted {
         run(hub, connection, reader, writer, guest).await;
     }
@@ -109,7 +141,7 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
     match hello {
         Ok(hello) => Some((connection, reader, writer, Guest { node, observed, certificate, hello })),
         Err(why) => {
-            hub.counters.bad_sessions.inc();
+            hub.misbehaved(observed.ip());
             tracing::info!("{node:.8} at {observed} is sent away: {why}");
             say_goodbye(writer, &connection, Farewell { why, come_back: false }).await;
             None
@@ -136,7 +168,7 @@ async fn next_message(reader: &mut Reader) -> Result<Option<FromNode>, BadMessag
 }
 
 async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writer, guest: Guest) {
-    let node = guest.node;
+    let (node, observed) = (guest.node, guest.observed);
     let enrolled = is_enrolled(&hub, &guest);
     if enrolled && guest.hello.control_epoch_seen > 0 {
         hub.seen_epoch(guest.hello.control_epoch_seen).await;
@@ -169,6 +201,7 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
     let sending = hub.tasks.spawn(sending);
     let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places, connection: seen, observed: guest.observed };
     let mut bye = false;
+    let guest_address = observed.ip();
     let mut sending = sending;
     tokio::select! {
         read = inbox.read() => match read {
@@ -176,7 +209,7 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
             // The connection broke: nobody is left to tell.
             Err(BadMessage::Read(ReadError::Stream(e))) => tracing::debug!("session {session} of {node:.8} broke: {e}"),
             Err(e) => {
-                hub.counters.bad_sessions.inc();
+                hub.misbehaved(guest_address);
                 let why = format!("bad message: {e}");
                 let mut state = hub.lock();
                 state.events.say(unix_ms(), format!("session of {node:.8} ends: {why}"));

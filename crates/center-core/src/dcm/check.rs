@@ -3,6 +3,7 @@
 use super::Dcm;
 use super::member::Ix;
 use super::reach::ByAccepts;
+use crate::trust::Standing;
 use headwater_model::time::Time;
 
 /// A violated invariant, in words.
@@ -64,6 +65,12 @@ impl Dcm {
             }
             let spare = self.spare_of(ix);
             let bucket = (m.away_since.is_none() && spare.0 > 0).then(|| spare.bucket());
+            if m.standing == Standing::Banned && !m.children.is_empty() {
+                say(format!("{:?} is banned and has children", m.info.node));
+            }
+            if (m.standing != Standing::Good) != self.distrusted.contains(&ix) {
+                say(format!("{:?} stands {:?}, which the list says otherwise", m.info.node, m.standing));
+            }
             if m.indexed != bucket {
                 say(format!("{:?} is indexed at {:?} but spares {bucket:?}", m.info.node, m.indexed));
             }

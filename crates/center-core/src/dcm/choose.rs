@@ -2,6 +2,7 @@
 
 use super::Dcm;
 use super::member::{Ix, Member};
+use crate::trust::Standing;
 use crate::explain::{Decision, MAX_NAMED, Ranked, Removed};
 use headwater_model::node::{Accepts, SourceClass};
 use headwater_model::place::TIERS;
@@ -111,6 +112,7 @@ impl Dcm {
                 }
             }
         }
+        self.name_distrusted(child, &mut decision);
         found.sort_by_key(|c| c.rank);
         let want = want as usize;
         decision.not_reached = (self.by_node.len() as u32).saturating_sub(decision.considered + 1);
@@ -144,6 +146,18 @@ impl Dcm {
         Some(Choice { parents, spares, decision })
     }
 
+    /// Those that are banned or on trial have no uplink to spare, so that the index does not name them.
+    fn name_distrusted(&self, child: &Member, decision: &mut Decision) {
+        for m in self.distrusted.iter().take(MAX_NAMED).filter_map(|ix| self.member(*ix)) {
+            let by = if m.standing == Standing::Banned { Removed::Banned } else { Removed::OnTrial };
+            if m.info.node != child.info.node && !m.may_take_child() && decision.removed_named.len() < MAX_NAMED {
+                *decision.removed.entry(by).or_default() += 1;
+                decision.removed_named.push((m.info.node, by));
+                decision.considered += 1;
+            }
+        }
+    }
+
     /// Feasible and permitted tests, cheapest first.
     fn removed(
         &self,
@@ -162,14 +176,24 @@ impl Dcm {
         if child.listed_only() && parent.class() == SourceClass::Peer {
             return Some(Removed::NotListed);
         }
+        if parent.standing == Standing::Banned {
+            return Some(Removed::Banned);
+        }
         if child.has_parent(ix) {
             return Some(Removed::AlreadyParent);
         }
         if self.pair_failed(now, child, parent) {
-            return Some(Removed::Blacklisted);
+            let spoilt = self.spoilt(now, child, parent);
+            return Some(if spoilt { Removed::Accused } else { Removed::Blacklisted });
         }
         if parent.away_since.is_some() {
             return Some(Removed::Away);
+        }
+        if !parent.may_take_child() {
+            return Some(Removed::OnTrial);
+        }
+        if !child.parents.is_empty() && self.is_congested(now, parent.region, child.region) {
+            return Some(Removed::CongestedLink);
         }
         if limits.keep_open {
             return Some(Removed::KeptForOthers);
@@ -188,6 +212,7 @@ impl Dcm {
         self.can_connect(child, parent)
             && parent.forwards()
             && parent.away_since.is_none()
+            && parent.may_take_child()
             && !(child.listed_only() && parent.class() == SourceClass::Peer)
     }
 

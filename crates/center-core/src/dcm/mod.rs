@@ -4,12 +4,14 @@
 mod assignments;
 mod check;
 mod choose;
+mod congestion;
 mod edges;
 mod leases;
 mod member;
 mod reach;
 mod repair;
 mod sites;
+mod standing;
 
 pub use check::Problem;
 pub use leases::Leases;
@@ -18,6 +20,7 @@ pub use member::{Ix, Member, MemberInfo};
 use crate::config::Config;
 use crate::explain::Decision;
 use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
+use crate::trust::{Offence, Standing};
 use headwater_model::assignment::{Assignment, Generation, Lease};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
@@ -51,6 +54,8 @@ impl PairKey {
 struct Failure {
     at: Time,
     times: u32,
+    /// One end got wrong bytes from the other: it does not try again, whatever sessions come and go.
+    spoilt: bool,
 }
 
 /// What a DCM wants said.
@@ -64,6 +69,8 @@ pub enum DcmOutput {
     Revoke(NodeId, u32),
     /// An edge gave trouble: (parent, child, what).
     Trouble(NodeId, NodeId, Trouble),
+    /// A child accuses a parent that was assigned to it: (child, parent, of what).
+    Accuse(NodeId, NodeId, Offence),
 }
 
 /// A swarm.
@@ -80,6 +87,10 @@ pub struct Dcm {
     hungry: BTreeSet<Ix>,
     /// Pairs that failed of late.
     failed: BTreeMap<PairKey, Failure>,
+    /// Members that are banned or on trial.
+    distrusted: BTreeSet<Ix>,
+    /// Congested links by region, from and to, and until when they are avoided.
+    congested: BTreeMap<(u64, u64), Time>,
     leases: Leases,
     dirty: BTreeSet<Ix>,
     flush_at: Option<Time>,
@@ -114,6 +125,8 @@ impl Dcm {
             spare: SpareIndex::default(),
             hungry: BTreeSet::new(),
             failed: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
+            congested: BTreeMap::new(),
             leases,
             dirty: BTreeSet::new(),
             flush_at: None,
@@ -214,11 +227,11 @@ impl Dcm {
         self.cut_all(now, ix);
         self.set_wants(ix, false);
         if let Some(m) = self.member(ix) {
-            let (held, away) = (m.runs.clone(), m.away_since.is_some());
+            let (held, counted) = (m.runs.clone(), m.counts());
             for run in self.leases.of(ix) {
                 self.end_lease(now, ix, run, false);
             }
-            if !away {
+            if counted {
                 for run in held.iter() {
                     self.leases.lost(run, now + self.config.lost_run_grace);
                 }
@@ -233,6 +246,7 @@ impl Dcm {
         }
         self.by_node.remove(node);
         self.hungry.remove(&ix);
+        self.distrusted.remove(&ix);
         self.dirty.remove(&ix);
         self.free.push(ix);
         self.recount();
@@ -244,9 +258,10 @@ impl Dcm {
     pub fn away(&mut self, now: Time, node: &NodeId) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_none()) else { return };
+        let counted = m.counts();
         m.away_since = Some(now);
         let held = m.runs.clone();
-        for run in held.iter() {
+        for run in held.iter().filter(|_| counted) {
             self.leases.lost(run, now + self.config.lost_run_grace);
         }
         for run in self.leases.of(ix) {
@@ -276,6 +291,7 @@ impl Dcm {
             }
             let trouble = self.edge_mut(ix, parent).and_then(|w| w.child_says(interval, e, promised, &t));
             self.judge(now, ix, parent, trouble);
+            self.watch_idle(now, ix, parent, interval, e);
         }
         for e in &said.to {
             let Some(child) = self.by_node.get(&e.node).copied() else { continue };
@@ -307,10 +323,12 @@ impl Dcm {
     /// A run arrived from the origin.
     pub fn lease_done(&mut self, now: Time, node: &NodeId, run: u32) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        if run >= self.layout.runs() || !self.end_lease(now, ix, run, true) {
+        // What a node that is not believed fetched is nobody's.
+        let counts = self.member(ix).is_some_and(Member::counts);
+        if run >= self.layout.runs() || !self.end_lease(now, ix, run, counts) {
             return;
         }
-        if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) {
+        if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) && counts {
             self.leases.gained(run);
         }
         self.lease_out(now);
@@ -364,8 +382,9 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            let forget = self.config.blacklist.times(2);
-            self.failed.retain(|_, f| now.since(f.at) < forget);
+            let (forget, forget_spoilt) = (self.config.blacklist.times(2), self.config.ban);
+            self.failed.retain(|_, f| now.since(f.at) < if f.spoilt { forget_spoilt } else { forget });
+            self.congested.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);
         }
@@ -413,6 +432,9 @@ impl Dcm {
         }
         let region = m.region;
         self.join_site(&m);
+        if m.standing != Standing::Good {
+            self.distrusted.insert(ix);
+        }
         self.members[ix as usize] = Some(m);
         self.by_node.insert(node, ix);
         self.wanting += 1;
@@ -457,8 +479,8 @@ impl Dcm {
     fn present(&mut self, ix: Ix) {
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_some()) else { return };
         m.away_since = None;
-        let held = m.runs.clone();
-        for run in held.iter() {
+        let (held, counts) = (m.runs.clone(), m.counts());
+        for run in held.iter().filter(|_| counts) {
             self.leases.gained(run);
         }
         self.requeue(ix, true);
@@ -515,12 +537,18 @@ impl Dcm {
         let Some(m) = self.member_mut(ix) else { return };
         let (came, went) = leases::difference(&m.runs, &runs);
         m.runs = runs;
-        for run in came {
-            self.leases.gained(run);
-            // It may have come from elsewhere than the lease.
-            self.end_lease(now, ix, run, true);
+        let counts = m.counts();
+        if !came.is_empty() {
+            m.runs_at = now;
         }
-        for run in went {
+        for run in came {
+            if counts {
+                self.leases.gained(run);
+            }
+            // It may have come from elsewhere than the lease.
+            self.end_lease(now, ix, run, counts);
+        }
+        for run in went.into_iter().filter(|_| counts) {
             self.leases.lost(run, now);
         }
         if let Some(m) = self.member_mut(ix) {
@@ -604,7 +632,11 @@ impl Dcm {
     /// Uplink of a member that no child slot uses.
     fn spare_of(&self, ix: Ix) -> Rate {
         let Some(m) = self.member(ix) else { return Rate(0) };
-        let free = self.slots_of(m).saturating_sub(m.children.len() as u32);
+        if !m.may_take_child() {
+            return Rate(0);
+        }
+        let most = if m.standing == Standing::Good { u32::MAX } else { 1 };
+        let free = self.slots_of(m).saturating_sub(m.children.len() as u32).min(most);
         Rate(u64::from(free) * self.slot_rate)
     }
 
@@ -616,12 +648,15 @@ impl Dcm {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            let times = self.failed.get(&PairKey::of(a, b)).map_or(0, |f| f.times);
-            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times + 1 });
+            let (times, spoilt) = self.failed.get(&PairKey::of(a, b)).map_or((0, false), |f| (f.times, f.spoilt));
+            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times + 1, spoilt });
         }
     }
     fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
         let Some(f) = self.failed.get(&PairKey::of(a.info.node, b.info.node)) else { return false };
+        if f.spoilt && now.since(f.at) < self.config.ban {
+            return true;
+        }
         let pause = self.config.first_blacklist.times(3u64.saturating_pow(f.times - 1)).min(self.config.blacklist);
         now.since(f.at) < pause && f.at >= a.since && f.at >= b.since
     }
@@ -640,7 +675,7 @@ impl Dcm {
 
     fn requeue(&mut self, ix: Ix, may: bool) {
         if let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) {
-            let may = may && m.wants && m.away_since.is_none() && m.info.may_use_origin;
+            let may = may && m.wants && m.counts() && m.info.may_use_origin;
             self.leases.enqueue(ix, m, may);
         }
     }

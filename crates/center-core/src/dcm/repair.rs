@@ -4,6 +4,7 @@ use super::member::Ix;
 use super::sites::ENTRY_STALLED_ALARMS;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
 use crate::network_monitor::Trouble;
+use crate::trust::Offence;
 use headwater_model::assignment::Lease;
 use headwater_model::id::NodeId;
 use headwater_model::node::Accepts;
@@ -17,25 +18,48 @@ const MAX_SAMPLED: usize = 64;
 const STARVING_ALARMS: u32 = 3;
 
 impl Dcm {
-    /// A child raises the alarm.
-    pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) {
-        let Some(ix) = self.by_node.get(node).copied() else { return };
+    /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
+    pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) -> bool {
+        let Some(ix) = self.by_node.get(node).copied() else { return false };
+        if !self.member_mut(ix).is_some_and(|m| m.may_alarm(now)) {
+            return false;
+        }
         match alarm {
-            Alarm::ParentLost { parent, .. } | Alarm::Silent { parent } | Alarm::BadPieces { parent } => {
-                let Some(p) = self.by_node.get(parent).copied() else { return };
-                if self.member(ix).is_some_and(|m| m.has_parent(p)) {
-                    if matches!(alarm, Alarm::ParentLost { .. }) {
-                        self.site_failed(ix, p);
-                    }
-                    self.fail_pair(now, ix, p);
-                    self.unlink(p, ix);
-                    self.dirty(now, ix);
-                    self.look_for_parents(now, ix, "it lost a parent");
+            Alarm::ParentLost { parent, .. } => {
+                if let Some(p) = self.by_node.get(parent).copied().filter(|p| self.member(ix).is_some_and(|m| m.has_parent(*p))) {
+                    self.site_failed(ix, p);
                 }
+                self.gone_bad(now, ix, parent, None);
             }
-            Alarm::Starving { runs } => self.feed(now, ix, runs),
+            Alarm::Silent { parent } => self.gone_bad(now, ix, parent, Some(Offence::Silent)),
+            Alarm::Slow { parent } => self.gone_bad(now, ix, parent, Some(Offence::Slow)),
+            Alarm::BadPieces { parent } => self.gone_bad(now, ix, parent, Some(Offence::BadPieces)),
+            Alarm::Starving { runs } => {
+                self.doubt_holders(now, ix, runs);
+                self.feed(now, ix, runs);
+            }
         }
         self.lease_out(now);
+        true
+    }
+
+    /// A child is done with a parent. Its word counts against the parent only where that was assigned to it.
+    fn gone_bad(&mut self, now: Time, ix: Ix, parent: &NodeId, offence: Option<Offence>) {
+        let Some(p) = self.by_node.get(parent).copied() else { return };
+        let Some(m) = self.member(ix) else { return };
+        let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
+        if let Some(offence) = offence.filter(|_| assigned || spare) {
+            self.accuse(ix, p, offence);
+            if offence == Offence::BadPieces {
+                self.spoil_pair(now, ix, p);
+            }
+        }
+        if assigned {
+            self.fail_pair(now, ix, p);
+            self.unlink(p, ix);
+            self.dirty(now, ix);
+            self.look_for_parents(now, ix, "it lost a parent");
+        }
     }
 
     /// A dial that an assignment asked for failed, as one end says (S3).
@@ -59,8 +83,21 @@ impl Dcm {
     /// A heartbeat shows trouble on an edge.
     pub(super) fn judge(&mut self, now: Time, child: Ix, parent: Ix, trouble: Option<Trouble>) {
         let Some(trouble) = trouble else { return };
+        if trouble == Trouble::Congested && self.edge_mut(child, parent).is_some_and(|w| w.is_overstated()) {
+            self.accuse(child, parent, Offence::Sent);
+        }
+        if trouble == Trouble::Congested && !self.link_is_to_blame(child, parent) {
+            return;
+        }
         if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
             self.out.push(DcmOutput::Trouble(p, c, trouble));
+        }
+        match trouble {
+            Trouble::Silent if self.trickles(child, parent) => self.accuse(child, parent, Offence::Silent),
+            Trouble::Slow if self.trickles(child, parent) => self.accuse(child, parent, Offence::Slow),
+            Trouble::Silent | Trouble::Slow => {}
+            Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
+            Trouble::Congested => {}
         }
         self.fail_pair(now, child, parent);
         self.unlink(parent, child);
@@ -291,7 +328,7 @@ impl Dcm {
             .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
             .filter(|p| *p != child_ix && !child.has_parent(*p))
             .filter(|p| !inside_only || self.member(*p).is_some_and(|p| p.tier_to(child) == 0))
-            .filter(|p| self.member(*p).is_some_and(|m| m.runs.get(run)) && self.pair_ok(now, *p, child_ix))
+            .filter(|p| self.member(*p).is_some_and(|m| m.standing.is_believed() && m.runs.get(run)) && self.pair_ok(now, *p, child_ix))
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
     }
 }

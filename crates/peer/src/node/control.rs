@@ -204,12 +204,15 @@ fn hello(inner: &Inner) -> FromNode {
 
 fn heartbeat(inner: &Inner, state: &mut State, interval: u64) {
     let now = inner.now();
-    let links: Vec<_> = state.links.iter().map(|(n, l)| (*n, l.connection.rtt())).collect();
+    let links: Vec<_> = state.links.iter().map(|(n, l)| (*n, l.connection.stats().path)).collect();
     let mut contents = Vec::new();
     for content in state.contents.values_mut() {
         if let Phase::Running(r) = &mut content.phase {
-            for (node, rtt) in &links {
-                r.swarm.handle(now, Input::Rtt(*node, Micros(rtt.as_micros() as u64)), &mut Vec::new());
+            for (node, path) in &links {
+                let rtt = Micros(path.rtt.as_micros() as u64);
+                r.swarm.handle(now, Input::Rtt(*node, rtt), &mut Vec::new());
+                let packets = Input::Packets(*node, path.sent_packets, path.lost_packets);
+                r.swarm.handle(now, packets, &mut Vec::new());
             }
             contents.push(r.swarm.report(now, false));
         }

@@ -380,6 +380,8 @@ fn edge(e: &proto::Edge) -> Result<EdgeReport, WireError> {
         bytes: e.bytes,
         waited: Micros(e.waited_us),
         rtt: Micros(e.rtt_us),
+        sent_packets: e.sent_packets,
+        lost_packets: e.lost_packets,
     })
 }
 
@@ -390,6 +392,8 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
         bytes: e.bytes,
         waited_us: e.waited.0,
         rtt_us: e.rtt.0,
+        sent_packets: e.sent_packets,
+        lost_packets: e.lost_packets,
     };
     let content = |(c, runs): (&report::ContentReport, &Option<Bitmap>)| proto::ContentReport {
         version: version_to_proto(c.version),
@@ -416,6 +420,7 @@ fn alarm(what: Option<What>) -> Result<Alarm, WireError> {
     Ok(match what.ok_or(WireError::Missing("what"))? {
         What::ParentLost(l) => Alarm::ParentLost { parent: node("parent", &l.parent)?, why: l.why },
         What::Silent(parent) => Alarm::Silent { parent: node("silent", &parent)? },
+        What::Slow(parent) => Alarm::Slow { parent: node("slow", &parent)? },
         What::BadPieces(parent) => Alarm::BadPieces { parent: node("bad_pieces", &parent)? },
         What::Starving(s) => Alarm::Starving { runs: s.runs.into_iter().map(run).collect::<Result<_, _>>()? },
     })
@@ -427,6 +432,7 @@ fn alarm_to_proto(alarm: &Alarm) -> What {
             What::ParentLost(proto::ParentLost { parent: copy(&parent.0), why: cut(why, MAX_WHY_BYTES) })
         }
         Alarm::Silent { parent } => What::Silent(copy(&parent.0)),
+        Alarm::Slow { parent } => What::Slow(copy(&parent.0)),
         Alarm::BadPieces { parent } => What::BadPieces(copy(&parent.0)),
         Alarm::Starving { runs } => {
             What::Starving(proto::Starving { runs: runs.iter().copied().take(MAX_STARVING_RUNS).collect() })

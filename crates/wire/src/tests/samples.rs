@@ -90,7 +90,7 @@ pub fn join() -> report::Join {
 }
 
 pub fn heartbeat() -> report::Heartbeat {
-    let edge = |n| EdgeReport { node: node(n), pieces: 1, bytes: 2, waited: Micros(3), rtt: Micros(4) };
+    let edge = |n| EdgeReport { node: node(n), pieces: 1, bytes: 2, waited: Micros(3), rtt: Micros(4), sent_packets: 5, lost_packets: 6 };
     let content = |epoch, runs| ContentReport {
         version: Version { epoch, ..version() },
         runs,
@@ -146,6 +146,7 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::LeaseFailed { version, run: 3, why: "status 404".into(), content_changed: true },
         alarm(Alarm::ParentLost { parent: node(1), why: "timed out".into() }),
         alarm(Alarm::Silent { parent: node(1) }),
+        alarm(Alarm::Slow { parent: node(1) }),
         alarm(Alarm::BadPieces { parent: node(1) }),
         alarm(Alarm::Starving { runs: vec![1, 2, 3] }),
         FromNode::DialResult(report::DialResult { node: node(1), error: None }),
