@@ -12,8 +12,8 @@ pub mod content_directory;
 pub mod dcm;
 pub mod explain;
 pub mod history;
-pub mod network_monitor;
 mod judging;
+pub mod network_monitor;
 pub mod place_table;
 pub mod trust;
 

@@ -200,7 +200,8 @@ fn hello(inner: &Inner) -> FromNode {
 
 fn heartbeat(inner: &Inner, state: &mut State, interval: u64) {
     let now = inner.now();
-    let links: Vec<_> = state.links.iter().filter_map(|(n, l)| Some((*n, l.first()?.connection.stats().path))).collect();
+    let links: Vec<_> =
+        state.links.iter().filter_map(|(n, l)| Some((*n, l.first()?.connection.stats().path))).collect();
     let mut contents = Vec::new();
     for content in state.contents.values_mut() {
         if let Phase::Running(r) = &mut content.phase {
