@@ -139,3 +139,7 @@ impl Center {
         out.push(Output::Event(Event::Congested(content, parent, child, places)));
     }
 }
+
+#[cfg(test)]
+#[path = "judging_tests.rs"]
+mod tests;

@@ -320,11 +320,8 @@ impl Trust {
         }
         let good_then = case.good_pieces;
         let new = Accusation { offence, at: now, good_then, weighs: !offence.needs_life() };
-        let said = case.said.entry(by.node).or_insert(Testimony {
-            network: by.network,
-            accusation: None,
-            praised_at: None,
-        });
+        let said =
+            case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
         // The gravest stays.
         match &mut said.accusation {
             Some(old) if old.offence < offence => {}
@@ -346,11 +343,8 @@ impl Trust {
             return;
         }
         case.jury.remove(&by.network);
-        let said = case.said.entry(by.node).or_insert(Testimony {
-            network: by.network,
-            accusation: None,
-            praised_at: None,
-        });
+        let said =
+            case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
         // Who is served well again takes back that it was not; wrong bytes stay wrong.
         if said.accusation.is_some_and(|a| a.offence.is_weak()) {
             said.accusation = None;
@@ -540,8 +534,7 @@ impl Case {
     /// Whether there is room for a witness.
     fn hears(&self, by: &Witness) -> bool {
         let of_network = self.said.values().filter(|t| t.network == by.network).count();
-        self.said.contains_key(&by.node)
-            || (self.said.len() < MAX_WITNESSES && of_network < MAX_WITNESSES_OF_NETWORK)
+        self.said.contains_key(&by.node) || (self.said.len() < MAX_WITNESSES && of_network < MAX_WITNESSES_OF_NETWORK)
     }
 }
 

@@ -191,7 +191,7 @@ fn many_identities_of_one_network_are_one() {
     }
     assert_eq!(trust.standing(&accused.node), TRIAL);
     // Nor do neighbours of the accused acquit it.
-    trust.accuse(Time(S), witness(2), accused, BadPieces, [], &mut out);
+    trust.accuse(Time(S), witness(250), accused, BadPieces, [], &mut out);
     assert_eq!(trust.standing(&accused.node), Standing::Banned);
 }
 

@@ -114,7 +114,9 @@ fn verdict_words(verdict: &Verdict) -> String {
                     format!("{node:.8} is on trial as a parent until it serves another child well")
                 }
                 Standing::OnTrial { .. } => {
-                    format!("{node:.8} is on trial as a parent, accused of {of} by {accusers}; {praisers} are served well")
+                    format!(
+                        "{node:.8} is on trial as a parent, accused of {of} by {accusers}; {praisers} are served well"
+                    )
                 }
                 Standing::Good => format!("{node:.8} is in good standing as a parent again"),
             }

@@ -17,7 +17,7 @@ const MAX_PARENTS: usize = 64;
 /// However little a parent promises, more silence than this is too much.
 const PATIENCE_MAX: Micros = Micros::from_secs(30);
 /// A parent trickles below this fraction of its promise and of what others deliver.
-const TRICKLE: f64 = 8.0;
+const TRICKLE: u64 = 8;
 
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
@@ -49,8 +49,8 @@ pub(crate) struct ParentLink {
     late: bool,
     /// Asked, silent, and said so: nothing more is asked until something comes, or for a while.
     suspect: Option<Time>,
-    /// Since when it trickles while others deliver.
-    slow_since: Option<Time>,
+    /// Bytes by then, at each look of late while it was waited for.
+    looks: VecDeque<(Time, u64)>,
     last_arrival: Time,
     /// Smoothed rate while pieces were outstanding, bytes per second.
     rate: f64,
@@ -73,7 +73,7 @@ impl ParentLink {
             asked: VecDeque::new(),
             late: false,
             suspect: None,
-            slow_since: None,
+            looks: VecDeque::new(),
             last_arrival: now,
             rate: 0.0,
             window: (now, 0),
@@ -120,12 +120,19 @@ impl ParentLink {
         let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 4);
         silent.max(promised).max(self.piece_time(piece_bytes).times(4)).min(PATIENCE_MAX)
     }
-    /// Bytes per second at present; the time since the last arrival counts.
-    fn rate_now(&self, now: Time, piece_bytes: u32) -> f64 {
-        let span = now.since(self.window.0).as_secs_f64();
-        let pending = (self.window.1 + u64::from(piece_bytes)) as f64;
-        let most = if span > 0.0 { pending / span } else { f64::MAX };
-        if self.rate > 0.0 { self.rate.min(most) } else { most }
+    /// Bytes in the last `span`; `None` when it was not waited for all that time.
+    fn bytes_in(&mut self, now: Time, span: Micros) -> Option<u64> {
+        if !self.is_waited_for() {
+            self.looks.clear();
+            return None;
+        }
+        self.looks.push_back((now, self.bytes));
+        // The newest look that is old enough is the first.
+        while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= span) {
+            self.looks.pop_front();
+        }
+        let (at, bytes) = *self.looks.front()?;
+        (now.since(at) >= span).then(|| self.bytes - bytes)
     }
     fn is_waited_for(&self) -> bool {
         self.is_open() && self.suspect.is_none() && (self.late || !self.asked.is_empty())
@@ -392,7 +399,9 @@ impl Swarm {
         if self.is_complete() || !self.pages.complete() {
             return;
         }
-        let Some(p) = self.parents.get(&parent).filter(|p| p.is_open() && !p.late && p.suspect.is_none()) else { return };
+        let Some(p) = self.parents.get(&parent).filter(|p| p.is_open() && !p.late && p.suspect.is_none()) else {
+            return;
+        };
         let ahead = p.rate * self.config.ahead.as_secs_f64() / f64::from(self.layout.piece_bytes());
         let target = (ahead as usize + 2).clamp(self.config.min_outstanding, self.config.max_outstanding);
         // A quarter at a time, so that requests travel together.
@@ -557,25 +566,18 @@ impl Swarm {
     /// Parents that have kept requests waiting for long, at a small fraction of their promise and of what others deliver:
     /// neither a small uplink nor this node's own line explains that.
     fn trickling(&mut self, now: Time) -> Vec<NodeId> {
-        let (piece_bytes, patience) = (self.layout.piece_bytes(), self.config.slow);
-        let delivering: Vec<(NodeId, f64)> = self
-            .parents
-            .iter()
-            .filter(|(_, p)| p.is_waited_for() && !p.late && p.rate > 0.0)
-            .map(|(n, p)| (*n, p.rate_now(now, piece_bytes)))
-            .collect();
+        let (piece_bytes, span) = (u64::from(self.layout.piece_bytes()), self.config.slow);
+        let came: Vec<(NodeId, u64)> =
+            self.parents.iter_mut().filter_map(|(n, p)| Some((*n, p.bytes_in(now, span)?))).collect();
         let mut slow = Vec::new();
-        for (node, p) in &mut self.parents {
-            let mut others: Vec<f64> = delivering.iter().filter(|(n, _)| n != node).map(|(_, r)| *r).collect();
-            others.sort_by(f64::total_cmp);
-            let usual = others.get(others.len() / 2).copied().unwrap_or(0.0).min(p.entry.promised.0 as f64);
-            if p.is_waited_for() && p.rate_now(now, piece_bytes) * TRICKLE < usual {
-                let since = *p.slow_since.get_or_insert(now);
-                if now.since(since) >= patience {
-                    slow.push(*node);
-                }
-            } else {
-                p.slow_since = None;
+        for (node, bytes) in &came {
+            let mut others: Vec<u64> = came.iter().filter(|(n, _)| n != node).map(|(_, b)| *b).collect();
+            others.sort_unstable();
+            let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
+            let usual = others.get(others.len() / 2).copied().unwrap_or(0).min(promised);
+            // Of a few pieces, one more or less says nothing.
+            if usual >= piece_bytes * TRICKLE && bytes.saturating_mul(TRICKLE) < usual {
+                slow.push(*node);
             }
         }
         slow

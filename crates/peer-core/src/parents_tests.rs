@@ -170,7 +170,12 @@ fn check(parents: &[(u64, Turns)], expected: &[(u8, &str)], turned_ms: u64, with
 #[test]
 fn a_dead_parents_pieces_are_asked_of_others_before_it_is_left() {
     check(&[GOOD, GOOD, (500_000, Turns::Dead(3000))], &[(3, "silent")], 3000, 3000);
-    check(&[GOOD, (500_000, Turns::Dead(3000)), (500_000, Turns::Dead(3000))], &[(2, "silent"), (3, "silent")], 3000, 3000);
+    check(
+        &[GOOD, (500_000, Turns::Dead(3000)), (500_000, Turns::Dead(3000))],
+        &[(2, "silent"), (3, "silent")],
+        3000,
+        3000,
+    );
     // All of them: the spare serves.
     check(&[(500_000, Turns::Dead(3000)), (500_000, Turns::Dead(3000))], &[(1, "silent"), (2, "silent")], 3000, 3000);
 }

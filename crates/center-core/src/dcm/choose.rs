@@ -2,8 +2,8 @@
 
 use super::Dcm;
 use super::member::{Ix, Member};
-use crate::trust::Standing;
 use crate::explain::{Decision, MAX_NAMED, Ranked, Removed};
+use crate::trust::Standing;
 use headwater_model::node::{Accepts, SourceClass};
 use headwater_model::place::TIERS;
 use headwater_model::rng::mix64;

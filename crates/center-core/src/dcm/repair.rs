@@ -328,7 +328,10 @@ impl Dcm {
             .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
             .filter(|p| *p != child_ix && !child.has_parent(*p))
             .filter(|p| !inside_only || self.member(*p).is_some_and(|p| p.tier_to(child) == 0))
-            .filter(|p| self.member(*p).is_some_and(|m| m.standing.is_believed() && m.runs.get(run)) && self.pair_ok(now, *p, child_ix))
+            .filter(|p| {
+                self.member(*p).is_some_and(|m| m.standing.is_believed() && m.runs.get(run))
+                    && self.pair_ok(now, *p, child_ix)
+            })
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
     }
 }

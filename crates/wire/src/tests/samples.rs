@@ -90,7 +90,15 @@ pub fn join() -> report::Join {
 }
 
 pub fn heartbeat() -> report::Heartbeat {
-    let edge = |n| EdgeReport { node: node(n), pieces: 1, bytes: 2, waited: Micros(3), rtt: Micros(4), sent_packets: 5, lost_packets: 6 };
+    let edge = |n| EdgeReport {
+        node: node(n),
+        pieces: 1,
+        bytes: 2,
+        waited: Micros(3),
+        rtt: Micros(4),
+        sent_packets: 5,
+        lost_packets: 6,
+    };
     let content = |epoch, runs| ContentReport {
         version: Version { epoch, ..version() },
         runs,
