@@ -86,7 +86,6 @@ async fn both_dial_at_the_same_moment() {
             [&a, &b].iter().all(|n| n.0.lock().kept.is_empty() && n.0.lock().links.is_empty())
         };
         until("both notice", over).await;
-            .await;
     }
     a.stop().await;
     b.stop().await;
