@@ -136,7 +136,8 @@ impl ClientManager {
         let claim = arrival.introduction.up;
         let up = if arrival.enrolled { claim } else { claim.min(UNPROVED_UP) };
         let contents = self.clients.remove(&node).map(|c| c.contents).unwrap_or_default();
-        let client = Client { arrival, since: now, up, contents, heard: now, quiet: false, via: None, confirmed: (0, 0) };
+        let client =
+            Client { arrival, since: now, up, contents, heard: now, quiet: false, via: None, confirmed: (0, 0) };
         self.clients.insert(node, client);
         old.map_or(Welcome::New, Welcome::TakesOver)
     }

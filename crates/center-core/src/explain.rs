@@ -48,7 +48,9 @@ impl Removed {
     /// In words, and what would have to change.
     pub fn words(self) -> (&'static str, &'static str) {
         match self {
-            Removed::OutOfReach => ("neither end can be reached by the other", "if either accepted connections from everywhere"),
+            Removed::OutOfReach => {
+                ("neither end can be reached by the other", "if either accepted connections from everywhere")
+            }
             Removed::ForwardsNothing => ("passes nothing on", "if it were allowed to upload"),
             Removed::NotListed => ("not on the child's access list", "if the child might use any source"),
             Removed::Banned => ("banned, as unrelated children accuse it", "when the ban is over"),
@@ -58,9 +60,7 @@ impl Removed {
             Removed::AlreadyParent => ("is a parent already", "it serves the child"),
             Removed::Blacklisted => ("a connection failed a short while ago", "when the blacklist time is over"),
             Removed::Away => ("its session is broken", "when it comes back"),
-            Removed::KeptForOthers => {
-                ("kept for peers that fewer can reach", "if more peers accepted connections")
-            },
+            Removed::KeptForOthers => ("kept for peers that fewer can reach", "if more peers accepted connections"),
             Removed::RegionShare => ("the child's region has its share of it", "if other regions needed less"),
             Removed::TooFar => ("far, and enough links lead into the region", "if a link into the region ended"),
             Removed::SiteServed => (

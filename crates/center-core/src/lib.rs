@@ -708,7 +708,9 @@ impl Center {
                     self.totals.lightweight_pairs += self.out_of_reach(&node, &assignment);
                     if let Some(prober) = &mut self.prober {
                         let others = assignment.parents.iter().chain(&assignment.spares).map(|p| &p.node);
-                        others.chain(assignment.children.iter().map(|c| &c.node)).for_each(|n| prober.contact(self.now, &node, n));
+                        others
+                            .chain(assignment.children.iter().map(|c| &c.node))
+                            .for_each(|n| prober.contact(self.now, &node, n));
                     }
                     out.push(Output::Assign(node, assignment));
                 }

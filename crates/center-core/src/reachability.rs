@@ -337,7 +337,11 @@ impl Prober {
         let Some(t) = s.test.as_mut() else { return };
         if p.opening {
             let via = (t.address != observed).then_some(t.address);
-            let why = if via.is_some() { "reached by a stranger at the address that its router forwards" } else { "reached by a stranger" };
+            let why = if via.is_some() {
+                "reached by a stranger at the address that its router forwards"
+            } else {
+                "reached by a stranger"
+            };
             return self.conclude(now, p.target, tested(Accepts::Open, via, why), AGAIN);
         }
         t.mapping.under_way = t.mapping.under_way.saturating_sub(1);
@@ -488,8 +492,8 @@ impl Prober {
         } else if against >= WITNESSES {
             let why = "not reached by strangers; its NAT shows each another address";
             self.conclude(now, node, tested(Accepts::DialOnly, None, why), again);
-        } else if under_way == 0
-            && (void >= WITNESSES || asked >= MAX_ASKED || !self.ask_mapping(now, node, asked + 1)) {
+        } else if under_way == 0 && (void >= WITNESSES || asked >= MAX_ASKED || !self.ask_mapping(now, node, asked + 1))
+        {
             let why = if against > 0 {
                 "not reached by strangers; its NAT shows each another address"
             } else {
@@ -520,8 +524,12 @@ impl Prober {
     }
 
     fn conclude(&mut self, now: Time, node: NodeId, verdict: Verdict, again: Micros) {
-        let of_node: Vec<Number> =
-            self.over_at.iter().map(|(_, n)| *n).filter(|n| self.under_way.get(n).is_some_and(|p| p.target == node)).collect();
+        let of_node: Vec<Number> = self
+            .over_at
+            .iter()
+            .map(|(_, n)| *n)
+            .filter(|n| self.under_way.get(n).is_some_and(|p| p.target == node))
+            .collect();
         of_node.into_iter().for_each(|n| self.forget(n));
         let Some(s) = self.subjects.get_mut(&node) else { return };
         (s.test, s.again_at) = (None, now + again);
@@ -600,7 +608,8 @@ impl Prober {
             asked.iter().filter_map(|n| self.subjects.get(n)).map(|s| network(s.as_came.observed.ip())).collect();
         let lists = if opening { &self.present } else { &self.open };
         let turn = self.turn;
-        let ring = lists.range((std::ops::Bound::Excluded(turn), std::ops::Bound::Unbounded)).chain(lists.range(..=turn));
+        let ring =
+            lists.range((std::ops::Bound::Excluded(turn), std::ops::Bound::Unbounded)).chain(lists.range(..=turn));
         let mut busy = false;
         for (net, nodes) in ring.take(MAX_LOOKED_AT) {
             if *net == own || net.is_ipv6() != v6 || networks_asked.contains(net) {

@@ -327,7 +327,9 @@ fn any_order_of_events() {
             match rng.below(8) {
                 0..=2 => {
                     let observed: SocketAddr =
-                        format!("198.18.{}.{}:{}", rng.below(6), 1 + rng.below(3), 4000 + rng.below(2)).parse().unwrap();
+                        format!("198.18.{}.{}:{}", rng.below(6), 1 + rng.below(3), 4000 + rng.below(2))
+                            .parse()
+                            .unwrap();
                     let claim = [Accepts::Open, Accepts::DialOnly][rng.below(2) as usize];
                     let (listens, believed) = (claim == Accepts::Open, rng.below(2) == 0);
                     w.nodes.retain(|x| x.0 != node);

@@ -10,9 +10,7 @@ use headwater_model::log::Object;
 use headwater_model::reach::Probe;
 use headwater_model::report::{ContentReport, EdgeReport, Heartbeat, Introduction, Join};
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_model::{
-    Accepts, Bits, Capabilities, ContentId, Hash, Layout, NodeId, Place, Rng, Role, Version,
-};
+use headwater_model::{Accepts, Bits, Capabilities, ContentId, Hash, Layout, NodeId, Place, Rng, Role, Version};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -179,7 +177,8 @@ impl World {
     fn heartbeats(&mut self, interval: u64, pieces: u32) {
         for i in 0..self.hosts.len() {
             let node = self.hosts[i].node;
-            let edge = |n| EdgeReport { node: n, pieces: 1, bytes: interval * 1_000_000, waited: Micros(0), rtt: Micros(0) };
+            let edge =
+                |n| EdgeReport { node: n, pieces: 1, bytes: interval * 1_000_000, waited: Micros(0), rtt: Micros(0) };
             let from = self.assigned.get(&node).map(|a| a.parents.iter().map(|p| edge(p.node)).collect());
             let report = ContentReport {
                 version: self.version,
@@ -229,7 +228,8 @@ fn one_of_a_site_brings_the_content_in() {
         w.comes(&format!("198.18.{i}.7:4000"), Nothing, Role::Peer);
     }
     w.run(Micros::from_secs(3));
-    let site: Vec<NodeId> = (0..20).map(|i| w.comes(&format!("192.0.2.1:{}", 5000 + i), Dependent, Role::Peer)).collect();
+    let site: Vec<NodeId> =
+        (0..20).map(|i| w.comes(&format!("192.0.2.1:{}", 5000 + i), Dependent, Role::Peer)).collect();
     for interval in 1..8 {
         w.run(Micros::from_secs(2));
         w.heartbeats(interval, 10);
@@ -297,7 +297,8 @@ fn no_pair_that_cannot_connect_is_ever_assigned() {
                     }
                 }
                 3 if known > 0 => {
-                    let (node, other) = (w.hosts[rng.below(known) as usize].node, w.hosts[rng.below(known) as usize].node);
+                    let (node, other) =
+                        (w.hosts[rng.below(known) as usize].node, w.hosts[rng.below(known) as usize].node);
                     let error = (rng.below(2) == 0).then(|| "no answer".to_owned());
                     w.input(Input::Dialled(node, headwater_model::report::DialResult { node: other, error }));
                 }
@@ -311,7 +312,13 @@ fn no_pair_that_cannot_connect_is_ever_assigned() {
                     let i = rng.below(known) as usize;
                     w.hosts[i].before = [Nothing, Independent, Dependent][rng.below(3) as usize];
                     let whole = Bits::full(w.layout.runs());
-                    let join = Join { version: w.version, runs: Some(whole), complete: false, parents: vec![], leases: vec![] };
+                    let join = Join {
+                        version: w.version,
+                        runs: Some(whole),
+                        complete: false,
+                        parents: vec![],
+                        leases: vec![],
+                    };
                     w.input(Input::Join(w.hosts[i].node, join));
                 }
                 _ => {

@@ -199,7 +199,16 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
     let seen = connection.clone();
     let sending = send_all(hub.clone(), node, connection, writer, waiting, closed, page_places.clone());
     let sending = hub.tasks.spawn(sending);
-    let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places, connection: seen, observed: guest.observed };
+    let mut inbox = Inbox {
+        hub: hub.clone(),
+        node,
+        session,
+        enrolled,
+        reader,
+        page_places,
+        connection: seen,
+        observed: guest.observed,
+    };
     let mut bye = false;
     let guest_address = observed.ip();
     let mut sending = sending;

@@ -56,12 +56,7 @@ impl Dcm {
         let spare = |s: &Ix| !m.has_parent(*s) && self.member(*s).is_some_and(|s| self.could_serve(m, s));
         let child = |c: &Member| {
             let theirs = c.reachability();
-            Child {
-                node: c.info.node,
-                dial: own.dials(&theirs),
-                punch: own.punches(&theirs),
-                reach: reach(m, c),
-            }
+            Child { node: c.info.node, dial: own.dials(&theirs), punch: own.punches(&theirs), reach: reach(m, c) }
         };
         Some(Assignment {
             version: self.version,

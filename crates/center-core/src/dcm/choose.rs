@@ -91,7 +91,8 @@ impl Dcm {
                         let limits = Limits {
                             keep_open: parent.accepts() == Accepts::Open && open_left == Some(0),
                             too_far: tier >= far && far_left == 0,
-                            site_served: tier > 0 && self.site_served(child_ix, child, found.iter().any(|f| f.rank.1 == 0)),
+                            site_served: tier > 0
+                                && self.site_served(child_ix, child, found.iter().any(|f| f.rank.1 == 0)),
                         };
                         match self.removed(now, child, ix, parent, limits) {
                             Some(by) => {
@@ -159,14 +160,7 @@ impl Dcm {
     }
 
     /// Feasible and permitted tests, cheapest first.
-    fn removed(
-        &self,
-        now: Time,
-        child: &Member,
-        ix: Ix,
-        parent: &Member,
-        limits: Limits,
-    ) -> Option<Removed> {
+    fn removed(&self, now: Time, child: &Member, ix: Ix, parent: &Member, limits: Limits) -> Option<Removed> {
         if !self.can_connect(child, parent) {
             return Some(Removed::OutOfReach);
         }

@@ -159,10 +159,8 @@ impl Dcm {
             }
             let p = (mix64(seed.wrapping_add(try_)) % self.members.len().max(1) as u64) as Ix;
             let (Some(child), Some(parent)) = (self.member(ix), self.member(p)) else { continue };
-            let fits = p != ix
-                && !child.has_parent(p)
-                && parent.accepts() == Accepts::Open
-                && self.could_serve(child, parent);
+            let fits =
+                p != ix && !child.has_parent(p) && parent.accepts() == Accepts::Open && self.could_serve(child, parent);
             if !fits || self.pair_failed(now, child, parent) {
                 continue;
             }
@@ -193,7 +191,9 @@ impl Dcm {
         for p in parents.into_iter().take(want as usize) {
             let over = |c: &Ix| {
                 let child = self.member(*c).filter(|c| !c.dial_only() && c.parents.len() > 1);
-                child.is_some_and(|c| self.open_parents_each(c.accepts()).is_some_and(|each| self.open_parents_of(c) > each))
+                child.is_some_and(|c| {
+                    self.open_parents_each(c.accepts()).is_some_and(|each| self.open_parents_of(c) > each)
+                })
             };
             if let Some(c) = self.member(p).and_then(|m| m.children.iter().copied().find(over)) {
                 self.unlink(p, c);
@@ -291,7 +291,8 @@ impl Dcm {
         let patience_over = m.starving >= STARVING_ALARMS;
         let (node, may_lease, starving) = (m.info.node, m.info.may_use_origin, m.starving);
         // What is on its way into the site comes to it from there.
-        let inside_only = starving < ENTRY_STALLED_ALARMS && self.member(ix).is_some_and(|m| self.site_served(ix, m, false));
+        let inside_only =
+            starving < ENTRY_STALLED_ALARMS && self.member(ix).is_some_and(|m| self.site_served(ix, m, false));
         let lacks: Vec<u32> =
             runs.iter().copied().take(MAX_STARVING_RUNS).filter(|r| *r < self.layout.runs()).collect();
         let mut helped = false;

@@ -60,7 +60,11 @@ impl Dcm {
         let (key, inside) = (c.tier_keys[0], p.tier_keys[0] == c.tier_keys[0]);
         let Some(site) = key.filter(|_| !inside).and_then(|k| self.sites.get_mut(&k)) else { return };
         let n = site.outside.entry(child).or_default();
-        if made { *n += 1 } else { *n -= 1 }
+        if made {
+            *n += 1
+        } else {
+            *n -= 1
+        }
         if *n == 0 {
             site.outside.remove(&child);
         }
@@ -97,12 +101,14 @@ impl Dcm {
         if site.members < 2 || site.outside.contains_key(&ix) || !self.site_is_network(child) {
             return false;
         }
-        let brings_in =
-            |i: &&Ix| **i != ix && self.member(**i).is_some_and(|m| m.wants && m.away_since.is_none());
+        let brings_in = |i: &&Ix| **i != ix && self.member(**i).is_some_and(|m| m.wants && m.away_since.is_none());
         if site.complete == 0 && site.outside.keys().filter(brings_in).take(MAX_ENTRIES).count() < MAX_ENTRIES {
             return false;
         }
-        near || child.parents.iter().any(|e| self.member(e.parent).is_some_and(|p| p.tier_keys[0] == child.tier_keys[0]))
+        near || child
+            .parents
+            .iter()
+            .any(|e| self.member(e.parent).is_some_and(|p| p.tier_keys[0] == child.tier_keys[0]))
     }
 
     /// Who brings the content in for `ix`, when nobody of its site has uplink to spare: what is inside stays inside all

@@ -87,8 +87,9 @@ impl Job {
                         let data = std::mem::replace(&mut buffer, pool.take()).freeze(len);
                         let (inner, store, version, number) =
                             (self.inner.clone(), self.store.clone(), self.version, piece);
-                        writes
-                            .spawn(async move { store_piece(&inner, &store, version, PieceFrom::Origin, number, data).await });
+                        writes.spawn(async move {
+                            store_piece(&inner, &store, version, PieceFrom::Origin, number, data).await
+                        });
                         piece += 1;
                         filled = 0;
                     }

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn the_default_gateway_is_found() {
-        let table = "Iface\tDestination\tGateway \tFlags\nlan\t0001A8C0\t00000000\t0001\nlan\t00000000\t0101A8C0\t0003\n";
+        let table =
+            "Iface\tDestination\tGateway \tFlags\nlan\t0001A8C0\t00000000\t0001\nlan\t00000000\t0101A8C0\t0003\n";
         assert_eq!(default_gateway(table), Some(Ipv4Addr::new(192, 168, 1, 1)));
         assert_eq!(default_gateway("Iface\n"), None);
     }

@@ -375,12 +375,8 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
         }
     };
-    let child = |c: &Child| proto::Child {
-        node: copy(&c.node.0),
-        dial: c.dial,
-        reach: reach(&c.reach),
-        punch: c.punch,
-    };
+    let child =
+        |c: &Child| proto::Child { node: copy(&c.node.0), dial: c.dial, reach: reach(&c.reach), punch: c.punch };
     proto::Assignment {
         version: version_to_proto(a.version),
         generation: Some(proto::Generation { epoch: a.generation.epoch, counter: a.generation.counter }),
