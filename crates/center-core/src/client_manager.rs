@@ -3,6 +3,7 @@
 use headwater_model::assignment::Reach;
 use headwater_model::id::{ContentId, NodeId};
 use headwater_model::place::Place;
+use headwater_model::reach::{Reachability, network};
 use headwater_model::report::Introduction;
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +13,8 @@ use std::net::{IpAddr, SocketAddr};
 pub const UNPROVED_UP: Rate = Rate::from_mbit(5);
 /// Takeovers of one identity in [`TAKEOVER_WINDOW`] that end both sessions.
 pub const MAX_TAKEOVERS: usize = 3;
+/// Addresses on its own networks that are told to others there.
+const MAX_LOCAL_ADDRESSES: usize = 8;
 /// A process heard of so lately is still there: a little over a heartbeat.
 const ALIVE: Micros = Micros::from_millis(2_500);
 /// See [`MAX_TAKEOVERS`].
@@ -51,6 +54,8 @@ pub struct Client {
     pub heard: Time,
     /// No heartbeat came when one was due.
     pub quiet: bool,
+    /// The address that its router forwards to it, where that is how others reach it.
+    pub via: Option<SocketAddr>,
     confirmed: (u64, u64),
 }
 
@@ -80,11 +85,20 @@ impl Client {
     /// operator runs beside the control center is seen at loopback: it may name its other addresses.
     pub fn reach(&self) -> Reach {
         let a = &self.arrival;
-        let mut addresses = vec![a.observed];
+        let mut addresses: Vec<SocketAddr> = self.via.into_iter().chain([a.observed]).collect();
         if a.enrolled && a.observed.ip().to_canonical().is_loopback() {
             addresses.extend(a.introduction.local_addresses.iter().filter(|l| !l.ip().is_loopback()).take(8));
         }
         Reach { addresses, certificate: a.certificate }
+    }
+    /// What decides who can connect to it.
+    pub fn reachability(&self) -> Reachability {
+        Reachability::new(&self.arrival.introduction.capabilities, self.arrival.observed.ip())
+    }
+    /// Its addresses on its own networks, for nodes behind the same public address.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        let all = self.arrival.introduction.local_addresses.iter();
+        all.filter(|a| is_private(a.ip()) && a.port() != 0).take(MAX_LOCAL_ADDRESSES).copied().collect()
     }
     /// Whether the two could be one party: the same network.
     fn related(&self, other: &Client) -> bool {
@@ -92,11 +106,11 @@ impl Client {
     }
 }
 
-/// /24 or /48.
-fn network(address: IpAddr) -> Vec<u8> {
+/// Addresses that mean something on a node's own network only: no stranger's can be named.
+fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
-        IpAddr::V4(a) => a.octets()[..3].to_vec(),
-        IpAddr::V6(a) => a.octets()[..6].to_vec(),
+        IpAddr::V4(a) => a.is_private() || a.is_link_local(),
+        IpAddr::V6(a) => a.is_unique_local(),
     }
 }
 
@@ -122,7 +136,8 @@ impl ClientManager {
         let claim = arrival.introduction.up;
         let up = if arrival.enrolled { claim } else { claim.min(UNPROVED_UP) };
         let contents = self.clients.remove(&node).map(|c| c.contents).unwrap_or_default();
-        let client = Client { arrival, since: now, up, contents, heard: now, quiet: false, confirmed: (0, 0) };
+        let client =
+            Client { arrival, since: now, up, contents, heard: now, quiet: false, via: None, confirmed: (0, 0) };
         self.clients.insert(node, client);
         old.map_or(Welcome::New, Welcome::TakesOver)
     }

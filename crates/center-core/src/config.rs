@@ -39,6 +39,15 @@ pub struct Config {
     pub lost_run_grace: Micros,
     /// After a restart: how long nodes that come back have to say what they hold before the origin is asked.
     pub settle: Micros,
+    /// Tests who can be reached among nodes on this machine too, whose claims are believed otherwise: for tests.
+    pub test_on_loopback: bool,
+    /// How long a parent that unrelated children accuse is nobody's parent: at first, then twice as long each time, at
+    /// most. As long, an accusation of wrong bytes is remembered.
+    pub ban: Micros,
+    /// See `ban`.
+    pub max_ban: Micros,
+    /// How long no further edge is laid over a congested link to a child that has parents.
+    pub congested: Micros,
     /// Most nodes with a session.
     pub max_nodes: usize,
     /// Most contents that one node takes part in.
@@ -65,6 +74,10 @@ impl Default for Config {
             flush: Micros::from_millis(50),
             lost_run_grace: Micros::from_secs(2),
             settle: Micros::from_secs(4),
+            test_on_loopback: false,
+            ban: Micros::from_secs(600),
+            max_ban: Micros::from_secs(86_400),
+            congested: Micros::from_secs(20),
             max_nodes: 200_000,
             max_contents_per_node: 256,
         }

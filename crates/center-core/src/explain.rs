@@ -12,24 +12,34 @@ pub const MAX_NAMED: usize = 16;
 /// Why a candidate was removed. In the order of the tests, cheapest first: the later one is removed, the nearer it was.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Removed {
-    /// Both ends can only dial.
-    BothDialOnly,
+    /// Neither end can be reached by the other.
+    OutOfReach,
     /// The candidate passes nothing on.
     ForwardsNothing,
     /// The child may use operator nodes and the origin only.
     NotListed,
+    /// Unrelated children accuse it: it is nobody's parent for a while.
+    Banned,
     /// Assigned already.
     AlreadyParent,
     /// The pair failed a short while ago.
     Blacklisted,
+    /// The child got wrong bytes from it.
+    Accused,
     /// Its session broke.
     Away,
-    /// Dial-only peers need its uplink more: only it can reach them.
-    KeptForDialOnly,
+    /// Peers that can be reached by fewer need its uplink more.
+    KeptForOthers,
     /// The child's region has its share of this scarce source.
     RegionShare,
+    /// It is accused, and the one child that it may have meanwhile tries it.
+    OnTrial,
+    /// The link from its region to the child's is congested, and the child has other parents.
+    CongestedLink,
     /// Enough links into the child's region exist; it is far.
     TooFar,
+    /// Others behind the same public address bring the content in.
+    SiteServed,
     /// No uplink to spare.
     NoSpareUplink,
 }
@@ -38,15 +48,25 @@ impl Removed {
     /// In words, and what would have to change.
     pub fn words(self) -> (&'static str, &'static str) {
         match self {
-            Removed::BothDialOnly => ("both ends can only dial", "if either accepted connections"),
+            Removed::OutOfReach => {
+                ("neither end can be reached by the other", "if either accepted connections from everywhere")
+            }
             Removed::ForwardsNothing => ("passes nothing on", "if it were allowed to upload"),
             Removed::NotListed => ("not on the child's access list", "if the child might use any source"),
+            Removed::Banned => ("banned, as unrelated children accuse it", "when the ban is over"),
+            Removed::Accused => ("sent the child wrong bytes", "when that is long ago"),
+            Removed::OnTrial => ("on trial, as a child accuses it", "when other children confirm it"),
+            Removed::CongestedLink => ("behind a congested link", "when the link is free again"),
             Removed::AlreadyParent => ("is a parent already", "it serves the child"),
             Removed::Blacklisted => ("a connection failed a short while ago", "when the blacklist time is over"),
             Removed::Away => ("its session is broken", "when it comes back"),
-            Removed::KeptForDialOnly => ("kept for dial-only peers", "if fewer peers could only dial"),
+            Removed::KeptForOthers => ("kept for peers that fewer can reach", "if more peers accepted connections"),
             Removed::RegionShare => ("the child's region has its share of it", "if other regions needed less"),
             Removed::TooFar => ("far, and enough links lead into the region", "if a link into the region ended"),
+            Removed::SiteServed => (
+                "others behind the same public address bring the content in",
+                "if they, and it, were not on one network",
+            ),
             Removed::NoSpareUplink => ("no uplink to spare", "when one of its children finishes"),
         }
     }

@@ -12,22 +12,30 @@ pub mod content_directory;
 pub mod dcm;
 pub mod explain;
 pub mod history;
+mod judging;
 pub mod network_monitor;
 pub mod place_table;
+pub mod reachability;
+pub mod trust;
 
 pub use config::Config;
 
-use client_manager::{Arrival, ClientManager, Welcome};
+use client_manager::{Arrival, Client, ClientManager, Welcome};
 use content_directory::{Content, ContentDirectory, Published};
 use dcm::{DcmOutput, MemberInfo};
 use headwater_model::assignment::{Assignment, Lease, Refusal};
 use headwater_model::id::{ContentId, NodeId, Version};
+use headwater_model::reach::{Probe, canonical};
 use headwater_model::report::{Alarm, DialResult, Heartbeat, Join};
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_model::{Role, SourceClass};
+use headwater_model::{Accepts, Role, SourceClass};
 use history::{History, Transfer};
-use network_monitor::Trouble;
+use judging::Served;
+use network_monitor::{Links, Trouble};
+use reachability::{Newcomer, ProbeOutput, Prober, Verdict};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use trust::{Offence, Terms, Trust};
 
 /// What happens to the control center. Node messages are believed to come from the node that they name: the shell
 /// authenticates, and drops messages of sessions that are over.
@@ -58,6 +66,14 @@ pub enum Input {
     Alarm(NodeId, Version, Alarm),
     /// The outcome of a dial.
     Dialled(NodeId, DialResult),
+    /// A node says that a probe arrived there: its number, and where its packets came from.
+    ProbeArrived(NodeId, [u8; 16], SocketAddr),
+    /// A node says that a probe that it was told to make did not get through.
+    ProbeFailed(NodeId, [u8; 16]),
+    /// A router forwards this address to a node, as it says; `None` when it does no more.
+    Mapped(NodeId, Option<SocketAddr>),
+    /// A node's session comes from another address now.
+    Moved(NodeId, SocketAddr),
     /// A content, or a new version of it.
     Publish(Box<Content>),
     /// A content is withdrawn.
@@ -86,6 +102,8 @@ pub enum Output {
     Lease(NodeId, Lease),
     /// A lease that ended.
     Revoke(NodeId, Version, u32),
+    /// Dial an address once.
+    Probe(NodeId, Probe),
     /// Fetch this content in order to serve it.
     Fetch(NodeId, ContentId),
     /// The content, or this version of it, is no longer served.
@@ -116,6 +134,25 @@ pub enum Event {
     Alarm(ContentId, NodeId, Alarm),
     /// An identity is used by two processes.
     Takeover(NodeId),
+    /// What a node accepts was found out.
+    Reachability(NodeId, Verdict),
+    /// The link between two ends is congested: content, parent, child, and their ISPs where these are known and differ.
+    Congested(ContentId, NodeId, NodeId, Option<(String, String)>),
+    /// Most pairs between two ISPs are congested, or no longer.
+    Link {
+        /// From where.
+        from: String,
+        /// To where.
+        to: String,
+        /// Pairs that are named as congested.
+        congested_pairs: usize,
+        /// Pairs in all.
+        pairs: usize,
+        /// Whether it is congested now.
+        congested: bool,
+    },
+    /// What is thought of a node changed.
+    Verdict(trust::Verdict),
 }
 
 /// Running totals.
@@ -123,7 +160,7 @@ pub enum Event {
 pub struct Totals {
     /// Assignments sent.
     pub assignments: u64,
-    /// Parent edges in them that join two dial-only nodes. Counted where they go out, against what the client manager
+    /// Parent edges in them whose ends cannot reach each other. Counted where they go out, against what the client manager
     /// knows: it must stay 0.
     pub lightweight_pairs: u64,
     /// Leases given.
@@ -136,6 +173,15 @@ pub struct Totals {
     pub heartbeats: u64,
     /// Joins.
     pub joins: u64,
+}
+
+/// Dials between nodes of two kinds, as both ends report them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dials {
+    /// Dials that ended.
+    pub attempted: u64,
+    /// After these the two were connected.
+    pub connected: u64,
 }
 
 /// Traffic of one node in one content, from its heartbeats.
@@ -172,9 +218,17 @@ pub struct Center {
     clients: ClientManager,
     directory: ContentDirectory,
     history: History,
+    trust: Trust,
+    links: Links,
     progress: BTreeMap<(ContentId, NodeId), Progress>,
     totals: Totals,
+    prober: Option<Prober>,
+    dials: BTreeMap<(Accepts, Accepts), Dials>,
+    /// Time of the last input.
+    now: Time,
     tick_at: Time,
+    /// When trust and links are looked at next.
+    judge_at: Time,
     scratch: Vec<DcmOutput>,
 }
 
@@ -188,12 +242,24 @@ impl Center {
             clients: ClientManager::default(),
             directory: ContentDirectory::default(),
             history: History::default(),
+            trust: Trust::new(Terms { ban: config.ban, max_ban: config.max_ban }),
+            links: Links::default(),
             progress: BTreeMap::new(),
             totals: Totals::default(),
+            prober: None,
+            dials: BTreeMap::new(),
+            now,
             tick_at: now,
+            judge_at: now,
             scratch: Vec::new(),
             config,
         }
+    }
+
+    /// Tests from now on who can be reached (A3); without this, claims count. `secret` makes the probes' numbers.
+    pub fn test_reachability(mut self, secret: [u8; 32]) -> Self {
+        self.prober = Some(Prober::new(secret, self.config.test_on_loopback));
+        self
     }
 
     /// The configuration.
@@ -216,9 +282,25 @@ impl Center {
     pub fn history(&self) -> &History {
         &self.history
     }
+    /// Whom to believe.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+    /// Links between regions.
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
     /// Running totals.
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+    /// What was found out about who can be reached; `None` where it is not tested.
+    pub fn prober(&self) -> Option<&Prober> {
+        self.prober.as_ref()
+    }
+    /// Dials by what the two ends accept, the more open one first.
+    pub fn dials(&self) -> &BTreeMap<(Accepts, Accepts), Dials> {
+        &self.dials
     }
     /// What a node got in a content.
     pub fn progress(&self, content: &ContentId, node: &NodeId) -> Option<&Progress> {
@@ -233,7 +315,9 @@ impl Center {
 
     /// When [`Input::Tick`] is due.
     pub fn next_timeout(&self) -> Time {
-        self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref()?.next_timeout()).fold(self.tick_at, |a, b| a.min(b))
+        let probes = self.prober.as_ref().and_then(Prober::next_timeout);
+        let dcms = self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref()?.next_timeout());
+        dcms.chain(probes).fold(self.tick_at.min(self.judge_at), |a, b| a.min(b))
     }
 
     /// A node has seen a higher epoch than this one (this machine's clock went back, or the identity was restored from an
@@ -257,27 +341,38 @@ impl Center {
 
     /// The one way in.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        self.now = now;
         match input {
             Input::Arrived(arrival) => self.arrived(now, arrival, out),
             Input::Departed { node, session, bye } => self.departed(now, node, session, bye, out),
             Input::Join(node, join) => self.join(now, node, &join, out),
             Input::Leave(node, version) => self.leave(now, node, version.content, out),
             Input::Heartbeat(node, heartbeat) => self.heartbeat(now, node, &heartbeat, out),
-            Input::LeaseDone(node, v, run) => self.with_dcm(v, out, |d| d.lease_done(now, &node, run)),
-            Input::LeaseFailed(node, v, run) => self.with_dcm(v, out, |d| d.lease_failed(now, &node, run)),
+            Input::LeaseDone(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_done(now, &node, run)),
+            Input::LeaseFailed(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_failed(now, &node, run)),
             Input::Alarm(node, v, alarm) => {
                 self.totals.alarms += 1;
-                self.with_dcm(v, out, |d| d.alarm(now, &node, &alarm));
-                out.push(Output::Event(Event::Alarm(v.content, node, alarm)));
+                let mut heard = false;
+                self.with_dcm(now, v, out, |d| heard = d.alarm(now, &node, &alarm));
+                if heard {
+                    out.push(Output::Event(Event::Alarm(v.content, node, alarm)));
+                }
             }
             Input::Dialled(node, result) => self.dialled(now, node, &result, out),
+            Input::ProbeArrived(node, number, from) => {
+                self.probing(now, out, |p| p.probe_arrived(now, &node, number, from));
+            }
+            Input::ProbeFailed(node, number) => self.probing(now, out, |p| p.probe_failed(now, &node, number)),
+            Input::Mapped(node, address) => self.probing(now, out, |p| p.mapped_address(now, node, address)),
+            Input::Moved(node, observed) => self.moved(now, node, observed, out),
             Input::Publish(content) => self.publish(*content, out),
             Input::Unpublish(id) => self.unpublish(now, id, out),
             Input::Tick => self.tick(now, out),
         }
     }
 
-    fn arrived(&mut self, now: Time, arrival: Arrival, out: &mut Vec<Output>) {
+    fn arrived(&mut self, now: Time, mut arrival: Arrival, out: &mut Vec<Output>) {
+        arrival.observed = canonical(arrival.observed);
         let (node, session, role) = (arrival.node, arrival.session, arrival.introduction.role);
         let close = |session, why: &str, come_back| Output::Close { node, session, why: why.into(), come_back };
         if self.clients.len() >= self.config.max_nodes && self.clients.get(&node).is_none() {
@@ -301,6 +396,7 @@ impl Center {
             }
         }
         self.history.came(now, node);
+        self.begin_tests(now, node, out);
         if role == Role::Waypoint {
             out.extend(
                 self.directory.iter().take(self.config.max_contents_per_node).map(|(id, _)| Output::Fetch(node, *id)),
@@ -310,6 +406,7 @@ impl Center {
 
     fn departed(&mut self, now: Time, node: NodeId, session: u64, bye: bool, out: &mut Vec<Output>) {
         let Some(client) = self.clients.depart(&node, session) else { return };
+        self.probing(now, out, |p| p.left(now, &node));
         self.history.went(now, &node);
         for content in client.contents {
             let Some(dcm) = self.directory.dcm_mut(&content) else { continue };
@@ -317,7 +414,7 @@ impl Center {
                 self.leave(now, node, content, out);
             } else {
                 dcm.away(now, &node);
-                self.collect(content, out);
+                self.collect(now, content, out);
             }
         }
     }
@@ -351,8 +448,11 @@ impl Center {
             up: client.up,
             place: arrival.place.clone(),
             reach: client.reach(),
+            observed: arrival.observed.ip(),
+            local_addresses: client.local_addresses(),
             may_use_origin,
             history: self.history.node(&node).map_or(2, |r| r.score()),
+            standing: self.trust.standing(&node),
         };
         let origin_credentials = content.origin_needs_credentials && may_use_origin;
         out.push(Output::Admit { node, version, origin_credentials });
@@ -370,7 +470,7 @@ impl Center {
         let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };
         dcm.join(now, info, join);
         self.share_uplink(&node);
-        self.collect(id, out);
+        self.collect(now, id, out);
     }
 
     fn leave(&mut self, now: Time, node: NodeId, content: ContentId, out: &mut Vec<Output>) {
@@ -382,7 +482,7 @@ impl Center {
             dcm.leave(now, &node);
         }
         self.record(now, content, node, false, out);
-        self.collect(content, out);
+        self.collect(now, content, out);
     }
 
     fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
@@ -390,11 +490,13 @@ impl Center {
         let Some(client) = self.clients.get_mut(&node) else { return };
         client.heard = now;
         client.quiet = false;
+        self.alive(now, node, out);
         for report in &said.contents {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
-            let pieces = content.layout.pieces();
+            let (pieces, piece_bytes) = (content.layout.pieces(), content.layout.piece_bytes());
             let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
+            let mut served = Vec::new();
             let mut moved = report.origin_bytes.saturating_sub(p.last_origin);
             p.origin_bytes += moved;
             p.last_origin = report.origin_bytes;
@@ -410,7 +512,11 @@ impl Center {
                     SourceClass::Waypoint => p.waypoint_bytes += new,
                     _ => p.peer_bytes += new,
                 }
-                self.history.served(e.node, node, new);
+                // A slanderer's praise is worth no more than its blame.
+                if !self.trust.is_slanderer(&node) {
+                    self.history.served(e.node, node, new);
+                }
+                served.push(Served { parent: e.node, bytes: new, waited: e.waited });
                 if self.clients.confirm(&e.node, &node, said.interval, new, self.config.heartbeat).is_some() {
                     share_uplink(&self.clients, &mut self.directory, &e.node);
                 }
@@ -423,11 +529,18 @@ impl Center {
             if complete {
                 self.record(now, id, node, true, out);
             }
-            self.collect(id, out);
+            self.collect(now, id, out);
+            self.praise(now, node, u64::from(piece_bytes), &served, out);
         }
     }
 
     fn dialled(&mut self, now: Time, node: NodeId, result: &DialResult, out: &mut Vec<Output>) {
+        let accepts = |n: &NodeId| self.clients.get(n).map(|c| c.arrival.introduction.capabilities.accepts.value);
+        let (Some(a), Some(b)) = (accepts(&node), accepts(&result.node)) else { return };
+        let dials = self.dials.entry((a.min(b), a.max(b))).or_default();
+        dials.attempted += 1;
+        dials.connected += u64::from(result.error.is_none());
+        self.probing(now, out, |p| p.dialled(now, node, &result.node, result.error.is_none()));
         if result.error.is_none() {
             return;
         }
@@ -436,7 +549,7 @@ impl Center {
         for id in contents {
             if let Some(dcm) = self.directory.dcm_mut(&id) {
                 dcm.dial_failed(now, &node, &result.node);
-                self.collect(id, out);
+                self.collect(now, id, out);
             }
         }
     }
@@ -482,10 +595,15 @@ impl Center {
                 for content in contents {
                     if let Some(dcm) = self.directory.dcm_mut(&content) {
                         dcm.away(now, &node);
-                        self.collect(content, out);
+                        self.collect(now, content, out);
                     }
                 }
             }
+        }
+        self.probing(now, out, |p| p.tick(now));
+        if self.judge_at <= now {
+            self.judge_at = now + Micros::from_secs(1);
+            self.judge(now, out);
         }
         let due: Vec<ContentId> = self
             .directory
@@ -497,30 +615,103 @@ impl Center {
             if let Some(dcm) = self.directory.dcm_mut(&id) {
                 dcm.tick(now);
             }
-            self.collect(id, out);
+            self.collect(now, id, out);
+        }
+    }
+
+    // ---- who can be reached ----
+
+    fn begin_tests(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        let (Some(prober), Some(client)) = (&mut self.prober, self.clients.get_mut(&node)) else { return };
+        let a = &mut client.arrival;
+        let capabilities = &mut a.introduction.capabilities;
+        let verdict = prober.arrived(
+            now,
+            node,
+            Newcomer {
+                claim: capabilities.accepts.value,
+                listens: capabilities.listens,
+                believed: a.enrolled,
+                local: a.observed.ip().is_loopback(),
+                observed: a.observed,
+            },
+        );
+        capabilities.accepts = verdict.accepts;
+        client.via = verdict.via;
+        self.probing(now, out, |_| ());
+    }
+
+    /// Something happens to the prober; what it found out is told to all who build on it.
+    fn probing(&mut self, now: Time, out: &mut Vec<Output>, f: impl FnOnce(&mut Prober)) {
+        let Some(prober) = &mut self.prober else { return };
+        f(prober);
+        for said in prober.drain() {
+            match said {
+                ProbeOutput::Order(node, probe) => out.push(Output::Probe(node, probe)),
+                ProbeOutput::Changed(node, verdict) => {
+                    out.push(Output::Event(Event::Reachability(node, verdict)));
+                    let Some(client) = self.clients.get_mut(&node) else { continue };
+                    client.arrival.introduction.capabilities.accepts = verdict.accepts;
+                    client.via = verdict.via;
+                    self.reach_changed(now, node, out);
+                }
+            }
+        }
+    }
+
+    /// A node's session comes from another address: another port of its NAT, or another network.
+    fn moved(&mut self, now: Time, node: NodeId, observed: SocketAddr, out: &mut Vec<Output>) {
+        let observed = canonical(observed);
+        let Some(client) = self.clients.get_mut(&node).filter(|c| c.arrival.observed != observed) else { return };
+        if client.arrival.observed.ip() != observed.ip() {
+            let (session, why) = (client.arrival.session, "its address changed: it is placed anew".to_owned());
+            out.push(Output::Close { node, session, why, come_back: true });
+            return;
+        }
+        client.arrival.observed = observed;
+        self.probing(now, out, |p| p.moved(now, node, observed));
+        self.reach_changed(now, node, out);
+    }
+
+    /// All swarms that a node takes part in learn how it can be reached now.
+    fn reach_changed(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get(&node) else { return };
+        let (capabilities, reach) = (client.arrival.introduction.capabilities, client.reach());
+        for id in client.contents.clone() {
+            if let Some(dcm) = self.directory.dcm_mut(&id) {
+                dcm.set_reach(now, &node, capabilities, reach.clone());
+                self.collect(now, id, out);
+            }
         }
     }
 
     // ---- helpers ----
 
-    fn with_dcm(&mut self, version: Version, out: &mut Vec<Output>, f: impl FnOnce(&mut dcm::Dcm)) {
+    fn with_dcm(&mut self, now: Time, version: Version, out: &mut Vec<Output>, f: impl FnOnce(&mut dcm::Dcm)) {
         if let Some(dcm) = self.directory.dcm_mut(&version.content).filter(|d| d.version() == version) {
             f(dcm);
-            self.collect(version.content, out);
+            self.collect(now, version.content, out);
         }
     }
 
     /// What a DCM wants said becomes the center's outputs.
-    fn collect(&mut self, content: ContentId, out: &mut Vec<Output>) {
+    fn collect(&mut self, now: Time, content: ContentId, out: &mut Vec<Output>) {
         let Some(dcm) = self.directory.dcm_mut(&content) else { return };
         let version = dcm.version();
         let mut said = std::mem::take(&mut self.scratch);
+        let mut accusations: Vec<(NodeId, NodeId, Offence)> = Vec::new();
         dcm.drain(&mut said);
         for o in said.drain(..) {
             match o {
                 DcmOutput::Assign(node, assignment) => {
                     self.totals.assignments += 1;
-                    self.totals.lightweight_pairs += self.both_dial_only(&node, &assignment);
+                    self.totals.lightweight_pairs += self.out_of_reach(&node, &assignment);
+                    if let Some(prober) = &mut self.prober {
+                        let others = assignment.parents.iter().chain(&assignment.spares).map(|p| &p.node);
+                        others
+                            .chain(assignment.children.iter().map(|c| &c.node))
+                            .for_each(|n| prober.contact(self.now, &node, n));
+                    }
                     out.push(Output::Assign(node, assignment));
                 }
                 DcmOutput::Lease(node, lease) => {
@@ -528,23 +719,33 @@ impl Center {
                     out.push(Output::Lease(node, lease));
                 }
                 DcmOutput::Revoke(node, run) => out.push(Output::Revoke(node, version, run)),
+                DcmOutput::Trouble(parent, child, Trouble::Congested) => {
+                    self.totals.troubles += 1;
+                    self.history.trouble(parent, child, Trouble::Congested);
+                    self.name_congested(now, content, parent, child, out);
+                }
                 DcmOutput::Trouble(parent, child, what) => {
                     self.totals.troubles += 1;
-                    self.history.trouble(parent, child, what);
+                    if !self.trust.is_slanderer(&child) {
+                        self.history.trouble(parent, child, what);
+                    }
                     out.push(Output::Event(Event::Trouble(content, parent, child, what)));
                 }
+                DcmOutput::Accuse(child, parent, offence) => accusations.push((child, parent, offence)),
             }
         }
         self.scratch = said;
+        for (child, parent, offence) in accusations {
+            self.accused(now, content, child, parent, offence, out);
+        }
     }
 
-    fn both_dial_only(&self, node: &NodeId, assignment: &Assignment) -> u64 {
-        let dial_only =
-            |n: &NodeId| self.clients.get(n).is_some_and(|c| c.arrival.introduction.capabilities.dial_only());
-        if !dial_only(node) {
-            return 0;
-        }
-        assignment.parents.iter().chain(&assignment.spares).filter(|p| dial_only(&p.node)).count() as u64
+    /// Parents and spares in `assignment` that can neither reach `node` nor be reached by it.
+    fn out_of_reach(&self, node: &NodeId, assignment: &Assignment) -> u64 {
+        let reachability = |n: &NodeId| self.clients.get(n).map(Client::reachability);
+        let Some(own) = reachability(node) else { return 0 };
+        let others = assignment.parents.iter().chain(&assignment.spares).filter_map(|p| reachability(&p.node));
+        others.filter(|other| !own.compatible(other)).count() as u64
     }
 
     fn share_uplink(&mut self, node: &NodeId) {

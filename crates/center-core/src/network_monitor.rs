@@ -1,7 +1,25 @@
-//! Network condition monitor, first form: what the two ends of an edge say of the same interval (C3, R3).
+//! Network condition monitor: what the two ends of an edge say of the same interval (C3, R3), and which links between
+//! regions are congested (C8).
 
+use headwater_model::id::NodeId;
+use headwater_model::place::Place;
 use headwater_model::report::EdgeReport;
-use headwater_model::time::{Micros, Rate};
+use headwater_model::time::{Micros, Rate, Time};
+use std::collections::BTreeMap;
+
+/// Share of packets lost in an interval from which on an edge is strained, in thousandths: a paced line loses none, a
+/// window-based sender that fills a queue a few in ten thousand.
+const STRAINED_LOSS_MILLI: u64 = 7;
+/// Packets of an interval that such a share takes at least, and lost ones among them.
+const MIN_PACKETS: u64 = 100;
+/// See `MIN_PACKETS`.
+const MIN_LOST: u64 = 2;
+/// An edge whose round trips take so much longer than twice its shortest waits in a queue.
+const QUEUE_GROWTH: Micros = Micros::from_millis(50);
+/// More than send and receive windows of both ends hold: a sender that says it sent so much more than arrived lies.
+const OVERSTATED_BYTES: u64 = 32 << 20;
+/// Intervals in a row with signs of strain before a pair is named.
+const STRAINED_INTERVALS: u32 = 2;
 
 /// What is wrong with an edge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +40,13 @@ pub struct EdgeWatch {
     silent: u32,
     slow: u32,
     congested: u32,
+    /// Intervals in a row in which the sender lost packets or their round trips grew.
+    strained: u32,
+    /// Packets sent and lost, as the sender last said.
+    packets: (u64, u64),
+    shortest_rtt: Micros,
+    /// Intervals in a row in which the child asked nothing although the parent claims much that it lacks.
+    pub idle: u32,
     judged: u64,
     /// Bytes that the child got in its last reported interval.
     pub last_bytes: u64,
@@ -69,7 +94,44 @@ impl EdgeWatch {
     /// The parent's report of `interval`.
     pub fn parent_says(&mut self, interval: u64, said: &EdgeReport, t: &Thresholds) -> Option<Trouble> {
         self.sent = (interval, said.bytes);
-        self.compare(said.rtt, t)
+        // Interval 0 is none: such a report tells of a part of one.
+        if interval > 0 {
+            self.watch_path(said);
+        }
+        let compared = self.compare(said.rtt, t);
+        compared.or((self.strained >= STRAINED_INTERVALS).then_some(Trouble::Congested))
+    }
+
+    /// What the sender's transport says: packets lost, and time spent in queues.
+    fn watch_path(&mut self, said: &EdgeReport) {
+        let since = |new: u64, old: u64| new.checked_sub(old).unwrap_or(new);
+        let sent = since(said.sent_packets, self.packets.0);
+        let lost = since(said.lost_packets, self.packets.1);
+        self.packets = (said.sent_packets, said.lost_packets);
+        let lossy = sent >= MIN_PACKETS && lost >= MIN_LOST && lost * 1000 >= sent * STRAINED_LOSS_MILLI;
+        let known = self.shortest_rtt.0 > 0;
+        let queued = known && sent > 0 && said.rtt.0 > self.shortest_rtt.0 * 2 + QUEUE_GROWTH.0;
+        if said.rtt.0 > 0 && (!known || said.rtt < self.shortest_rtt) {
+            self.shortest_rtt = said.rtt;
+        }
+        self.strained = if lossy || queued { self.strained + 1 } else { 0 };
+    }
+
+    /// Whether it shows any sign of congestion at present.
+    pub fn is_strained(&self) -> bool {
+        self.strained > 0 || self.congested > 0
+    }
+    /// Whether anything moved in its last interval.
+    pub fn is_active(&self) -> bool {
+        self.last_bytes > 0 || self.is_strained()
+    }
+    /// Whether the child has told of the edge: it is open.
+    pub fn is_reported(&self) -> bool {
+        self.got.0 > 0
+    }
+    /// Whether the parent says that it sent more than can be on its way.
+    pub fn is_overstated(&self) -> bool {
+        self.sent.1.saturating_sub(self.got.1) > OVERSTATED_BYTES
     }
 
     /// C3. Both ends count since the edge began; what is on its way is `rate × (RTT + error)` and two pieces.
@@ -84,6 +146,115 @@ impl EdgeWatch {
         let missing = self.sent.1.saturating_sub(self.got.1);
         self.congested = if missing > on_the_way { self.congested + 1 } else { 0 };
         (self.congested >= 2).then_some(Trouble::Congested)
+    }
+}
+
+/// Links between regions that are watched; further ones are not.
+const MAX_LINKS: usize = 4096;
+/// Pairs that are kept of each; further ones do not count.
+const MAX_PAIRS_OF_LINK: usize = 512;
+/// A pair counts for so long after it moved something: two heartbeats and a half.
+const ACTIVE: Micros = Micros::from_secs(5);
+/// A pair counts as congested for so long after it was named.
+const NAMED: Micros = Micros::from_secs(10);
+
+/// Where a link begins or ends: an ISP or AS, else a country; nothing where that is not known.
+pub fn region_name(place: &Place) -> Option<String> {
+    let asn = place.asn.map(|n| format!("AS{n}"));
+    match (&place.isp, asn) {
+        (Some(isp), Some(asn)) => Some(format!("{isp} ({asn})")),
+        (Some(one), None) => Some(one.clone()),
+        (None, Some(one)) => Some(one),
+        (None, None) => place.country.clone(),
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pair {
+    moved_at: Time,
+    named_at: Option<Time>,
+}
+
+/// The way from one region to another.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Where it begins and ends, in words.
+    pub from: String,
+    /// See `from`.
+    pub to: String,
+    /// Pairs that use it.
+    pub pairs: usize,
+    /// Those among them that were named as congested of late.
+    pub congested_pairs: usize,
+    /// Since when most of them are; `None` while they are not.
+    pub congested_since: Option<Time>,
+    by_pair: BTreeMap<(NodeId, NodeId), Pair>,
+}
+
+/// All links between regions that pairs use.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    links: BTreeMap<(u64, u64), Link>,
+}
+
+impl Links {
+    /// Bytes went from `parent` to `child`.
+    pub fn moved(&mut self, now: Time, parent: (NodeId, &Place), child: (NodeId, &Place)) {
+        if let Some(pair) = self.pair(parent, child) {
+            pair.moved_at = now;
+        }
+    }
+
+    /// The edge from `parent` to `child` is congested.
+    pub fn named(&mut self, now: Time, parent: (NodeId, &Place), child: (NodeId, &Place)) {
+        if let Some(pair) = self.pair(parent, child) {
+            pair.named_at = Some(now);
+            pair.moved_at = now;
+        }
+    }
+
+    fn pair(&mut self, parent: (NodeId, &Place), child: (NodeId, &Place)) -> Option<&mut Pair> {
+        let key = (parent.1.region(), child.1.region());
+        if key.0 == key.1 || (self.links.len() >= MAX_LINKS && !self.links.contains_key(&key)) {
+            return None;
+        }
+        let (from, to) = (region_name(parent.1)?, region_name(child.1)?);
+        let link = self.links.entry(key).or_insert_with(|| Link {
+            from,
+            to,
+            pairs: 0,
+            congested_pairs: 0,
+            congested_since: None,
+            by_pair: BTreeMap::new(),
+        });
+        let nodes = (parent.0, child.0);
+        let room = link.by_pair.len() < MAX_PAIRS_OF_LINK || link.by_pair.contains_key(&nodes);
+        room.then(|| link.by_pair.entry(nodes).or_default())
+    }
+
+    /// Counts the pairs of each link. Returns those whose state changed.
+    pub fn tick(&mut self, now: Time) -> Vec<Link> {
+        let mut changed = Vec::new();
+        for link in self.links.values_mut() {
+            let is_named = |p: &Pair| p.named_at.is_some_and(|t| now.since(t) <= NAMED);
+            link.by_pair.retain(|_, p| now.since(p.moved_at) <= ACTIVE || is_named(p));
+            link.pairs = link.by_pair.len();
+            link.congested_pairs = link.by_pair.values().filter(|p| is_named(p)).count();
+            let congested = link.congested_pairs > 0 && link.congested_pairs * 2 >= link.pairs;
+            // One that is said to be congested stays so until no pair is.
+            let stays = link.congested_since.is_some() && link.congested_pairs > 0;
+            if (congested || stays) != link.congested_since.is_some() {
+                link.congested_since = congested.then_some(now);
+                changed.push(Link { by_pair: BTreeMap::new(), ..link.clone() });
+            }
+        }
+        self.links.retain(|_, l| !l.by_pair.is_empty());
+        changed
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
     }
 }
 
@@ -102,6 +273,8 @@ mod tests {
             bytes,
             waited: Micros::from_millis(waited_ms),
             rtt: Micros::from_millis(20),
+            sent_packets: 0,
+            lost_packets: 0,
         }
     }
 
@@ -133,5 +306,53 @@ mod tests {
         assert_eq!(step(1, 2_000_000, 2_000_000 - 100_000), None);
         assert_eq!(step(2, 4_000_000, 3_000_000), None);
         assert_eq!(step(3, 6_000_000, 4_000_000), Some(Trouble::Congested));
+    }
+
+    /// A sender's reports: packets sent and lost in each interval, round trip in ms; and in which one it is named.
+    fn check_path(story: &[(u64, u64, u64)], expected: Option<usize>) {
+        let (mut w, mut sum) = (EdgeWatch::default(), (0, 0));
+        let found = story.iter().enumerate().find_map(|(i, (sent, lost, rtt))| {
+            sum = (sum.0 + sent, sum.1 + lost);
+            let report = EdgeReport {
+                sent_packets: sum.0,
+                lost_packets: sum.1,
+                rtt: Micros::from_millis(*rtt),
+                ..said(0, 2000)
+            };
+            w.parent_says(i as u64 + 1, &report, &T).map(|_| i)
+        });
+        assert_eq!(found, expected, "{story:?}");
+    }
+
+    #[test]
+    fn loss_and_queues_take_two_intervals() {
+        check_path(&[(300, 0, 60), (300, 6, 60), (300, 5, 60)], Some(2));
+        check_path(&[(300, 0, 60), (300, 6, 60), (300, 0, 60), (300, 6, 60)], None);
+        check_path(&[(300, 1, 60), (300, 1, 60), (300, 1, 60)], None);
+        check_path(&[(20, 2, 60), (20, 2, 60), (20, 2, 60)], None);
+        check_path(&[(300, 0, 60), (300, 0, 180), (300, 0, 250)], Some(2));
+        check_path(&[(300, 0, 60), (300, 0, 160), (300, 0, 160)], None);
+    }
+
+    #[test]
+    fn a_link_is_congested_when_half_of_its_pairs_are() {
+        let place = |asn| Place { asn: Some(asn), isp: Some(format!("Net {asn}")), ..Place::default() };
+        let (a, b) = (place(1), place(2));
+        let node = |n| NodeId([n; 32]);
+        let mut links = Links::default();
+        (0..6).for_each(|n| links.moved(Time(1), (node(n), &a), (node(n + 10), &b)));
+        links.moved(Time(1), (node(1), &a), (node(2), &a));
+        assert!(links.tick(Time(2)).is_empty());
+        (0..2).for_each(|n| links.named(Time(3), (node(n), &a), (node(n + 10), &b)));
+        assert!(links.tick(Time(4)).is_empty(), "two of six are not enough");
+        links.named(Time(5), (node(2), &a), (node(12), &b));
+        let changed = links.tick(Time(6));
+        let link = changed.first().unwrap();
+        assert_eq!((link.from.as_str(), link.to.as_str()), ("Net 1 (AS1)", "Net 2 (AS2)"));
+        assert_eq!((changed.len(), link.congested_pairs, link.pairs), (1, 3, 6));
+        assert!(links.tick(Time(7)).is_empty());
+        let later = Time(7) + NAMED + Micros::from_secs(1);
+        assert_eq!(links.tick(later).first().map(|l| l.congested_since), Some(None));
+        assert_eq!(links.iter().count(), 0);
     }
 }

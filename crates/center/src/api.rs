@@ -3,6 +3,7 @@
 mod contents;
 mod control;
 mod explain;
+mod network;
 mod nodes;
 
 use crate::hub::Hub;
@@ -161,6 +162,7 @@ async fn body_of(request: Request, most_bytes: usize) -> Result<axum::body::Byte
         nodes::list,
         nodes::show,
         explain::explain,
+        network::links,
         control::status,
         control::events,
         control::transfers,
@@ -192,6 +194,7 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{prefix}", get(nodes::show))
         .route("/v1/explain", get(explain::explain))
+        .route("/v1/network", get(network::links))
         .route("/v1/status", get(control::status))
         .route("/v1/events", get(control::events))
         .route("/v1/transfers", get(control::transfers))

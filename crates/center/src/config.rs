@@ -20,6 +20,8 @@ pub struct ControlConfig {
     pub mmdb: Option<PathBuf>,
     /// Certificate chain and key in PEM for the API; the identity's own certificate where not given.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// What one address may have.
+    pub per_address: crate::AddressLimits,
     /// Thresholds and limits of the decisions.
     pub core: headwater_center_core::Config,
 }

@@ -2,6 +2,8 @@
 
 use headwater_center_core::Event;
 use headwater_center_core::network_monitor::Trouble;
+use headwater_model::Accepts;
+use headwater_center_core::trust::{Offence, Standing, Verdict};
 use headwater_model::report::Alarm;
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -68,12 +70,61 @@ pub(crate) fn words(event: &Event) -> String {
             let what = match alarm {
                 Alarm::ParentLost { parent, why } => format!("lost its parent {parent:.8}: {why}"),
                 Alarm::Silent { parent } => format!("hears nothing from its parent {parent:.8}"),
+                Alarm::Slow { parent } => format!("gets a trickle from its parent {parent:.8}"),
                 Alarm::BadPieces { parent } => format!("got wrong bytes from its parent {parent:.8}"),
                 Alarm::Starving { runs } => format!("finds {} runs at no parent", runs.len()),
             };
             format!("{child:.8} {what} (content {content:.8})")
         }
+        Event::Reachability(node, v) => format!("{node:.8} is {}: {}", accepts_words(v.accepts.value), v.why),
+        Event::Congested(content, parent, child, between) => {
+            let between = between.as_ref().map_or(String::new(), |(from, to)| format!(", from {from} to {to}"));
+            format!("the link from {parent:.8} to {child:.8} is congested{between} (content {content:.8})")
+        }
+        Event::Link { from, to, congested_pairs, pairs, congested: true } => {
+            format!("{from} → {to} congested: {congested_pairs} of {pairs} pairs")
+        }
+        Event::Link { from, to, congested: false, .. } => format!("{from} → {to} is no longer congested"),
+        Event::Verdict(verdict) => verdict_words(verdict),
         Event::Takeover(node) => format!("a second process came with the identity of {node:.8}"),
+    }
+}
+
+/// What a node accepts, in words.
+fn accepts_words(accepts: Accepts) -> &'static str {
+    match accepts {
+        Accepts::Open => "open",
+        Accepts::Punchable => "punchable",
+        Accepts::DialOnly => "dial-only",
+    }
+}
+
+fn verdict_words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Standing { node, standing, accusers, praisers, offence, lasts } => {
+            let of = offence.map_or("", Offence::words);
+            let networks = |n: &usize| if *n == 1 { "1 network".to_owned() } else { format!("{n} networks") };
+            let (accusers, praisers) = (networks(accusers), networks(praisers));
+            let seconds = lasts.0 / 1_000_000;
+            match standing {
+                Standing::Banned => format!(
+                    "{node:.8} is banned as a parent for {seconds} s: {accusers} accuse it, most of {of}; {praisers} are served well"
+                ),
+                Standing::OnTrial { .. } if of.is_empty() => {
+                    format!("{node:.8} is on trial as a parent until it serves another child well")
+                }
+                Standing::OnTrial { .. } => {
+                    format!(
+                        "{node:.8} is on trial as a parent, accused of {of} by {accusers}; {praisers} are served well"
+                    )
+                }
+                Standing::Good => format!("{node:.8} is in good standing as a parent again"),
+            }
+        }
+        Verdict::Slanderer { node, contradicted, upheld, lasts } => format!(
+            "{node:.8} slanders: others contradict {contradicted} of its accusations and share {upheld}; its word is void for {} s",
+            lasts.0 / 1_000_000
+        ),
     }
 }
 

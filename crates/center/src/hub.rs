@@ -1,5 +1,6 @@
 //! The one owner of the control center's state: the core, the sessions, and what the core's outputs become.
 
+use crate::admission::Admission;
 use crate::config::ControlConfig;
 use crate::contents::Contents;
 use crate::events::{self, EventLog};
@@ -16,6 +17,7 @@ use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
 use headwater_model::{ContentId, NodeId, Time};
 use headwater_wire::{FromControl, GivenTicket, TicketSecret};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
@@ -114,6 +116,7 @@ pub(crate) struct Hub {
     pub(crate) store: Store,
     pub(crate) places: Places,
     pub(crate) counters: Counters,
+    pub(crate) admission: Mutex<Admission>,
     /// One change to what is kept at a time: a content published or withdrawn, the epoch raised.
     pub(crate) publishing: tokio::sync::Mutex<()>,
     pub(crate) verifying: Semaphore,
@@ -151,6 +154,7 @@ impl Hub {
             keys_sent: keys_due(unix_ms()),
         };
         Hub {
+            admission: Mutex::new(Admission::new(parts.config.per_address)),
             config: parts.config,
             clock: parts.clock,
             public: parts.public,
@@ -173,6 +177,21 @@ impl Hub {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Whatever panicked, the other sessions go on; the core's own checks would show damage.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who may knock. Held briefly, and never together with the state.
+    pub(crate) fn door(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session broke the rules: it is counted, and too many of them close the door to their address for a while.
+    pub(crate) fn misbehaved(&self, address: IpAddr) {
+        self.counters.bad_sessions.inc();
+        let ban = self.door().misbehaved(self.clock.now(), address);
+        if let Some(ban) = ban {
+            let text = format!("{address} is refused for {} s: too many bad sessions", ban.0 / 1_000_000);
+            self.lock().events.say(unix_ms(), text);
+        }
     }
 
     /// One input to the core; its outputs go where they belong.
@@ -218,6 +237,7 @@ impl Hub {
             Output::Revoke(node, version, run) => {
                 self.send(state, &node, say(FromControl::LeaseRevoked { version, run }))
             }
+            Output::Probe(node, probe) => self.send(state, &node, say(FromControl::Probe(probe))),
             Output::Fetch(node, content) => self.send(state, &node, say(FromControl::Fetch { content, keep: true })),
             Output::Withdrawn(node, content, why) => {
                 self.send(state, &node, say(FromControl::Withdrawn { content, why }))

@@ -6,6 +6,7 @@
 //! (`identity`).
 #![warn(missing_docs)]
 
+mod admission;
 mod api;
 mod config;
 mod contents;
@@ -21,6 +22,7 @@ mod store;
 mod tokens;
 mod words;
 
+pub use admission::AddressLimits;
 pub use config::ControlConfig;
 pub use headwater_center_core::Config as CoreConfig;
 pub use identity::FolderError;

@@ -34,6 +34,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// Why a control center does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
     /// Another program listens there.
     #[error(
         "{protocol} port {address} is already in use: another control center runs there, or choose another with --listen"
@@ -154,7 +157,9 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
     let address = listener.address().map_err(no_address)?;
     let (api_url, public) = urls(&config, address, tls.is_some());
     let node = identity.node.node;
-    let center = Center::new(clock.now(), config.core.clone(), epoch, restarted);
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|_| StartError::NoRandomness)?;
+    let center = Center::new(clock.now(), config.core.clone(), epoch, restarted).test_reachability(secret);
     let parts = Parts { config, clock, public, identity, tokens, store, places, contents: Contents::default(), center };
     let hub = Arc::new(Hub::new(parts));
     restore(&hub, &loaded);

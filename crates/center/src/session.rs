@@ -1,17 +1,19 @@
 //! Sessions of nodes: QUIC connections with one stream each, which the node opens.
 
+use crate::admission::Answer;
 use crate::hub::{Farewell, Hub, MAX_QUEUED_MESSAGES, Outgoing, unix_ms};
 use crate::pages;
 use crate::tokens::TokenRole;
 use headwater_center_core::Input;
 use headwater_center_core::client_manager::Arrival;
 use headwater_model::assignment::Refusal;
+use headwater_model::reach::canonical;
 use headwater_model::{NodeId, Role};
 use headwater_transport::{Listener, ReadError, Reader, Writer, certificate_of, node_of};
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
 use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
 use quinn::{Connection, Incoming, VarInt};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -51,18 +53,48 @@ pub(crate) async fn accept(hub: Arc<Hub>, listener: Listener) {
         };
         let Some(incoming) = incoming else { return };
         let busy = MAX_HANDSHAKES - places.available_permits();
-        if busy >= HANDSHAKES_BEFORE_RETRY && !incoming.remote_address_validated() && incoming.may_retry() {
+        let address = incoming.remote_address().ip();
+        let proved = incoming.remote_address_validated() || !incoming.may_retry();
+        if busy >= HANDSHAKES_BEFORE_RETRY && !proved {
             // It fails only where a retry is not possible, which was just asked.
             let _ = incoming.retry();
             continue;
         }
-        match places.clone().try_acquire_owned() {
-            Ok(place) => drop(hub.tasks.spawn(serve(hub.clone(), incoming, place))),
-            Err(_) => {
+        let answer = hub.door().knock(hub.clock.now(), address, proved);
+        match (answer, places.clone().try_acquire_owned()) {
+            (Answer::Enter, Ok(place)) => {
+                let entered = Entered { hub: hub.clone(), address, greeted: false };
+                drop(hub.tasks.spawn(serve(hub.clone(), incoming, place, entered)));
+            }
+            (Answer::Prove, _) => drop(incoming.retry()),
+            (answer, _) => {
+                if answer == Answer::Enter {
+                    hub.door().left(address, false);
+                }
                 hub.counters.refused_handshakes.inc();
                 incoming.refuse();
             }
         }
+    }
+}
+
+/// A connection that was let in, until it ends.
+struct Entered {
+    hub: Arc<Hub>,
+    address: IpAddr,
+    greeted: bool,
+}
+
+impl Entered {
+    fn greeted(&mut self) {
+        self.greeted = true;
+        self.hub.door().greeted(self.address);
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.hub.door().left(self.address, self.greeted);
     }
 }
 
@@ -74,12 +106,13 @@ struct Guest {
     hello: Hello,
 }
 
-async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit) {
+async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit, mut entered: Entered) {
     let greeted = tokio::select! {
         greeted = tokio::time::timeout(HELLO_WITHIN, greet(&hub, incoming)) => greeted,
         () = hub.stop.cancelled() => return,
     };
     drop(place);
+    entered.greeted();
     if let Ok(Some((connection, reader, writer, guest))) = greeted {
         run(hub, connection, reader, writer, guest).await;
     }
@@ -92,7 +125,7 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
     connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
     let (node, certificate) = (node_of(&connection)?, certificate_of(&connection)?);
     let remote = connection.remote_address();
-    let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    let observed = canonical(remote);
     let (send, receive) = connection.accept_bi().await.ok()?;
     let (mut reader, writer) = (Reader::new(receive, MAX_NODE_FRAME_BYTES), Writer(send));
     let hello = match next_message(&mut reader).await {
@@ -108,7 +141,7 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
     match hello {
         Ok(hello) => Some((connection, reader, writer, Guest { node, observed, certificate, hello })),
         Err(why) => {
-            hub.counters.bad_sessions.inc();
+            hub.misbehaved(observed.ip());
             tracing::info!("{node:.8} at {observed} is sent away: {why}");
             say_goodbye(writer, &connection, Farewell { why, come_back: false }).await;
             None
@@ -135,7 +168,7 @@ async fn next_message(reader: &mut Reader) -> Result<Option<FromNode>, BadMessag
 }
 
 async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writer, guest: Guest) {
-    let node = guest.node;
+    let (node, observed) = (guest.node, guest.observed);
     let enrolled = is_enrolled(&hub, &guest);
     if enrolled && guest.hello.control_epoch_seen > 0 {
         hub.seen_epoch(guest.hello.control_epoch_seen).await;
@@ -163,10 +196,21 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
         session
     };
     tracing::debug!("{node:.8} arrived from {} (session {session})", guest.observed);
+    let seen = connection.clone();
     let sending = send_all(hub.clone(), node, connection, writer, waiting, closed, page_places.clone());
     let sending = hub.tasks.spawn(sending);
-    let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places };
+    let mut inbox = Inbox {
+        hub: hub.clone(),
+        node,
+        session,
+        enrolled,
+        reader,
+        page_places,
+        connection: seen,
+        observed: guest.observed,
+    };
     let mut bye = false;
+    let guest_address = observed.ip();
     let mut sending = sending;
     tokio::select! {
         read = inbox.read() => match read {
@@ -174,7 +218,7 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
             // The connection broke: nobody is left to tell.
             Err(BadMessage::Read(ReadError::Stream(e))) => tracing::debug!("session {session} of {node:.8} broke: {e}"),
             Err(e) => {
-                hub.counters.bad_sessions.inc();
+                hub.misbehaved(guest_address);
                 let why = format!("bad message: {e}");
                 let mut state = hub.lock();
                 state.events.say(unix_ms(), format!("session of {node:.8} ends: {why}"));
@@ -229,6 +273,9 @@ struct Inbox {
     enrolled: bool,
     reader: Reader,
     page_places: Arc<Semaphore>,
+    connection: Connection,
+    /// Where its packets come from, as the core knows.
+    observed: SocketAddr,
 }
 
 impl Inbox {
@@ -265,7 +312,7 @@ impl Inbox {
     }
 
     /// What the core decides; false when the session is over.
-    fn handle(&self, message: FromNode) -> Result<bool, BadMessage> {
+    fn handle(&mut self, message: FromNode) -> Result<bool, BadMessage> {
         let node = self.node;
         let input = match message {
             FromNode::Join(join) => return self.join(join),
@@ -282,6 +329,11 @@ impl Inbox {
                 }
                 let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
                 self.hub.input(&mut state, Input::Heartbeat(node, heartbeat));
+                let seen = canonical(self.connection.remote_address());
+                if seen != self.observed {
+                    self.observed = seen;
+                    self.hub.input(&mut state, Input::Moved(node, seen));
+                }
                 return Ok(true);
             }
             FromNode::Leave(version) => Input::Leave(node, version),
@@ -294,6 +346,12 @@ impl Inbox {
             }
             FromNode::Alarm { version, alarm } => Input::Alarm(node, version, alarm),
             FromNode::DialResult(result) => Input::Dialled(node, result),
+            FromNode::ProbeArrived { number, seen_from } => Input::ProbeArrived(node, number, seen_from),
+            FromNode::ProbeFailed { number, why } => {
+                tracing::debug!("a probe by {node:.8} was in vain: {why}");
+                Input::ProbeFailed(node, number)
+            }
+            FromNode::MappedAddress(address) => Input::Mapped(node, address),
             FromNode::Hello(_)
             | FromNode::PageRequest { .. }
             | FromNode::Announce(_)

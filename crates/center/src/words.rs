@@ -181,8 +181,8 @@ mod tests {
         };
         let d = Decision {
             considered: 3,
-            removed: BTreeMap::from([(Removed::BothDialOnly, 1)]),
-            removed_named: vec![(node(0x11), Removed::BothDialOnly)],
+            removed: BTreeMap::from([(Removed::OutOfReach, 1)]),
+            removed_named: vec![(node(0x11), Removed::OutOfReach)],
             ranked: vec![ranked(0x77, Tier::Lan, true), ranked(0x88, Tier::World, false)],
             ..decision()
         };
@@ -191,7 +191,7 @@ mod tests {
             &[node(0x77)],
             false,
             "9f9f9f9f asked for parents in \"film\" 12 s ago because it joined, and wanted 8 parents. \
-             3 nodes were considered. 1 was removed: both ends can only dial (11111111). \
+             3 nodes were considered. 1 was removed: neither end can be reached by the other (11111111). \
              The rest ranked: 1. 77777777: peer, same LAN, 8.4 MB/s or more to spare, history 3 of 3 (chosen); \
              2. 88888888: peer, elsewhere, 8.4 MB/s or more to spare, history 3 of 3. \
              Its parents now: 77777777.",

@@ -148,6 +148,7 @@ async fn over_https_only_the_pinned_node_is_believed() {
         places: None,
         mmdb: None,
         tls: None,
+        per_address: headwater_center::AddressLimits::default(),
         core: headwater_center_core::Config::default(),
     })
     .await

@@ -51,6 +51,8 @@ fn costly(version: Version, turn: u64) -> FromNode {
                 bytes: turn,
                 waited: Micros::from_secs(2),
                 rtt: Micros(1),
+                sent_packets: 0,
+                lost_packets: 0,
             };
             let report = ContentReport {
                 version,
@@ -142,7 +144,7 @@ async fn garbage(setup: Arc<Setup>, story: Story, n: usize) {
         ("a frame that is no message", Bytes::from_static(&[0, 0, 0, 3, 0xff, 0xff, 0xff])),
         ("half a hello", hello.slice(..hello.len() / 2)),
         ("another protocol", newer),
-        ("a peer's message", FromPeer::Hello { protocol: 1, nonce: [0; 32] }.encode()),
+        ("a peer's message", FromPeer::Hello { protocol: 1, nonce: [0; 32], instance: 1, linked: false }.encode()),
         ("nothing", Bytes::new()),
     ];
     let mut turn = n;

@@ -47,6 +47,8 @@ pub struct Child {
     pub node: NodeId,
     /// Whether this parent dials.
     pub dial: bool,
+    /// Whether it dials at once: only packets of both ends at the same time open their NATs.
+    pub punch: bool,
     /// Where.
     pub reach: Reach,
 }

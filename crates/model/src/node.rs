@@ -91,6 +91,8 @@ impl<T> Known<T> {
 pub struct Capabilities {
     /// Reachability.
     pub accepts: Known<Accepts>,
+    /// Whether the node itself accepts connections, whatever stands before it.
+    pub listens: bool,
     /// Permitted sources.
     pub sources: Known<SourceAccess>,
     /// Forwarding.
@@ -102,21 +104,18 @@ impl Capabilities {
     pub const fn regular(accepts: Accepts) -> Self {
         Self {
             accepts: Known::claim(accepts),
+            listens: !matches!(accepts, Accepts::DialOnly),
             sources: Known::claim(SourceAccess::Any),
             forwards: Known::claim(Forwards::Disk),
         }
     }
-    /// Whether the node can only dial.
+    /// Whether no stranger can open a connection to the node.
     pub fn dial_only(&self) -> bool {
         self.accepts.value == Accepts::DialOnly
     }
     /// Lightweight: less than a regular peer in any capability (A2).
     pub fn lightweight(&self) -> bool {
         self.dial_only() || self.sources.value == SourceAccess::Listed || self.forwards.value != Forwards::Disk
-    }
-    /// Whether a connection can come about: at least one end can be reached by the other (A2).
-    pub fn compatible(&self, other: &Capabilities) -> bool {
-        !(self.dial_only() && other.dial_only())
     }
 }
 
@@ -125,11 +124,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_dial_only_nodes_are_never_compatible() {
+    fn a_dial_only_node_is_lightweight() {
         let of = Capabilities::regular;
-        assert!(of(Accepts::Open).compatible(&of(Accepts::DialOnly)));
-        assert!(of(Accepts::DialOnly).compatible(&of(Accepts::Open)));
-        assert!(!of(Accepts::DialOnly).compatible(&of(Accepts::DialOnly)));
         assert!(of(Accepts::DialOnly).lightweight() && !of(Accepts::Open).lightweight());
     }
 }

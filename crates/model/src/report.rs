@@ -51,6 +51,10 @@ pub struct EdgeReport {
     pub waited: Micros,
     /// Smoothed round-trip time; 0 where unknown.
     pub rtt: Micros,
+    /// In a parent's report: packets that its transport sent on the connection; cumulative, 0 where unknown.
+    pub sent_packets: u64,
+    /// Of these, the lost ones.
+    pub lost_packets: u64,
 }
 
 /// One content in a heartbeat.
@@ -101,6 +105,11 @@ pub enum Alarm {
     },
     /// Requests are outstanding and nothing comes.
     Silent {
+        /// Which parent.
+        parent: NodeId,
+    },
+    /// A parent sends a trickle, while others deliver at many times its rate.
+    Slow {
         /// Which parent.
         parent: NodeId,
     },

@@ -17,6 +17,8 @@ pub(crate) struct ChildLink {
     pieces: u64,
     bytes: u64,
     pub(crate) rtt: Micros,
+    /// Sent and lost.
+    pub(crate) packets: (u64, u64),
 }
 
 impl ChildLink {
@@ -34,7 +36,15 @@ impl ChildLink {
             self.busy_since = Some(now);
         }
         let waited = std::mem::take(&mut self.waited);
-        EdgeReport { node, pieces: self.pieces, bytes: self.bytes, waited, rtt: self.rtt }
+        EdgeReport {
+            node,
+            pieces: self.pieces,
+            bytes: self.bytes,
+            waited,
+            rtt: self.rtt,
+            sent_packets: self.packets.0,
+            lost_packets: self.packets.1,
+        }
     }
 }
 
@@ -53,6 +63,7 @@ impl Swarm {
             pieces: 0,
             bytes: 0,
             rtt: Micros(0),
+            packets: (0, 0),
         };
         self.children.insert(child, link);
         out.push(Output::TellAll(child));

@@ -6,7 +6,7 @@ use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
 use headwater_model::report::{Alarm, EdgeReport, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
-use headwater_model::time::{Micros, Rate, Time};
+use headwater_model::time::{Micros, Time};
 use std::collections::VecDeque;
 
 /// Candidates among which the rarest are picked: a random sample of what a parent has and this node lacks, so that a
@@ -14,6 +14,10 @@ use std::collections::VecDeque;
 const PICK_SAMPLE: usize = 128;
 /// Parents and spares of one assignment; more are dropped.
 const MAX_PARENTS: usize = 64;
+/// However little a parent promises, more silence than this is too much.
+const PATIENCE_MAX: Micros = Micros::from_secs(30);
+/// A parent trickles below this fraction of its promise and of what others deliver.
+const TRICKLE: u64 = 8;
 
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
@@ -41,8 +45,12 @@ pub(crate) struct ParentLink {
     has: Bits,
     /// Pieces asked for, in the order of asking.
     asked: VecDeque<u32>,
-    /// Asked, silent, and said so: nothing more is asked until something comes.
-    suspect: bool,
+    /// Sends nothing for a while: one piece stays asked of it, the others are asked of others.
+    late: bool,
+    /// Asked, silent, and said so: nothing more is asked until something comes, or for a while.
+    suspect: Option<Time>,
+    /// Bytes by then, at each look of late while it was waited for.
+    looks: VecDeque<(Time, u64)>,
     last_arrival: Time,
     /// Smoothed rate while pieces were outstanding, bytes per second.
     rate: f64,
@@ -63,7 +71,9 @@ impl ParentLink {
             since: now,
             has: Bits::default(),
             asked: VecDeque::new(),
-            suspect: false,
+            late: false,
+            suspect: None,
+            looks: VecDeque::new(),
             last_arrival: now,
             rate: 0.0,
             window: (now, 0),
@@ -90,6 +100,42 @@ impl ParentLink {
     /// Expected seconds until the piece at `position` of the queue is here.
     fn eta(&self, position: usize, piece_bytes: u32) -> f64 {
         (position + 1) as f64 * f64::from(piece_bytes) / self.rate.max(1000.0)
+    }
+
+    /// How long a piece takes at the rate that was seen, else at the promised one.
+    fn piece_time(&self, piece_bytes: u32) -> Micros {
+        let time = if self.rate > 0.0 {
+            Micros((f64::from(piece_bytes) / self.rate * 1e6) as u64)
+        } else {
+            self.entry.promised.time_for(u64::from(piece_bytes))
+        };
+        time.min(PATIENCE_MAX)
+    }
+    /// Silence after which others are asked.
+    fn late_after(&self, late: Micros, piece_bytes: u32) -> Micros {
+        late.max(self.rtt.times(4)).max(self.piece_time(piece_bytes).times(3)).min(PATIENCE_MAX)
+    }
+    /// Silence after which it is left.
+    fn silent_after(&self, silent: Micros, piece_bytes: u32) -> Micros {
+        let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 4);
+        silent.max(promised).max(self.piece_time(piece_bytes).times(4)).min(PATIENCE_MAX)
+    }
+    /// Bytes in the last `span`; `None` when it was not waited for all that time.
+    fn bytes_in(&mut self, now: Time, span: Micros) -> Option<u64> {
+        if !self.is_waited_for() {
+            self.looks.clear();
+            return None;
+        }
+        self.looks.push_back((now, self.bytes));
+        // The newest look that is old enough is the first.
+        while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= span) {
+            self.looks.pop_front();
+        }
+        let (at, bytes) = *self.looks.front()?;
+        (now.since(at) >= span).then(|| self.bytes - bytes)
+    }
+    fn is_waited_for(&self) -> bool {
+        self.is_open() && self.suspect.is_none() && (self.late || !self.asked.is_empty())
     }
 
     /// Keeps the time with outstanding requests, and the rate over windows of a quarter of a second.
@@ -125,7 +171,15 @@ impl ParentLink {
             self.busy_since = None;
         }
         let waited = std::mem::take(&mut self.waited);
-        EdgeReport { node, pieces: self.pieces, bytes: self.bytes, waited, rtt: self.rtt }
+        EdgeReport {
+            node,
+            pieces: self.pieces,
+            bytes: self.bytes,
+            waited,
+            rtt: self.rtt,
+            sent_packets: 0,
+            lost_packets: 0,
+        }
     }
 }
 
@@ -154,6 +208,11 @@ impl Swarm {
                     // A spare that was called in stays until the control center names the parents again.
                     if !assigned && link.assigned {
                         link.assigned = link.edge != Edge::Dialling;
+                    }
+                    // It could not be reached before, and its own dial has not come.
+                    let now_dials = entry.dial && !link.entry.dial;
+                    if now_dials && link.assigned && link.edge == Edge::Dialling {
+                        out.push(Output::Dial(entry.clone()));
                     }
                     link.entry = entry;
                 }
@@ -291,7 +350,8 @@ impl Swarm {
         if let Some(at) = at {
             p.asked.remove(at);
         }
-        p.suspect = false;
+        p.suspect = None;
+        p.late = false;
         p.last_arrival = now;
         if outcome == PieceOutcome::Bad {
             out.push(Output::ToldBad(*parent, piece));
@@ -339,7 +399,9 @@ impl Swarm {
         if self.is_complete() || !self.pages.complete() {
             return;
         }
-        let Some(p) = self.parents.get(&parent).filter(|p| p.is_open() && !p.suspect) else { return };
+        let Some(p) = self.parents.get(&parent).filter(|p| p.is_open() && !p.late && p.suspect.is_none()) else {
+            return;
+        };
         let ahead = p.rate * self.config.ahead.as_secs_f64() / f64::from(self.layout.piece_bytes());
         let target = (ahead as usize + 2).clamp(self.config.min_outstanding, self.config.max_outstanding);
         // A quarter at a time, so that requests travel together.
@@ -403,9 +465,11 @@ impl Swarm {
             .iter()
             .filter(|(n, _)| **n != thief)
             .filter_map(|(n, p)| {
-                // The first in the queue is probably on its way.
-                let (at, piece) = p.asked.iter().enumerate().skip(1).rfind(|(_, piece)| t.has.get(**piece))?;
-                Some((p.eta(at, piece_bytes), *n, *piece))
+                // The first in the queue is probably on its way, unless nothing is.
+                let on_its_way = usize::from(!p.late);
+                let (at, piece) = p.asked.iter().enumerate().skip(on_its_way).rfind(|(_, piece)| t.has.get(**piece))?;
+                let eta = if p.late { f64::MAX } else { p.eta(at, piece_bytes) };
+                Some((eta, *n, *piece))
             })
             .max_by(|a, b| a.0.total_cmp(&b.0));
         let Some((_, from, piece)) = worst.filter(|(eta, ..)| *eta > 2.0 * mine) else { return };
@@ -421,40 +485,102 @@ impl Swarm {
         out.push(Output::Ask(thief, vec![piece]));
     }
 
-    /// Parents that were asked and send nothing, and edges that do not come about.
+    /// Parents that were asked and send nothing or next to nothing, and edges that do not come about.
     pub(crate) fn watch_parents(&mut self, now: Time, out: &mut Vec<Output>) {
-        let piece_bytes = u64::from(self.layout.piece_bytes());
-        let mut silent = Vec::new();
-        let mut stuck = Vec::new();
+        let piece_bytes = self.layout.piece_bytes();
+        let (late_after, silent_after, forgive) = (self.config.late, self.config.silent, self.config.forgive);
+        let (mut late, mut silent, mut mute, mut stuck) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (node, p) in &mut self.parents {
-            let patience =
-                |promised: Rate| self.config.silent.max(promised.time_for(piece_bytes * 4).min(Micros::from_secs(30)));
-            if p.is_open()
-                && !p.suspect
-                && !p.asked.is_empty()
-                && now.since(p.last_arrival) > patience(p.entry.promised)
-            {
-                p.suspect = true;
-                silent.push(*node);
+            if p.suspect.is_some_and(|t| now.since(t) > forgive) {
+                p.suspect = None;
+                p.last_arrival = now;
             }
-            if p.assigned && !p.is_open() && now.since(p.since) > Micros::from_secs(10) {
+            let (quiet, age) = (now.since(p.last_arrival), now.since(p.since));
+            // It does not answer, or says nothing of what it holds, which every parent says first.
+            if (p.edge == Edge::Opening || (p.is_open() && p.has.words().is_empty())) && age > silent_after {
+                mute.push(*node);
+            } else if p.is_waited_for() && quiet > p.silent_after(silent_after, piece_bytes) {
+                silent.push(*node);
+            } else if p.is_waited_for() && !p.late && quiet > p.late_after(late_after, piece_bytes) {
+                late.push(*node);
+            } else if p.assigned && p.edge == Edge::Dialling && age > Micros::from_secs(10) {
                 stuck.push(*node);
             }
         }
+        for node in late {
+            self.ask_others(node, out);
+        }
         for node in silent {
+            self.take_all_back(now, node, out);
             if let Some(p) = self.parents.get_mut(&node) {
-                let asked: Vec<u32> = p.asked.drain(..).collect();
-                p.settled(now);
-                self.unclaim(asked.iter().copied());
-                out.push(Output::Unask(node, asked));
+                p.suspect = Some(now);
+                p.late = false;
             }
             out.push(Output::Alarm(Alarm::Silent { parent: node }));
             self.call_spare(out);
+        }
+        for node in mute {
+            self.leave_parent(now, node, Alarm::Silent { parent: node }, out);
+        }
+        for node in self.trickling(now) {
+            self.leave_parent(now, node, Alarm::Slow { parent: node }, out);
         }
         for node in stuck {
             self.parent_lost(now, node, "no connection within 10 s".into(), out);
         }
         self.ask_everyone(now, out);
+    }
+
+    /// A parent is late: one piece stays asked of it, to hear when it comes back, and the others are free to be asked of
+    /// others. Who has nobody else to ask gets a spare.
+    fn ask_others(&mut self, node: NodeId, out: &mut Vec<Output>) {
+        let Some(p) = self.parents.get_mut(&node) else { return };
+        p.late = true;
+        let back: Vec<u32> = p.asked.drain(1.min(p.asked.len())..).collect();
+        self.unclaim(back.iter().copied());
+        if !back.is_empty() {
+            out.push(Output::Unask(node, back));
+        }
+        if !self.parents.values().any(|p| p.has_anything() && !p.late && p.suspect.is_none()) {
+            self.call_spare(out);
+        }
+    }
+
+    fn take_all_back(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        let Some(p) = self.parents.get_mut(&node) else { return };
+        let asked: Vec<u32> = p.asked.drain(..).collect();
+        p.settled(now);
+        self.unclaim(asked.iter().copied());
+        if !asked.is_empty() {
+            out.push(Output::Unask(node, asked));
+        }
+    }
+
+    fn leave_parent(&mut self, now: Time, node: NodeId, alarm: Alarm, out: &mut Vec<Output>) {
+        self.forget_parent(now, &node);
+        out.push(Output::CloseEdge(node));
+        out.push(Output::Alarm(alarm));
+        self.call_spare(out);
+    }
+
+    /// Parents that have kept requests waiting for long, at a small fraction of their promise and of what others deliver:
+    /// neither a small uplink nor this node's own line explains that.
+    fn trickling(&mut self, now: Time) -> Vec<NodeId> {
+        let (piece_bytes, span) = (u64::from(self.layout.piece_bytes()), self.config.slow);
+        let came: Vec<(NodeId, u64)> =
+            self.parents.iter_mut().filter_map(|(n, p)| Some((*n, p.bytes_in(now, span)?))).collect();
+        let mut slow = Vec::new();
+        for (node, bytes) in &came {
+            let mut others: Vec<u64> = came.iter().filter(|(n, _)| n != node).map(|(_, b)| *b).collect();
+            others.sort_unstable();
+            let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
+            let usual = others.get(others.len() / 2).copied().unwrap_or(0).min(promised);
+            // Of a few pieces, one more or less says nothing.
+            if usual >= piece_bytes * TRICKLE && bytes.saturating_mul(TRICKLE) < usual {
+                slow.push(*node);
+            }
+        }
+        slow
     }
 
     /// Nothing to ask of anyone: the control center should know what is missing.
@@ -477,3 +603,7 @@ impl Swarm {
         out.push(Output::Alarm(Alarm::Starving { runs }));
     }
 }
+
+#[cfg(test)]
+#[path = "parents_tests.rs"]
+mod tests;

@@ -31,8 +31,14 @@ pub struct Config {
     pub max_queue_pieces: usize,
     /// Children at once.
     pub max_children: usize,
+    /// What a parent that sends nothing for this long was asked for is asked of others (later where it is slow anyway).
+    pub late: Micros,
     /// A parent that was asked and sends nothing for this long is silent (longer where it promised little).
     pub silent: Micros,
+    /// A silent parent that the control center does not replace is asked again after this long.
+    pub forgive: Micros,
+    /// A parent that trickles for this long while others deliver is left.
+    pub slow: Micros,
     /// Nothing to ask of anyone for this long is starving.
     pub starving: Micros,
     /// Without control center and parents: longest random wait before the origin is asked.
@@ -51,7 +57,10 @@ impl Default for Config {
             have_batch: 16,
             max_queue_pieces: 512,
             max_children: 4096,
-            silent: Micros::from_secs(3),
+            late: Micros::from_secs(1),
+            silent: Micros::from_secs(2),
+            forgive: Micros::from_secs(5),
+            slow: Micros::from_secs(4),
             starving: Micros::from_millis(1000),
             alone: Micros::from_secs(3),
             alone_runs: 3,
@@ -124,6 +133,8 @@ pub enum Input {
     },
     /// The round-trip time to a node.
     Rtt(NodeId, Micros),
+    /// Packets sent on the connection to a node, and lost ones among them; cumulative.
+    Packets(NodeId, u64, u64),
     /// Leave to fetch a run from the origin.
     Leased(Lease),
     /// The leave ended.
@@ -353,6 +364,11 @@ impl Swarm {
             Input::HasAll(parent, bits) => self.parent_has_all(now, parent, bits, out),
             Input::Piece { from, piece, outcome } => self.piece(now, from, piece, outcome, out),
             Input::Rtt(node, rtt) => self.measured(node, rtt),
+            Input::Packets(child, sent, lost) => {
+                if let Some(c) = self.children.get_mut(&child) {
+                    c.packets = (sent, lost);
+                }
+            }
             Input::Leased(lease) => self.leased(lease.run, true, out),
             Input::LeaseRevoked(run) => self.lease_revoked(run, out),
             Input::OriginDone(run) => self.origin_done(now, run, out),

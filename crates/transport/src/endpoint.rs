@@ -3,11 +3,11 @@
 use crate::identity::Identity;
 use crate::tls::{ByKey, node_of};
 use headwater_model::{Hash, NodeId};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub enum Alpn {
     Control,
     /// Peer to peer.
     Peer,
+    /// A probe: one number, from the end that dials.
+    Probe,
 }
 
 impl Alpn {
@@ -25,7 +27,15 @@ impl Alpn {
         match self {
             Alpn::Control => b"headwater-control/1",
             Alpn::Peer => b"headwater-peer/1",
+            Alpn::Probe => b"headwater-probe/1",
         }
+    }
+
+    /// What is spoken on `connection`; `None` when it is nothing of these.
+    pub fn of(connection: &Connection) -> Option<Alpn> {
+        let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+        let spoken = data.protocol?;
+        [Alpn::Control, Alpn::Peer, Alpn::Probe].into_iter().find(|a| a.id() == spoken)
     }
 }
 
@@ -76,6 +86,8 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Most that one stream may have in flight, and one connection.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Round-trip time that a dial between peers supposes: the first retransmission comes after three times as long.
+const DIAL_RTT: Duration = Duration::from_millis(120);
 /// Streams that the other end may have open at once: a control stream, and a data stream per content.
 const MAX_UNI_STREAMS: u32 = 300;
 
@@ -107,6 +119,17 @@ impl Listener {
     /// Who this end is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// An endpoint of the same identity on a socket of its own, which accepts nothing: packets that come back to it
+    /// answer what it sent.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn fresh(&self) -> Result<Listener, BindError> {
+        let any: IpAddr = if self.v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let ip = self.endpoint.local_addr().map_or(any, |a| a.ip());
+        bind(SocketAddr::new(ip, 0), self.identity.clone(), &[])
     }
 
     /// Where it listens.
@@ -215,7 +238,12 @@ fn transport(alpn: Alpn) -> TransportConfig {
         Alpn::Control => (7_000, None),
         // A dead parent is noticed by its child's outstanding requests; this finds the idle ones.
         Alpn::Peer => (5_000, Some(Duration::from_millis(1_500))),
+        Alpn::Probe => (3_000, None),
     };
+    if alpn != Alpn::Control {
+        // The first packets of a dial meet closed NATs: they are sent again soon, four times within 3 s.
+        t.initial_rtt(DIAL_RTT);
+    }
     t.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms))));
     t.keep_alive_interval(keep_alive);
     t.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES));

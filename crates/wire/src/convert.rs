@@ -149,6 +149,14 @@ fn address(field: &'static str, text: &str) -> Result<SocketAddr, WireError> {
     text.parse().map_err(|_| WireError::Value(field))
 }
 
+fn optional_address(field: &'static str, text: &str) -> Result<Option<SocketAddr>, WireError> {
+    if text.is_empty() { Ok(None) } else { address(field, text).map(Some) }
+}
+
+fn optional_address_to_proto(address: Option<SocketAddr>) -> String {
+    address.map_or_else(String::new, |a| a.to_string())
+}
+
 fn addresses(field: &'static str, texts: &[String]) -> Result<Vec<SocketAddr>, WireError> {
     texts.iter().map(|t| address(field, t)).collect()
 }

@@ -87,10 +87,11 @@ fn within(field: &'static str, got: usize, limit: usize) -> Result<(), WireError
 }
 
 /// Most fields with limits that one shape has.
-const MOST_FIELDS: usize = 14;
+const MOST_FIELDS: usize = 24;
 
 const HASH_BYTES: usize = 32;
 const SIGNATURE_BYTES: usize = 64;
+const PROBE_NUMBER_BYTES: usize = 16;
 /// A hash with its tag and length.
 const HASH_FIELD_BYTES: usize = 2 + HASH_BYTES;
 /// A version with its tag and length.
@@ -221,6 +222,7 @@ static ALARM_MESSAGE: Shape = shape(
         hash(3, "silent"),
         hash(4, "bad_pieces"),
         one(5, "starving", &STARVING),
+        hash(6, "slow"),
     ],
 );
 static DIAL_RESULT: Shape = shape("DialResult", HASH_FIELD_BYTES, &[hash(1, "node"), bytes(3, "error", MAX_WHY_BYTES)]);
@@ -228,6 +230,17 @@ static ANNOUNCE: Shape = shape("Announce", 0, &[log(1)]);
 static PAGE_REPLY: Shape =
     shape("PageReply", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(2, "page", &PAGE)]);
 static BYE: Shape = shape("Bye", 0, &[]);
+static PROBE_ARRIVED: Shape = shape(
+    "ProbeArrived",
+    2 + PROBE_NUMBER_BYTES,
+    &[bytes(1, "number", PROBE_NUMBER_BYTES), bytes(2, "seen_from", MAX_ADDRESS_BYTES)],
+);
+static PROBE_FAILED: Shape = shape(
+    "ProbeFailed",
+    2 + PROBE_NUMBER_BYTES,
+    &[bytes(1, "number", PROBE_NUMBER_BYTES), bytes(2, "why", MAX_WHY_BYTES)],
+);
+static MAPPED_ADDRESS: Shape = shape("MappedAddress", 0, &[bytes(1, "address", MAX_ADDRESS_BYTES)]);
 pub(crate) static NODE_MESSAGE: Shape = shape(
     "NodeMessage",
     0,
@@ -244,6 +257,9 @@ pub(crate) static NODE_MESSAGE: Shape = shape(
         one(10, "announce", &ANNOUNCE),
         one(11, "page", &PAGE_REPLY),
         one(12, "bye", &BYE),
+        one(20, "probe_arrived", &PROBE_ARRIVED),
+        one(21, "probe_failed", &PROBE_FAILED),
+        one(22, "mapped_address", &MAPPED_ADDRESS),
     ],
 );
 
@@ -276,6 +292,11 @@ static ASSIGNMENT: Shape = shape(
 static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[]);
 static FETCH: Shape = shape("Fetch", HASH_FIELD_BYTES, &[hash(1, "content")]);
 static WITHDRAWN: Shape = shape("Withdrawn", HASH_FIELD_BYTES, &[hash(1, "content"), bytes(2, "why", MAX_WHY_BYTES)]);
+static PROBE: Shape = shape(
+    "Probe",
+    2 + PROBE_NUMBER_BYTES + HASH_FIELD_BYTES,
+    &[bytes(1, "number", PROBE_NUMBER_BYTES), hash(2, "node"), bytes(3, "address", MAX_ADDRESS_BYTES)],
+);
 static GOODBYE: Shape = shape("Goodbye", 0, &[bytes(1, "why", MAX_WHY_BYTES)]);
 pub(crate) static CONTROL_MESSAGE: Shape = shape(
     "ControlMessage",
@@ -295,6 +316,7 @@ pub(crate) static CONTROL_MESSAGE: Shape = shape(
         one(12, "fetch", &FETCH),
         one(13, "withdrawn", &WITHDRAWN),
         one(14, "goodbye", &GOODBYE),
+        one(20, "probe", &PROBE),
     ],
 );
 

@@ -56,8 +56,8 @@ fn round_trips<T: Conversation>(kinds: usize) {
 
 #[test]
 fn every_message_round_trips() {
-    round_trips::<FromNode>(12);
-    round_trips::<FromControl>(14);
+    round_trips::<FromNode>(15);
+    round_trips::<FromControl>(15);
     round_trips::<FromPeer>(10);
     let header = DataHeader { version: samples::version() };
     assert_eq!(DataHeader::decode(header.encode().slice(4..)), Ok(header));

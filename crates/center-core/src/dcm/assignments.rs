@@ -1,8 +1,8 @@
 //! Saying what was decided: assignments of members whose edges changed, sent together.
 
-use super::member::Ix;
+use super::member::{Ix, Member};
 use super::{Dcm, DcmOutput};
-use headwater_model::assignment::{Assignment, Child, Generation, Parent};
+use headwater_model::assignment::{Assignment, Child, Generation, Parent, Reach};
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeSet;
 
@@ -42,31 +42,40 @@ impl Dcm {
 
     fn assignment(&self, ix: Ix, generation: Generation) -> Option<Assignment> {
         let m = self.member(ix)?;
+        let own = m.reachability();
         let parent = |p: Ix| {
             let other = self.member(p)?;
             Some(Parent {
                 node: other.info.node,
                 class: other.class(),
-                // Both ends dial, unless one can only dial (S3).
-                dial: !other.dial_only(),
+                dial: own.dials(&other.reachability()),
                 promised: self.promised(p),
-                reach: other.info.reach.clone(),
+                reach: reach(m, other),
             })
+        };
+        let spare = |s: &Ix| !m.has_parent(*s) && self.member(*s).is_some_and(|s| self.could_serve(m, s));
+        let child = |c: &Member| {
+            let theirs = c.reachability();
+            Child { node: c.info.node, dial: own.dials(&theirs), punch: own.punches(&theirs), reach: reach(m, c) }
         };
         Some(Assignment {
             version: self.version,
             generation,
             parents: m.parents.iter().filter_map(|e| parent(e.parent)).collect(),
-            spares: (m.spares.iter().filter_map(|s| self.by_node.get(s)))
-                .filter(|s| !m.has_parent(**s))
-                .filter_map(|s| parent(*s))
+            spares: (m.spares.iter().filter_map(|s| self.by_node.get(s)).copied())
+                .filter(spare)
+                .filter_map(parent)
                 .collect(),
-            children: m
-                .children
-                .iter()
-                .filter_map(|c| self.member(*c))
-                .map(|c| Child { node: c.info.node, dial: !c.dial_only(), reach: c.info.reach.clone() })
-                .collect(),
+            children: m.children.iter().filter_map(|c| self.member(*c)).map(child).collect(),
         })
     }
+}
+
+/// How `from` reaches `to`: on their own network first where they share a public address.
+fn reach(from: &Member, to: &Member) -> Reach {
+    let mut reach = to.info.reach.clone();
+    if from.reachability().same_site(&to.reachability()) {
+        reach.addresses.splice(0..0, to.info.local_addresses.iter().copied());
+    }
+    reach
 }

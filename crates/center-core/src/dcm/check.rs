@@ -2,6 +2,8 @@
 
 use super::Dcm;
 use super::member::Ix;
+use super::reach::ByAccepts;
+use crate::trust::Standing;
 use headwater_model::time::Time;
 
 /// A violated invariant, in words.
@@ -12,13 +14,15 @@ impl Dcm {
     pub fn check(&self, now: Time) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut say = |p: String| problems.push(p);
-        let (mut up, mut open_up, mut wanting, mut wanting_dial_only) = (0, 0, 0, 0);
+        let (mut up, mut wanting, mut by_accepts) = (0, 0, ByAccepts::default());
         for (ix, m) in self.members.iter().enumerate() {
             let (ix, Some(m)) = (ix as Ix, m) else { continue };
             up += m.info.up.0;
-            open_up += if m.dial_only() { 0 } else { m.info.up.0 };
+            by_accepts.up(m.accepts(), 0, m.info.up.0);
             wanting += u32::from(m.wants);
-            wanting_dial_only += u32::from(m.wants && m.dial_only());
+            if m.wants {
+                by_accepts.wanting(m.accepts(), true);
+            }
             if self.by_node.get(&m.info.node) != Some(&ix) {
                 say(format!("{:?} is not found by its id", m.info.node));
             }
@@ -29,8 +33,8 @@ impl Dcm {
                         if !p.children.contains(&ix) {
                             say(format!("{:?} is not a child of its parent {:?}", m.info.node, p.info.node));
                         }
-                        if p.dial_only() && m.dial_only() {
-                            say(format!("{:?} and {:?} are both dial-only", m.info.node, p.info.node));
+                        if !m.reachability().compatible(&p.reachability()) {
+                            say(format!("{:?} and {:?} cannot reach each other", m.info.node, p.info.node));
                         }
                         if !p.forwards() {
                             say(format!("{:?} forwards nothing and has a child", p.info.node));
@@ -61,6 +65,12 @@ impl Dcm {
             }
             let spare = self.spare_of(ix);
             let bucket = (m.away_since.is_none() && spare.0 > 0).then(|| spare.bucket());
+            if m.standing == Standing::Banned && !m.children.is_empty() {
+                say(format!("{:?} is banned and has children", m.info.node));
+            }
+            if (m.standing != Standing::Good) != self.distrusted.contains(&ix) {
+                say(format!("{:?} stands {:?}, which the list says otherwise", m.info.node, m.standing));
+            }
             if m.indexed != bucket {
                 say(format!("{:?} is indexed at {:?} but spares {bucket:?}", m.info.node, m.indexed));
             }
@@ -68,10 +78,11 @@ impl Dcm {
                 say(format!("{:?} is away for too long", m.info.node));
             }
         }
-        let counted = (self.up_total, self.open_up, self.wanting, self.wanting_dial_only);
-        if counted != (up, open_up, wanting, wanting_dial_only) {
-            say(format!("counts {counted:?} should be {:?}", (up, open_up, wanting, wanting_dial_only)));
+        let (counted, right) = ((self.up_total, self.wanting, self.by_accepts), (up, wanting, by_accepts));
+        if counted != right {
+            say(format!("counts {counted:?} should be {right:?}"));
         }
+        self.check_sites(&mut say);
         if self.by_node.len() != self.members.iter().flatten().count() {
             say("members and ids differ".into());
         }

@@ -3,7 +3,8 @@
 use super::Dcm;
 use super::member::{Ix, Member};
 use crate::explain::{Decision, MAX_NAMED, Ranked, Removed};
-use headwater_model::node::SourceClass;
+use crate::trust::Standing;
+use headwater_model::node::{Accepts, SourceClass};
 use headwater_model::place::TIERS;
 use headwater_model::rng::mix64;
 use headwater_model::time::Time;
@@ -29,6 +30,26 @@ fn first_far_tier(child: &Member) -> usize {
     }
 }
 
+/// Limits that a candidate may run into, as far as they were found before it is looked at.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Others need its uplink more.
+    keep_open: bool,
+    /// Enough links lead into the region.
+    too_far: bool,
+    /// Others bring the content into the site.
+    site_served: bool,
+}
+
+/// Whether a child can use a sender, for what the two accept.
+fn fits(child: Accepts, sender: Accepts) -> bool {
+    match child {
+        Accepts::Open => true,
+        Accepts::Punchable => sender != Accepts::DialOnly,
+        Accepts::DialOnly => sender == Accepts::Open,
+    }
+}
+
 impl Dcm {
     /// The best `want` parents for `child`.
     pub(super) fn choose(&self, now: Time, child_ix: Ix, want: u32, occasion: &'static str) -> Option<Choice> {
@@ -51,11 +72,11 @@ impl Dcm {
         for class in [SourceClass::Peer, SourceClass::Waypoint] {
             for (tier, key) in child.tier_keys.iter().enumerate() {
                 let Some(key) = *key else { continue };
-                // Lightweight senders go to regular children first: only regular children can use them.
-                for dial_only in [true, false] {
+                // Senders that fewer children can use go first.
+                for accepts in [Accepts::DialOnly, Accepts::Punchable, Accepts::Open] {
                     // A shelf where nobody fits: a few stand for all in the explanation.
-                    let most = if dial_only && child.dial_only() { 2 } else { usize::MAX };
-                    for ix in self.spare.shelf(class, tier, key, dial_only, turn).take(most) {
+                    let most = if tier == 0 || fits(child.accepts(), accepts) { usize::MAX } else { 2 };
+                    for ix in self.spare.shelf(class, tier, key, accepts, turn).take(most) {
                         if found.len() >= enough || decision.considered as usize >= self.config.max_considered {
                             break;
                         }
@@ -67,9 +88,13 @@ impl Dcm {
                             continue;
                         }
                         decision.considered += 1;
-                        let keep_open = !parent.dial_only() && open_left == Some(0);
-                        let too_far = tier >= far && far_left == 0;
-                        match self.removed(now, child, ix, parent, keep_open, too_far) {
+                        let limits = Limits {
+                            keep_open: parent.accepts() == Accepts::Open && open_left == Some(0),
+                            too_far: tier >= far && far_left == 0,
+                            site_served: tier > 0
+                                && self.site_served(child_ix, child, found.iter().any(|f| f.rank.1 == 0)),
+                        };
+                        match self.removed(now, child, ix, parent, limits) {
                             Some(by) => {
                                 *decision.removed.entry(by).or_default() += 1;
                                 if decision.removed_named.len() < MAX_NAMED {
@@ -77,7 +102,7 @@ impl Dcm {
                                 }
                             }
                             None => {
-                                if !parent.dial_only() {
+                                if parent.accepts() == Accepts::Open {
                                     open_left = open_left.map(|n| n - 1);
                                 }
                                 far_left -= u32::from(tier >= far);
@@ -88,6 +113,7 @@ impl Dcm {
                 }
             }
         }
+        self.name_distrusted(child, &mut decision);
         found.sort_by_key(|c| c.rank);
         let want = want as usize;
         decision.not_reached = (self.by_node.len() as u32).saturating_sub(decision.considered + 1);
@@ -121,18 +147,22 @@ impl Dcm {
         Some(Choice { parents, spares, decision })
     }
 
+    /// Those that are banned or on trial have no uplink to spare, so that the index does not name them.
+    fn name_distrusted(&self, child: &Member, decision: &mut Decision) {
+        for m in self.distrusted.iter().take(MAX_NAMED).filter_map(|ix| self.member(*ix)) {
+            let by = if m.standing == Standing::Banned { Removed::Banned } else { Removed::OnTrial };
+            if m.info.node != child.info.node && !m.may_take_child() && decision.removed_named.len() < MAX_NAMED {
+                *decision.removed.entry(by).or_default() += 1;
+                decision.removed_named.push((m.info.node, by));
+                decision.considered += 1;
+            }
+        }
+    }
+
     /// Feasible and permitted tests, cheapest first.
-    fn removed(
-        &self,
-        now: Time,
-        child: &Member,
-        ix: Ix,
-        parent: &Member,
-        keep_open: bool,
-        too_far: bool,
-    ) -> Option<Removed> {
-        if !child.info.capabilities.compatible(&parent.info.capabilities) {
-            return Some(Removed::BothDialOnly);
+    fn removed(&self, now: Time, child: &Member, ix: Ix, parent: &Member, limits: Limits) -> Option<Removed> {
+        if !self.can_connect(child, parent) {
+            return Some(Removed::OutOfReach);
         }
         if !parent.forwards() {
             return Some(Removed::ForwardsNothing);
@@ -140,49 +170,54 @@ impl Dcm {
         if child.listed_only() && parent.class() == SourceClass::Peer {
             return Some(Removed::NotListed);
         }
+        if parent.standing == Standing::Banned {
+            return Some(Removed::Banned);
+        }
         if child.has_parent(ix) {
             return Some(Removed::AlreadyParent);
         }
         if self.pair_failed(now, child, parent) {
-            return Some(Removed::Blacklisted);
+            let spoilt = self.spoilt(now, child, parent);
+            return Some(if spoilt { Removed::Accused } else { Removed::Blacklisted });
         }
         if parent.away_since.is_some() {
             return Some(Removed::Away);
         }
-        if keep_open {
-            return Some(Removed::KeptForDialOnly);
+        if !parent.may_take_child() {
+            return Some(Removed::OnTrial);
+        }
+        if !child.parents.is_empty() && self.is_congested(now, parent.region, child.region) {
+            return Some(Removed::CongestedLink);
+        }
+        if limits.keep_open {
+            return Some(Removed::KeptForOthers);
         }
         if parent.class() == SourceClass::Waypoint && !self.region_may_use(parent, child.region) {
             return Some(Removed::RegionShare);
         }
-        too_far.then_some(Removed::TooFar)
+        if limits.too_far {
+            return Some(Removed::TooFar);
+        }
+        limits.site_served.then_some(Removed::SiteServed)
     }
 
     /// Whether `parent` could serve `child` at all, uplink and pair history aside.
     pub(super) fn could_serve(&self, child: &Member, parent: &Member) -> bool {
-        child.info.capabilities.compatible(&parent.info.capabilities)
+        self.can_connect(child, parent)
             && parent.forwards()
             && parent.away_since.is_none()
+            && parent.may_take_child()
             && !(child.listed_only() && parent.class() == SourceClass::Peer)
     }
 
-    /// Only open parents can feed dial-only children, so that open children share what these leave of the open uplink:
-    /// how many open parents each may have. `None` = any number.
-    pub(super) fn open_parents_each(&self) -> Option<u32> {
-        if self.wanting_dial_only == 0 {
-            return None;
-        }
-        let slots = (self.open_up / self.slot_rate).saturating_sub(u64::from(self.wanting_dial_only * self.target));
-        Some((slots / u64::from((self.wanting - self.wanting_dial_only).max(1))) as u32)
-    }
-
     pub(super) fn open_parents_of(&self, child: &Member) -> u32 {
-        child.parents.iter().filter(|e| self.member(e.parent).is_some_and(|p| !p.dial_only())).count() as u32
+        let open = |p: Ix| self.member(p).is_some_and(|p| p.accepts() == Accepts::Open);
+        child.parents.iter().filter(|e| open(e.parent)).count() as u32
     }
 
     /// How many more open parents `child` may have. `None` = any number.
     fn open_parents_left(&self, child: &Member) -> Option<u32> {
-        let each = self.open_parents_each().filter(|_| !child.dial_only())?;
+        let each = self.open_parents_each(child.accepts())?;
         // A child without parents may always have one.
         Some(each.max(u32::from(child.parents.is_empty())).saturating_sub(self.open_parents_of(child)))
     }

@@ -3,6 +3,7 @@
 use super::Dcm;
 use super::member::{Ix, ParentEdge};
 use crate::network_monitor::EdgeWatch;
+use crate::trust::Standing;
 use headwater_model::time::Time;
 
 impl Dcm {
@@ -19,8 +20,12 @@ impl Dcm {
         if let Some(c) = self.member_mut(child) {
             c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
         }
+        self.site_edge(parent, child, true);
         if let Some(p) = self.member_mut(parent) {
             p.children.push(child);
+            if matches!(p.standing, Standing::OnTrial { .. }) {
+                p.tried_by = Some(child);
+            }
             *p.children_by_region.entry(region).or_default() += 1;
         }
         self.refresh(parent);
@@ -44,8 +49,10 @@ impl Dcm {
                 self.far_links.remove(&region);
             }
         }
+        self.site_edge(parent, child, false);
         if let Some(p) = self.member_mut(parent) {
             p.children.retain(|x| *x != child);
+            p.tried_by = p.tried_by.filter(|x| *x != child);
             if let Some(n) = p.children_by_region.get_mut(&region) {
                 *n -= 1;
                 if *n == 0 {

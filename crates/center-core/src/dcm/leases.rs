@@ -3,6 +3,7 @@
 
 use super::member::{Ix, Member};
 use headwater_model::bits::Bits;
+use headwater_model::node::Accepts;
 use headwater_model::time::{Micros, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ pub struct Active {
 }
 
 /// Order in which members get leases: fewest under way, reachable, fastest, least recently served.
-type Turn = (u32, bool, Reverse<u32>, u64, Ix);
+type Turn = (u32, Accepts, Reverse<u32>, u64, Ix);
 
 /// All that is known of runs and leases of one content.
 #[derive(Clone, Debug)]
@@ -114,7 +115,7 @@ impl Leases {
             }
         }
         if may {
-            let turn = (member.leases, member.dial_only(), Reverse(member.info.up.bucket()), member.last_lease, ix);
+            let turn = (member.leases, member.accepts(), Reverse(member.info.up.bucket()), member.last_lease, ix);
             self.waiting.entry(member.region).or_default().insert(turn);
             self.turns.insert(ix, (member.region, turn));
         }
@@ -230,8 +231,7 @@ impl Leases {
     /// Violated invariants, against what the members say.
     pub(super) fn check(&self, members: &[Option<Member>], say: &mut impl FnMut(String)) {
         for (run, n) in self.replicas.iter().enumerate() {
-            let held =
-                members.iter().flatten().filter(|m| m.away_since.is_none() && m.runs.get(run as u32)).count() as u32;
+            let held = members.iter().flatten().filter(|m| m.counts() && m.runs.get(run as u32)).count() as u32;
             if held != *n {
                 say(format!("run {run}: {n} replicas counted, {held} held"));
             }

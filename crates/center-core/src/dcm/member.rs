@@ -2,14 +2,22 @@
 
 use crate::explain::Decision;
 use crate::network_monitor::EdgeWatch;
+use crate::trust::Standing;
 use headwater_model::assignment::Reach;
 use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
-use headwater_model::node::{Capabilities, Forwards, Role, SourceAccess, SourceClass};
+use headwater_model::node::{Accepts, Capabilities, Forwards, Role, SourceAccess, SourceClass};
 use headwater_model::place::{Place, TIERS};
+use headwater_model::reach::Reachability;
 use headwater_model::time::{Rate, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+/// Alarms of one member that are heard; more than one that loses all its parents at once raises.
+const MAX_ALARMS_AT_ONCE: u32 = 64;
+/// See [`MAX_ALARMS_AT_ONCE`].
+const ALARMS_PER_S: u64 = 8;
 
 /// Index of a member in its DCM.
 pub type Ix = u32;
@@ -29,10 +37,16 @@ pub struct MemberInfo {
     pub place: Place,
     /// How others reach it.
     pub reach: Reach,
+    /// Address that the control center sees.
+    pub observed: IpAddr,
+    /// Its addresses on its own networks.
+    pub local_addresses: Vec<SocketAddr>,
     /// Whether it may read from the origin (it has the credentials, or none are needed).
     pub may_use_origin: bool,
     /// How well it served others, 0 (badly) to 3; from the history.
     pub history: u32,
+    /// What it may do as a parent.
+    pub standing: Standing,
 }
 
 /// An edge as its child sees it.
@@ -61,6 +75,8 @@ pub struct Member {
     pub pieces_held: u32,
     /// Complete runs.
     pub runs: Bits,
+    /// When it last told of new ones.
+    pub runs_at: Time,
     /// Assigned parents.
     pub parents: Vec<ParentEdge>,
     /// Assigned children.
@@ -85,6 +101,12 @@ pub struct Member {
     pub children_by_region: BTreeMap<u64, u32>,
     /// The last choice of parents, explained.
     pub decision: Option<Box<Decision>>,
+    /// What it may do as a parent.
+    pub standing: Standing,
+    /// While it is on trial: the child that tries it.
+    pub tried_by: Option<Ix>,
+    /// Alarms that it may raise before the next one is due, and when that was counted.
+    pub alarms_left: (u32, Time),
     /// Where it stands in the index of spare uplink.
     pub indexed: Option<u32>,
 }
@@ -92,7 +114,7 @@ pub struct Member {
 impl Member {
     pub(super) fn new(info: MemberInfo, runs: u32) -> Self {
         let tier_keys = TIERS.map(|t| info.place.key(t));
-        let region = info.place.region();
+        let (region, standing) = (info.place.region(), info.standing);
         Self {
             info,
             tier_keys,
@@ -100,6 +122,7 @@ impl Member {
             wants: true,
             pieces_held: 0,
             runs: Bits::new(runs),
+            runs_at: Time(0),
             parents: Vec::new(),
             children: Vec::new(),
             spares: Vec::new(),
@@ -112,8 +135,34 @@ impl Member {
             settle_until: Time(0),
             children_by_region: BTreeMap::new(),
             decision: None,
+            standing,
+            tried_by: None,
+            alarms_left: (MAX_ALARMS_AT_ONCE, Time(0)),
             indexed: None,
         }
+    }
+    /// Whether what it holds is relied on.
+    pub fn counts(&self) -> bool {
+        self.away_since.is_none() && self.standing.is_believed()
+    }
+    /// Whether it may get a child.
+    pub fn may_take_child(&self) -> bool {
+        match self.standing {
+            Standing::Good => true,
+            Standing::OnTrial { .. } => self.tried_by.is_none(),
+            Standing::Banned => false,
+        }
+    }
+    /// Counts an alarm; false when it raises more than [`ALARMS_PER_S`], so that a flood of them costs nothing.
+    pub(super) fn may_alarm(&mut self, now: Time) -> bool {
+        let (left, at) = self.alarms_left;
+        let new = now.since(at).0 * ALARMS_PER_S / 1_000_000;
+        if new > 0 {
+            self.alarms_left = ((u64::from(left) + new).min(u64::from(MAX_ALARMS_AT_ONCE)) as u32, now);
+        }
+        let may = self.alarms_left.0 > 0;
+        self.alarms_left.0 -= u32::from(may);
+        may
     }
     /// Its class as a source.
     pub fn class(&self) -> SourceClass {
@@ -122,7 +171,15 @@ impl Member {
             Role::Waypoint => SourceClass::Waypoint,
         }
     }
-    /// Whether it can only dial.
+    /// Whether others can open a connection to it.
+    pub fn accepts(&self) -> Accepts {
+        self.info.capabilities.accepts.value
+    }
+    /// What decides who can connect to it.
+    pub fn reachability(&self) -> Reachability {
+        Reachability::new(&self.info.capabilities, self.info.observed)
+    }
+    /// Whether no stranger can open a connection to it.
     pub fn dial_only(&self) -> bool {
         self.info.capabilities.dial_only()
     }
@@ -144,7 +201,7 @@ impl Member {
     }
 }
 
-type Shelf = (SourceClass, usize, u64, bool);
+type Shelf = (SourceClass, usize, u64, Accepts);
 
 /// Members with uplink to spare, by class, tier and reachability, most spare first: the answer to "who is near and has
 /// most spare" without a scan (R2).
@@ -161,7 +218,7 @@ impl SpareIndex {
         }
         for (tier, key) in member.tier_keys.iter().enumerate() {
             let Some(key) = *key else { continue };
-            let shelf = (member.class(), tier, key, member.dial_only());
+            let shelf = (member.class(), tier, key, member.accepts());
             let set = self.shelves.entry(shelf).or_default();
             if let Some(old) = member.indexed {
                 set.remove(&(Reverse(old), ix));
@@ -182,10 +239,10 @@ impl SpareIndex {
         class: SourceClass,
         tier: usize,
         key: u64,
-        dial_only: bool,
+        accepts: Accepts,
         turn: Ix,
     ) -> impl Iterator<Item = Ix> + '_ {
-        let set = self.shelves.get(&(class, tier, key, dial_only));
+        let set = self.shelves.get(&(class, tier, key, accepts));
         let mut bucket = set.and_then(|s| s.first()).map(|(b, _)| *b);
         std::iter::from_fn(move || {
             let (set, b) = (set?, bucket?);

@@ -4,10 +4,14 @@
 mod assignments;
 mod check;
 mod choose;
+mod congestion;
 mod edges;
 mod leases;
 mod member;
+mod reach;
 mod repair;
+mod sites;
+mod standing;
 
 pub use check::Problem;
 pub use leases::Leases;
@@ -16,6 +20,7 @@ pub use member::{Ix, Member, MemberInfo};
 use crate::config::Config;
 use crate::explain::Decision;
 use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
+use crate::trust::{Offence, Standing};
 use headwater_model::assignment::{Assignment, Generation, Lease};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
@@ -24,6 +29,8 @@ use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
 use member::SpareIndex;
+use reach::ByAccepts;
+use sites::Site;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
@@ -47,6 +54,8 @@ impl PairKey {
 struct Failure {
     at: Time,
     times: u32,
+    /// One end got wrong bytes from the other: it does not try again, whatever sessions come and go.
+    spoilt: bool,
 }
 
 /// What a DCM wants said.
@@ -60,6 +69,8 @@ pub enum DcmOutput {
     Revoke(NodeId, u32),
     /// An edge gave trouble: (parent, child, what).
     Trouble(NodeId, NodeId, Trouble),
+    /// A child accuses a parent that was assigned to it: (child, parent, of what).
+    Accuse(NodeId, NodeId, Offence),
 }
 
 /// A swarm.
@@ -76,14 +87,19 @@ pub struct Dcm {
     hungry: BTreeSet<Ix>,
     /// Pairs that failed of late.
     failed: BTreeMap<PairKey, Failure>,
+    /// Members that are banned or on trial.
+    distrusted: BTreeSet<Ix>,
+    /// Congested links by region, from and to, and until when they are avoided.
+    congested: BTreeMap<(u64, u64), Time>,
     leases: Leases,
     dirty: BTreeSet<Ix>,
     flush_at: Option<Time>,
     generation: Generation,
     up_total: u64,
-    open_up: u64,
+    /// Uplink and children still fetching, by what they accept.
+    by_accepts: ByAccepts,
     wanting: u32,
-    wanting_dial_only: u32,
+    sites: BTreeMap<u64, Site>,
     wanting_by_region: BTreeMap<u64, u32>,
     /// Links into each region from outside.
     far_links: BTreeMap<u64, u32>,
@@ -109,14 +125,16 @@ impl Dcm {
             spare: SpareIndex::default(),
             hungry: BTreeSet::new(),
             failed: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
+            congested: BTreeMap::new(),
             leases,
             dirty: BTreeSet::new(),
             flush_at: None,
             generation: Generation { epoch, counter: 0 },
             up_total: 0,
-            open_up: 0,
+            by_accepts: ByAccepts::default(),
             wanting: 0,
-            wanting_dial_only: 0,
+            sites: BTreeMap::new(),
             wanting_by_region: BTreeMap::new(),
             far_links: BTreeMap::new(),
             slot_rate: 1,
@@ -169,6 +187,11 @@ impl Dcm {
     pub fn join(&mut self, now: Time, info: MemberInfo, join: &Join) {
         let node = info.node;
         let ix = match self.by_node.get(&node).copied() {
+            // Elsewhere now: its neighbours are others.
+            Some(ix) if self.member(ix).is_some_and(|m| m.info.place != info.place) => {
+                self.leave(now, &node);
+                self.admit(info)
+            }
             Some(ix) => {
                 self.back(now, ix, info, join);
                 ix
@@ -204,11 +227,11 @@ impl Dcm {
         self.cut_all(now, ix);
         self.set_wants(ix, false);
         if let Some(m) = self.member(ix) {
-            let (held, away) = (m.runs.clone(), m.away_since.is_some());
+            let (held, counted) = (m.runs.clone(), m.counts());
             for run in self.leases.of(ix) {
                 self.end_lease(now, ix, run, false);
             }
-            if !away {
+            if counted {
                 for run in held.iter() {
                     self.leases.lost(run, now + self.config.lost_run_grace);
                 }
@@ -218,10 +241,12 @@ impl Dcm {
         self.index(ix, None);
         if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::take) {
             self.up_total -= m.info.up.0;
-            self.open_up -= if m.dial_only() { 0 } else { m.info.up.0 };
+            self.by_accepts.up(m.accepts(), m.info.up.0, 0);
+            self.leave_site(ix, &m);
         }
         self.by_node.remove(node);
         self.hungry.remove(&ix);
+        self.distrusted.remove(&ix);
         self.dirty.remove(&ix);
         self.free.push(ix);
         self.recount();
@@ -233,9 +258,10 @@ impl Dcm {
     pub fn away(&mut self, now: Time, node: &NodeId) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_none()) else { return };
+        let counted = m.counts();
         m.away_since = Some(now);
         let held = m.runs.clone();
-        for run in held.iter() {
+        for run in held.iter().filter(|_| counted) {
             self.leases.lost(run, now + self.config.lost_run_grace);
         }
         for run in self.leases.of(ix) {
@@ -260,8 +286,12 @@ impl Dcm {
         for e in &said.from {
             let Some(parent) = self.by_node.get(&e.node).copied() else { continue };
             let promised = self.promised(parent);
+            if e.bytes > 0 {
+                self.site_works(ix, parent);
+            }
             let trouble = self.edge_mut(ix, parent).and_then(|w| w.child_says(interval, e, promised, &t));
             self.judge(now, ix, parent, trouble);
+            self.watch_idle(now, ix, parent, interval, e);
         }
         for e in &said.to {
             let Some(child) = self.by_node.get(&e.node).copied() else { continue };
@@ -283,11 +313,9 @@ impl Dcm {
     pub fn set_rate(&mut self, node: &NodeId, up: Rate) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
-        let (was, open) = (std::mem::replace(&mut m.info.up, up), !m.dial_only());
+        let (was, accepts) = (std::mem::replace(&mut m.info.up, up), m.accepts());
         self.up_total = self.up_total - was.0 + up.0;
-        if open {
-            self.open_up = self.open_up - was.0 + up.0;
-        }
+        self.by_accepts.up(accepts, was.0, up.0);
         self.recount();
         self.refresh(ix);
     }
@@ -295,10 +323,12 @@ impl Dcm {
     /// A run arrived from the origin.
     pub fn lease_done(&mut self, now: Time, node: &NodeId, run: u32) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        if run >= self.layout.runs() || !self.end_lease(now, ix, run, true) {
+        // What a node that is not believed fetched is nobody's.
+        let counts = self.member(ix).is_some_and(Member::counts);
+        if run >= self.layout.runs() || !self.end_lease(now, ix, run, counts) {
             return;
         }
-        if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) {
+        if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) && counts {
             self.leases.gained(run);
         }
         self.lease_out(now);
@@ -352,8 +382,9 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            let forget = self.config.blacklist.times(2);
-            self.failed.retain(|_, f| now.since(f.at) < forget);
+            let (forget, forget_spoilt) = (self.config.blacklist.times(2), self.config.ban);
+            self.failed.retain(|_, f| now.since(f.at) < if f.spoilt { forget_spoilt } else { forget });
+            self.congested.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);
         }
@@ -392,17 +423,21 @@ impl Dcm {
     fn admit(&mut self, info: MemberInfo) -> Ix {
         let m = Member::new(info, self.layout.runs());
         self.up_total += m.info.up.0;
-        self.open_up += if m.dial_only() { 0 } else { m.info.up.0 };
+        self.by_accepts.up(m.accepts(), 0, m.info.up.0);
+        self.by_accepts.wanting(m.accepts(), true);
         let node = m.info.node;
         let ix = self.free.pop().unwrap_or(self.members.len() as Ix);
         if ix as usize == self.members.len() {
             self.members.push(None);
         }
-        let (region, dial_only) = (m.region, m.dial_only());
+        let region = m.region;
+        self.join_site(&m);
+        if m.standing != Standing::Good {
+            self.distrusted.insert(ix);
+        }
         self.members[ix as usize] = Some(m);
         self.by_node.insert(node, ix);
         self.wanting += 1;
-        self.wanting_dial_only += u32::from(dial_only);
         *self.wanting_by_region.entry(region).or_default() += 1;
         self.hungry.insert(ix);
         self.requeue(ix, true);
@@ -421,12 +456,14 @@ impl Dcm {
             self.hungry.insert(ix);
         }
         self.present(ix);
-        if self.member(ix).is_some_and(|m| m.info.reach != info.reach) {
+        let same_socket = |m: &Member| m.info.reach.addresses.iter().any(|a| info.reach.addresses.contains(a));
+        if self.member(ix).is_some_and(|m| !same_socket(m) || m.info.reach.certificate != info.reach.certificate) {
             // Another socket: its connections are gone, and all edges with them.
             self.cut_all(now, ix);
         }
+        self.set_reach(now, &info.node, info.capabilities, info.reach);
         if let Some(m) = self.member_mut(ix) {
-            m.info.reach = info.reach;
+            m.info.local_addresses = info.local_addresses;
             m.info.may_use_origin = info.may_use_origin;
         }
         let others: Vec<Ix> = self
@@ -442,8 +479,8 @@ impl Dcm {
     fn present(&mut self, ix: Ix) {
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_some()) else { return };
         m.away_since = None;
-        let held = m.runs.clone();
-        for run in held.iter() {
+        let (held, counts) = (m.runs.clone(), m.counts());
+        for run in held.iter().filter(|_| counts) {
             self.leases.gained(run);
         }
         self.requeue(ix, true);
@@ -456,12 +493,11 @@ impl Dcm {
     fn set_wants(&mut self, ix: Ix, wants: bool) {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants != wants) else { return };
         m.wants = wants;
-        let (region, dial_only) = (m.region, m.dial_only());
+        let (region, accepts, key) = (m.region, m.accepts(), m.tier_keys[0]);
         let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
         step(&mut self.wanting);
-        if dial_only {
-            step(&mut self.wanting_dial_only);
-        }
+        self.by_accepts.wanting(accepts, wants);
+        self.site_wants(key, wants);
         let in_region = self.wanting_by_region.entry(region).or_default();
         step(in_region);
         if *in_region == 0 {
@@ -501,12 +537,18 @@ impl Dcm {
         let Some(m) = self.member_mut(ix) else { return };
         let (came, went) = leases::difference(&m.runs, &runs);
         m.runs = runs;
-        for run in came {
-            self.leases.gained(run);
-            // It may have come from elsewhere than the lease.
-            self.end_lease(now, ix, run, true);
+        let counts = m.counts();
+        if !came.is_empty() {
+            m.runs_at = now;
         }
-        for run in went {
+        for run in came {
+            if counts {
+                self.leases.gained(run);
+            }
+            // It may have come from elsewhere than the lease.
+            self.end_lease(now, ix, run, counts);
+        }
+        for run in went.into_iter().filter(|_| counts) {
             self.leases.lost(run, now);
         }
         if let Some(m) = self.member_mut(ix) {
@@ -590,7 +632,11 @@ impl Dcm {
     /// Uplink of a member that no child slot uses.
     fn spare_of(&self, ix: Ix) -> Rate {
         let Some(m) = self.member(ix) else { return Rate(0) };
-        let free = self.slots_of(m).saturating_sub(m.children.len() as u32);
+        if !m.may_take_child() {
+            return Rate(0);
+        }
+        let most = if m.standing == Standing::Good { u32::MAX } else { 1 };
+        let free = self.slots_of(m).saturating_sub(m.children.len() as u32).min(most);
         Rate(u64::from(free) * self.slot_rate)
     }
 
@@ -602,12 +648,15 @@ impl Dcm {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            let times = self.failed.get(&PairKey::of(a, b)).map_or(0, |f| f.times);
-            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times + 1 });
+            let (times, spoilt) = self.failed.get(&PairKey::of(a, b)).map_or((0, false), |f| (f.times, f.spoilt));
+            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times + 1, spoilt });
         }
     }
     fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
         let Some(f) = self.failed.get(&PairKey::of(a.info.node, b.info.node)) else { return false };
+        if f.spoilt && now.since(f.at) < self.config.ban {
+            return true;
+        }
         let pause = self.config.first_blacklist.times(3u64.saturating_pow(f.times - 1)).min(self.config.blacklist);
         now.since(f.at) < pause && f.at >= a.since && f.at >= b.since
     }
@@ -626,7 +675,7 @@ impl Dcm {
 
     fn requeue(&mut self, ix: Ix, may: bool) {
         if let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) {
-            let may = may && m.wants && m.away_since.is_none() && m.info.may_use_origin;
+            let may = may && m.wants && m.counts() && m.info.may_use_origin;
             self.leases.enqueue(ix, m, may);
         }
     }

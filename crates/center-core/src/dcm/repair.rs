@@ -1,10 +1,13 @@
 //! Reassignment (R1–R3, R6): alarms, trouble on edges, children with too few parents, and leases for the starving.
 
 use super::member::Ix;
+use super::sites::ENTRY_STALLED_ALARMS;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
 use crate::network_monitor::Trouble;
+use crate::trust::Offence;
 use headwater_model::assignment::Lease;
 use headwater_model::id::NodeId;
+use headwater_model::node::Accepts;
 use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
@@ -15,22 +18,48 @@ const MAX_SAMPLED: usize = 64;
 const STARVING_ALARMS: u32 = 3;
 
 impl Dcm {
-    /// A child raises the alarm.
-    pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) {
-        let Some(ix) = self.by_node.get(node).copied() else { return };
+    /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
+    pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) -> bool {
+        let Some(ix) = self.by_node.get(node).copied() else { return false };
+        if !self.member_mut(ix).is_some_and(|m| m.may_alarm(now)) {
+            return false;
+        }
         match alarm {
-            Alarm::ParentLost { parent, .. } | Alarm::Silent { parent } | Alarm::BadPieces { parent } => {
-                let Some(p) = self.by_node.get(parent).copied() else { return };
-                if self.member(ix).is_some_and(|m| m.has_parent(p)) {
-                    self.fail_pair(now, ix, p);
-                    self.unlink(p, ix);
-                    self.dirty(now, ix);
-                    self.look_for_parents(now, ix, "it lost a parent");
+            Alarm::ParentLost { parent, .. } => {
+                if let Some(p) = self.by_node.get(parent).copied().filter(|p| self.member(ix).is_some_and(|m| m.has_parent(*p))) {
+                    self.site_failed(ix, p);
                 }
+                self.gone_bad(now, ix, parent, None);
             }
-            Alarm::Starving { runs } => self.feed(now, ix, runs),
+            Alarm::Silent { parent } => self.gone_bad(now, ix, parent, Some(Offence::Silent)),
+            Alarm::Slow { parent } => self.gone_bad(now, ix, parent, Some(Offence::Slow)),
+            Alarm::BadPieces { parent } => self.gone_bad(now, ix, parent, Some(Offence::BadPieces)),
+            Alarm::Starving { runs } => {
+                self.doubt_holders(now, ix, runs);
+                self.feed(now, ix, runs);
+            }
         }
         self.lease_out(now);
+        true
+    }
+
+    /// A child is done with a parent. Its word counts against the parent only where that was assigned to it.
+    fn gone_bad(&mut self, now: Time, ix: Ix, parent: &NodeId, offence: Option<Offence>) {
+        let Some(p) = self.by_node.get(parent).copied() else { return };
+        let Some(m) = self.member(ix) else { return };
+        let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
+        if let Some(offence) = offence.filter(|_| assigned || spare) {
+            self.accuse(ix, p, offence);
+            if offence == Offence::BadPieces {
+                self.spoil_pair(now, ix, p);
+            }
+        }
+        if assigned {
+            self.fail_pair(now, ix, p);
+            self.unlink(p, ix);
+            self.dirty(now, ix);
+            self.look_for_parents(now, ix, "it lost a parent");
+        }
     }
 
     /// A dial that an assignment asked for failed, as one end says (S3).
@@ -38,10 +67,12 @@ impl Dcm {
         let (Some(a), Some(b)) = (self.by_node.get(node).copied(), self.by_node.get(other).copied()) else { return };
         // Both ends dial; the child's word counts, the other end's only where it alone could dial.
         for (child, parent) in [(a, b), (b, a)] {
-            let only_one_dials =
-                self.member(child).is_some_and(|m| m.dial_only()) || self.member(parent).is_some_and(|m| m.dial_only());
+            let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { continue };
+            let (c, p) = (c.reachability(), p.reachability());
+            let only_one_dials = !(c.dials(&p) && p.dials(&c));
             if self.member(child).is_some_and(|m| m.has_parent(parent)) && (child == a || only_one_dials) {
                 self.fail_pair(now, a, b);
+                self.site_failed(a, b);
                 self.unlink(parent, child);
                 self.dirty(now, child);
                 self.look_for_parents(now, child, "a connection failed");
@@ -52,8 +83,21 @@ impl Dcm {
     /// A heartbeat shows trouble on an edge.
     pub(super) fn judge(&mut self, now: Time, child: Ix, parent: Ix, trouble: Option<Trouble>) {
         let Some(trouble) = trouble else { return };
+        if trouble == Trouble::Congested && self.edge_mut(child, parent).is_some_and(|w| w.is_overstated()) {
+            self.accuse(child, parent, Offence::Sent);
+        }
+        if trouble == Trouble::Congested && !self.link_is_to_blame(child, parent) {
+            return;
+        }
         if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
             self.out.push(DcmOutput::Trouble(p, c, trouble));
+        }
+        match trouble {
+            Trouble::Silent if self.trickles(child, parent) => self.accuse(child, parent, Offence::Silent),
+            Trouble::Slow if self.trickles(child, parent) => self.accuse(child, parent, Offence::Slow),
+            Trouble::Silent | Trouble::Slow => {}
+            Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
+            Trouble::Congested => {}
         }
         self.fail_pair(now, child, parent);
         self.unlink(parent, child);
@@ -77,6 +121,10 @@ impl Dcm {
             self.hungry.remove(&ix);
             return;
         }
+        if let Some(entry) = self.busy_entry_for(now, ix) {
+            self.link(now, entry, ix);
+        }
+        let want = self.target.saturating_sub(self.member(ix).map_or(0, |m| m.parents.len() as u32));
         let Some(choice) = self.choose(now, ix, want, occasion) else { return };
         let found = choice.parents.len() as u32;
         if let Some(m) = self.member_mut(ix) {
@@ -93,7 +141,7 @@ impl Dcm {
         for p in choice.parents {
             self.link(now, p, ix);
         }
-        if found < want && self.member(ix).is_some_and(|m| m.dial_only()) {
+        if found < want && self.member(ix).is_some_and(|m| m.dial_only() && !self.site_served(ix, m, false)) {
             let left = self.take_open_slots(now, ix, want - found);
             self.relieve_parents(now, ix, left);
         }
@@ -111,7 +159,8 @@ impl Dcm {
             }
             let p = (mix64(seed.wrapping_add(try_)) % self.members.len().max(1) as u64) as Ix;
             let (Some(child), Some(parent)) = (self.member(ix), self.member(p)) else { continue };
-            let fits = p != ix && !child.has_parent(p) && !parent.dial_only() && self.could_serve(child, parent);
+            let fits =
+                p != ix && !child.has_parent(p) && parent.accepts() == Accepts::Open && self.could_serve(child, parent);
             if !fits || self.pair_failed(now, child, parent) {
                 continue;
             }
@@ -137,13 +186,14 @@ impl Dcm {
     /// A dial-only child with too few parents, all of them busy, gets more of those that it has: they let go of open
     /// children that have more open parents than there is open uplink for.
     fn relieve_parents(&mut self, now: Time, ix: Ix, want: u32) {
-        let Some(each) = self.open_parents_each() else { return };
         let parents: Vec<Ix> =
             self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
         for p in parents.into_iter().take(want as usize) {
             let over = |c: &Ix| {
                 let child = self.member(*c).filter(|c| !c.dial_only() && c.parents.len() > 1);
-                child.is_some_and(|c| self.open_parents_of(c) > each)
+                child.is_some_and(|c| {
+                    self.open_parents_each(c.accepts()).is_some_and(|each| self.open_parents_of(c) > each)
+                })
             };
             if let Some(c) = self.member(p).and_then(|m| m.children.iter().copied().find(over)) {
                 self.unlink(p, c);
@@ -190,8 +240,8 @@ impl Dcm {
             }
             let p = child.parents[(luck >> 32) as usize % child.parents.len()].parent;
             let better = self.member(p).is_some_and(|old| {
-                // Only open senders can feed dial-only children: one does not take what a dial-only sender can do.
-                let wasteful = !parent.dial_only() && old.dial_only();
+                // Fewer senders can feed children that can be reached by few: one does not take what another can do.
+                let wasteful = parent.accepts() < old.accepts();
                 !wasteful && parent.class() <= old.class() && parent.tier_to(child) <= old.tier_to(child)
             });
             if better && p != ix && self.pair_ok(now, ix, c) {
@@ -239,7 +289,10 @@ impl Dcm {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants) else { return };
         m.starving += 1;
         let patience_over = m.starving >= STARVING_ALARMS;
-        let (node, may_lease) = (m.info.node, m.info.may_use_origin);
+        let (node, may_lease, starving) = (m.info.node, m.info.may_use_origin, m.starving);
+        // What is on its way into the site comes to it from there.
+        let inside_only =
+            starving < ENTRY_STALLED_ALARMS && self.member(ix).is_some_and(|m| self.site_served(ix, m, false));
         let lacks: Vec<u32> =
             runs.iter().copied().take(MAX_STARVING_RUNS).filter(|r| *r < self.layout.runs()).collect();
         let mut helped = false;
@@ -250,7 +303,7 @@ impl Dcm {
             if self.leases.replicas(run) == 0 {
                 continue;
             }
-            if let Some(p) = self.holder_for(now, ix, run, node.prefix64()) {
+            if let Some(p) = self.holder_for(now, ix, run, node.prefix64(), inside_only) {
                 self.link(now, p, ix);
                 helped = true;
             }
@@ -259,7 +312,7 @@ impl Dcm {
             return;
         }
         let no_parents = self.member(ix).is_some_and(|m| m.parents.is_empty());
-        if !may_lease || !(patience_over || no_parents) || now < self.settle_until {
+        if inside_only || !may_lease || !(patience_over || no_parents) || now < self.settle_until {
             return;
         }
         for run in lacks {
@@ -270,15 +323,18 @@ impl Dcm {
     }
 
     /// A member that holds `run` and may serve the child, also when its slots are taken (R2: most spare first, then any).
-    fn holder_for(&self, now: Time, child_ix: Ix, run: u32, seed: u64) -> Option<Ix> {
+    fn holder_for(&self, now: Time, child_ix: Ix, run: u32, seed: u64, inside_only: bool) -> Option<Ix> {
         let child = self.member(child_ix)?;
         // Starving children, too, do not each bring the content into their region.
         let may_be_far = self.far_links_left(child) > 0;
         (0..MAX_SAMPLED as u64)
             .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
             .filter(|p| *p != child_ix && !child.has_parent(*p))
-            .filter(|p| self.member(*p).is_some_and(|m| m.runs.get(run) && (may_be_far || !self.is_far(m, child))))
-            .filter(|p| self.pair_ok(now, *p, child_ix))
+            .filter(|p| !inside_only || self.member(*p).is_some_and(|p| p.tier_to(child) == 0))
+            .filter(|p| {
+                self.member(*p).is_some_and(|m| m.standing.is_believed() && m.runs.get(run) && (may_be_far || !self.is_far(m, child)))
+                    && self.pair_ok(now, *p, child_ix)
+            })
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
     }
 }

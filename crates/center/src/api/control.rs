@@ -32,6 +32,20 @@ pub(crate) struct Status {
     contents: usize,
     /// Since it started.
     totals: Totals,
+    /// Dials between peers since it started, by what the two accept.
+    dials: Vec<DialsItem>,
+}
+
+/// Dials between nodes of two kinds; both ends' dials count.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DialsItem {
+    /// What the two accept, the more open one first.
+    #[schema(value_type = Vec<String>)]
+    between: [headwater_model::Accepts; 2],
+    /// Dials that ended.
+    attempted: u64,
+    /// After these the two were connected.
+    connected: u64,
 }
 
 /// Running totals.
@@ -39,7 +53,7 @@ pub(crate) struct Status {
 pub(crate) struct Totals {
     /// Assignments sent.
     assignments: u64,
-    /// Assigned pairs of two dial-only nodes; stays 0.
+    /// Assigned pairs whose ends cannot reach each other; stays 0.
     lightweight_pairs: u64,
     /// Leases given.
     leases: u64,
@@ -74,6 +88,9 @@ pub(crate) async fn status(State(hub): Shared, caller: Caller) -> Result<Json<St
             heartbeats: t.heartbeats,
             joins: t.joins,
         },
+        dials: (state.center.dials().iter())
+            .map(|((a, b), d)| DialsItem { between: [*a, *b], attempted: d.attempted, connected: d.connected })
+            .collect(),
     }))
 }
 

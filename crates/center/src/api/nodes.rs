@@ -5,6 +5,7 @@ use crate::hub::{self, Hub};
 use axum::Json;
 use axum::extract::{Path, State};
 use headwater_center_core::client_manager::Client;
+use headwater_center_core::trust::Standing;
 use headwater_model::{NodeId, Place};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,6 +24,14 @@ pub(crate) struct NodeItem {
     /// How that is known: `claim`, `operator` or `test`.
     #[schema(value_type = String)]
     accepts_from: headwater_model::node::From,
+    /// Why, in words.
+    accepts_why: String,
+    /// Accepts connections itself, whatever stands before it.
+    listens: bool,
+    /// Address that its router forwards to it, as it says.
+    mapped: Option<String>,
+    /// Others reach it at that address, as a test showed.
+    reached_by_mapping: bool,
     /// Sources that it may use: `any` or `listed`.
     #[schema(value_type = String)]
     sources: headwater_model::SourceAccess,
@@ -50,6 +59,10 @@ pub(crate) struct NodeItem {
     availability_percent: u64,
     /// How well it served others: 0 (badly) to 3.
     score: u32,
+    /// As a parent: `good`, `on trial` or `banned`.
+    standing: &'static str,
+    /// Its accusations of others are void, as theirs contradict them.
+    slanderer: bool,
 }
 
 /// A node and its last downloads.
@@ -60,16 +73,40 @@ pub(crate) struct NodeDetail {
     node: NodeItem,
     /// The last downloads, newest last.
     downloads: Vec<super::control::TransferItem>,
+    /// What children accuse it of as a parent.
+    accusations: Vec<AccusationItem>,
+    /// Networks whose nodes it serves well, while it is accused.
+    served_well_networks: usize,
+    /// How often it was banned as a parent.
+    bans: u32,
+    /// For how long it still is.
+    banned_for_s: u64,
+}
+
+/// What a child says against its parent.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AccusationItem {
+    /// The child.
+    by: String,
+    /// Of what.
+    of: &'static str,
+    /// How long ago.
+    s_ago: u64,
 }
 
 fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeItem {
     let (a, now) = (&client.arrival, hub.clock.now());
     let record = state.center.history().node(node);
+    let prober = state.center.prober();
     NodeItem {
         node: node.to_string(),
         role: a.introduction.role,
         accepts: a.introduction.capabilities.accepts.value,
         accepts_from: a.introduction.capabilities.accepts.from,
+        accepts_why: prober.and_then(|p| p.verdict(node)).map_or("its claim", |v| v.why).to_owned(),
+        listens: a.introduction.capabilities.listens,
+        mapped: prober.and_then(|p| p.mapped(node)).map(|m| m.to_string()),
+        reached_by_mapping: client.via.is_some(),
         sources: a.introduction.capabilities.sources.value,
         forwards: a.introduction.capabilities.forwards.value,
         observed: a.observed.to_string(),
@@ -82,6 +119,12 @@ fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeIt
         served_bytes: record.map_or(0, |r| r.served_bytes),
         availability_percent: record.map_or(0, |r| r.availability_percent(now)),
         score: record.map_or(2, |r| r.score()),
+        standing: match state.center.trust().standing(node) {
+            Standing::Good => "good",
+            Standing::OnTrial { .. } => "on trial",
+            Standing::Banned => "banned",
+        },
+        slanderer: state.center.trust().is_slanderer(node),
     }
 }
 
@@ -122,5 +165,20 @@ pub(crate) async fn show(
     let at = |t| hub.clock.unix_ms_of(t);
     let downloads = record.iter().flat_map(|r| &r.downloads);
     let downloads = downloads.map(|d| super::control::TransferItem::of(d, at(d.start), at(d.end))).collect();
-    Ok(Json(NodeDetail { node: item(&hub, &state, &node, client), downloads }))
+    let now = hub.clock.now();
+    let case = state.center.trust().case(now, &node);
+    let accusations = case.iter().flat_map(|c| &c.accusations);
+    let accusations = accusations.map(|(by, of, at)| AccusationItem {
+        by: by.to_string(),
+        of: of.words(),
+        s_ago: now.since(*at).0 / 1_000_000,
+    });
+    Ok(Json(NodeDetail {
+        node: item(&hub, &state, &node, client),
+        downloads,
+        accusations: accusations.collect(),
+        served_well_networks: case.as_ref().map_or(0, |c| c.praisers),
+        bans: case.as_ref().map_or(0, |c| c.bans),
+        banned_for_s: case.and_then(|c| c.banned_until).map_or(0, |until| until.since(now).0 / 1_000_000),
+    }))
 }

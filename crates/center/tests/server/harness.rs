@@ -35,6 +35,7 @@ pub fn config(folder: &Path) -> ControlConfig {
         places: None,
         mmdb: None,
         tls: None,
+        per_address: headwater_center::AddressLimits::default(),
         core: headwater_center_core::Config::default(),
     }
 }

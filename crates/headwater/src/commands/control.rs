@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use headwater_center::ControlConfig;
+use headwater_center::{AddressLimits, ControlConfig};
 use headwater_center_core::Config;
 use headwater_model::time::Micros;
 use serde_json::json;
@@ -59,6 +59,12 @@ pub struct Args {
     /// Time between two reports of a node, 100ms to 60s
     #[arg(long, value_name = "DURATION", value_parser = heartbeat, default_value = "2s")]
     heartbeat: Duration,
+    /// Connections that nodes behind one address (IPv6: one /64) may have at once
+    #[arg(long, value_name = "NUMBER", default_value_t = AddressLimits::default().connections, value_parser = clap::value_parser!(u32).range(1..))]
+    connections_per_address: u32,
+    /// Handshakes per second of one address
+    #[arg(long, value_name = "NUMBER", default_value_t = AddressLimits::default().handshakes_per_s, value_parser = clap::value_parser!(u32).range(1..))]
+    handshakes_per_address: u32,
     /// Print one JSON object first: address, api, node, admin_token
     #[arg(long)]
     json: bool,
@@ -105,6 +111,11 @@ fn config(args: Args) -> Result<ControlConfig> {
         places: args.places,
         mmdb: args.mmdb,
         tls: args.tls_cert.zip(args.tls_key),
+        per_address: AddressLimits {
+            connections: args.connections_per_address,
+            handshakes_per_s: args.handshakes_per_address,
+            ..AddressLimits::default()
+        },
         core: Config { heartbeat, ..Config::default() },
     })
 }

@@ -54,6 +54,9 @@ pub struct NodeArgs {
     /// Accept no connections: this node dials others only (behind a firewall).
     #[arg(long)]
     pub dial_only: bool,
+    /// Do not ask the router (UPnP, PCP, NAT-PMP) to forward a port to this node.
+    #[arg(long)]
+    pub no_port_mapping: bool,
     /// Exit when standard input ends.
     #[arg(long, hide = true)]
     pub exit_with_stdin: bool,
@@ -93,6 +96,7 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             role: Role::Peer,
             listen,
             dial_only: args.node.dial_only,
+            port_mapping: !args.node.no_port_mapping,
             up: args.node.paced(),
             data: state_dir.clone(),
             control: args.name.control.clone(),

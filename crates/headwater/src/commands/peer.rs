@@ -55,6 +55,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             role: if args.waypoint { Role::Waypoint } else { Role::Peer },
             listen,
             dial_only: args.node.dial_only,
+            port_mapping: !args.node.no_port_mapping,
             up: args.node.paced(),
             data: args.data.clone(),
             control: args.control.clone(),

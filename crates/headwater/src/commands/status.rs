@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{print, print_json};
 use crate::cli::ControlAccess;
+use crate::table::table;
 
 /// Show how a control center is doing
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,34 @@ struct Status {
     contents: u64,
     #[serde(default)]
     totals: serde_json::Map<String, Value>,
+    #[serde(default)]
+    dials: Vec<Dials>,
 }
+
+/// Dials between nodes of two kinds.
+#[derive(Debug, Deserialize)]
+struct Dials {
+    between: [String; 2],
+    attempted: u64,
+    connected: u64,
+}
+
+/// A node, as far as it is shown.
+#[derive(Debug, Deserialize)]
+struct Node {
+    node: String,
+    role: String,
+    observed: String,
+    accepts: String,
+    accepts_from: String,
+    #[serde(default)]
+    accepts_why: String,
+    #[serde(default)]
+    mapped: Option<String>,
+}
+
+/// Nodes shown; --json and the API show all.
+const MAX_SHOWN_NODES: usize = 50;
 
 pub async fn run(args: Args) -> Result<()> {
     let api = args.control.api()?;
@@ -49,7 +77,33 @@ pub async fn run(args: Args) -> Result<()> {
         ("contents".to_owned(), status.contents.to_string()),
     ];
     lines.extend(status.totals.into_iter().map(|(what, count)| (what.replace('_', " "), count.to_string())));
+    lines.extend(status.dials.iter().map(|d| {
+        let [a, b] = &d.between;
+        (format!("dials {a} to {b}"), format!("{} of {} connected", d.connected, d.attempted))
+    }));
     let width = lines.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
     let text: String = lines.iter().map(|(what, value)| format!("{what:width$}  {value}\n")).collect();
-    print(&text)
+    let nodes: Vec<Node> = serde_json::from_value(api.get_json("/v1/nodes").await?).context("no list of nodes")?;
+    print(&(text + &node_table(&nodes)))
+}
+
+/// Who is there, and how it can be reached.
+fn node_table(nodes: &[Node]) -> String {
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let row = |n: &Node| {
+        let seen = match &n.mapped {
+            Some(mapped) => format!("{} (mapped {mapped})", n.observed),
+            None => n.observed.clone(),
+        };
+        let short = n.node.chars().take(8).collect();
+        vec![short, n.role.clone(), seen, n.accepts.clone(), n.accepts_from.clone(), n.accepts_why.clone()]
+    };
+    let rows: Vec<_> = nodes.iter().take(MAX_SHOWN_NODES).map(row).collect();
+    let more = match nodes.len().saturating_sub(MAX_SHOWN_NODES) {
+        0 => String::new(),
+        n => format!("and {n} more (see GET /v1/nodes)\n"),
+    };
+    format!("\n{}{more}", table(&["node", "role", "seen at", "accepts", "known by", "why"], &rows, &[]))
 }

@@ -68,7 +68,10 @@ impl Stranger {
         let mut send = connection.open_uni().await.unwrap();
         send.write_all(&[PEER_CONTROL_STREAM]).await.unwrap();
         let mut writer = Writer(send);
-        writer.send(FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [1; 32] }.encode()).await.unwrap();
+        writer
+            .send(FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [1; 32], instance: 1, linked: false }.encode())
+            .await
+            .unwrap();
         let mut receive = connection.accept_uni().await.unwrap();
         let mut kind = [0];
         receive.read_exact(&mut kind).await.unwrap();
@@ -155,7 +158,8 @@ fn garbage_ends_a_connection_and_nothing_else() {
         let me = Stranger::new(&site).await;
         let oversized = Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 1, 2, 3]);
         let no_message = Bytes::from_static(&[0, 0, 0, 3, 0xff, 0xff, 0xff]);
-        let second_hello = FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [2; 32] }.encode();
+        let second_hello =
+            FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [2; 32], instance: 1, linked: false }.encode();
         for garbage in [oversized, no_message, second_hello] {
             let (connection, _, mut writer, _reader) = me.connect(at, parent).await;
             writer.send(garbage).await.unwrap();

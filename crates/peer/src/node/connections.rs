@@ -2,13 +2,15 @@
 
 use super::Inner;
 use super::messages::{disk_failed, from_peer, linked, unlinked};
-use super::state::{self, Link, State};
+use super::probes::answer;
+use super::state::{self, Kept, Link, State};
 use crate::buffer_pool::Pool;
 use crate::store::Written;
 use bytes::Bytes;
 use headwater_model::assignment::Reach;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::report::DialResult;
+use headwater_model::time::Micros;
 use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
 use headwater_transport::{Alpn, Reader, Writer, certificate_of, node_of};
 use headwater_wire::frame::{PEER_CONTROL_STREAM, PEER_DATA_STREAM, PieceHeader};
@@ -24,8 +26,12 @@ use tokio::task::JoinSet;
 const MAX_WAITING: usize = 2048;
 /// Handshakes of others in progress at once.
 const MAX_HANDSHAKES: usize = 256;
-/// Connections with one node at once.
-const MAX_LINKS_PER_NODE: usize = 3;
+/// Connections with one node whose hello has not come, at once.
+const MAX_GREETING_PER_NODE: u32 = 8;
+/// Application error code of a connection that another one with the same node makes superfluous.
+const MERGED: u32 = 2;
+/// Both ends' dials and hellos cross within this time. Later, an end that has no connection in use is believed.
+const CROSSING: Micros = Micros::from_millis(1_500);
 /// A dial that takes longer has failed.
 const DIAL_PATIENCE: Duration = Duration::from_secs(6);
 /// The hello must come within this time.
@@ -50,14 +56,17 @@ pub(crate) async fn accept(inner: Arc<Inner>) {
         tokio::spawn(async move {
             let done = tokio::time::timeout(DIAL_PATIENCE, incoming).await;
             drop(permit);
-            if let Ok(Ok(connection)) = done {
-                serve(inner, connection).await;
+            match done {
+                Ok(Ok(connection)) if Alpn::of(&connection) == Some(Alpn::Probe) => answer(inner, connection).await,
+                Ok(Ok(connection)) => serve(inner, connection).await,
+                _ => {}
             }
         });
     }
 }
 
-/// Dials a node after `wait`, unless it is connected by then; all its addresses at once, the first to answer counts.
+/// Dials a node after `wait`, unless it is connected by then: all its addresses at once. Of the connections that come
+/// about one is kept, as with those that the other end dials.
 pub(crate) fn dial(inner: &Arc<Inner>, state: &mut State, node: NodeId, reach: Reach, wait: Duration) {
     if state.links.contains_key(&node) || !state.dialling.insert(node) {
         return;
@@ -72,45 +81,54 @@ pub(crate) fn dial(inner: &Arc<Inner>, state: &mut State, node: NodeId, reach: R
                 return;
             }
         }
-        let dialled = tokio::time::timeout(DIAL_PATIENCE, dial_any(&inner, node, &reach)).await;
-        let result = match dialled {
-            Ok(Ok(connection)) => {
-                report(&inner, node, None);
-                // `linked` takes it off the list of dials.
-                return serve(inner, connection).await;
-            }
-            Ok(Err(why)) => why,
-            Err(_) => "no answer within 6 s".into(),
-        };
-        report(&inner, node, Some(result.clone()));
+        let failed = dial_all(&inner, node, &reach).await.err();
         let mut state = inner.lock();
-        state.dialling.remove(&node);
-        if !state.links.contains_key(&node) {
-            let why = result;
+        // The other end's dial may have come through.
+        let failed = failed.filter(|_| !state.links.contains_key(&node));
+        state.tell_control(&FromNode::DialResult(DialResult { node, error: failed.clone() }));
+        if let Some(why) = failed {
+            state.dialling.remove(&node);
             state::happened_to_all(&inner, &mut state, || Input::Lost { node, why: why.clone() });
         }
     });
 }
 
-async fn dial_any(inner: &Arc<Inner>, node: NodeId, reach: &Reach) -> Result<Connection, String> {
-    let mut dials = JoinSet::new();
+/// Dials all addresses; every connection is served. Returns at the first, or why there is none.
+async fn dial_all(inner: &Arc<Inner>, node: NodeId, reach: &Reach) -> Result<(), String> {
+    let (done, mut outcomes) = mpsc::channel(reach.addresses.len().max(1));
     for address in reach.addresses.iter().copied() {
-        let inner = inner.clone();
-        dials.spawn(async move { inner.listener.dial(address, Some(node), Alpn::Peer).await });
+        let (inner, done) = (inner.clone(), done.clone());
+        tokio::spawn(async move {
+            let dialling = inner.listener.dial(address, Some(node), Alpn::Peer);
+            let (connection, outcome) = match tokio::time::timeout(DIAL_PATIENCE, dialling).await {
+                Ok(Ok(connection)) => (Some(connection), Ok(())),
+                Ok(Err(e)) => (None, Err(e.to_string())),
+                Err(_) => (None, Err(format!("no answer from {address} within 6 s"))),
+            };
+            // Nobody waits for the later ones.
+            let _ = done.send(outcome).await;
+            drop(done);
+            if let Some(connection) = connection {
+                serve(inner, connection).await;
+            }
+        });
     }
+    drop(done);
     let mut problem = "it has no address that may be dialled".to_owned();
-    while let Some(done) = dials.join_next().await {
-        match done {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(e)) => problem = e.to_string(),
-            Err(e) => problem = e.to_string(),
+    while let Some(outcome) = outcomes.recv().await {
+        match outcome {
+            Ok(()) => return Ok(()),
+            Err(why) => problem = why,
         }
     }
     Err(problem)
 }
 
-fn report(inner: &Inner, node: NodeId, error: Option<String>) {
-    inner.lock().tell_control(&FromNode::DialResult(DialResult { node, error }));
+/// What the other end's hello says.
+struct Greeting {
+    nonce: [u8; 32],
+    instance: u64,
+    linked: bool,
 }
 
 /// Serves a connection until it ends.
@@ -118,31 +136,39 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
     let Some((node, certificate)) = node_of(&connection).zip(certificate_of(&connection)) else {
         return connection.close(1u32.into(), b"no certificate");
     };
-    let own_nonce: [u8; 32] = {
-        let mut nonce = [0; 32];
-        if getrandom::fill(&mut nonce).is_err() {
-            return connection.close(1u32.into(), b"no randomness");
-        }
-        nonce
-    };
-    let id = {
-        let mut state = inner.lock();
-        if state.links.get(&node).is_some_and(|l| l.len() >= MAX_LINKS_PER_NODE) {
-            state.dialling.remove(&node);
-            return connection.close(0u32.into(), b"connected already");
-        }
-        state.next_link += 1;
-        state.next_link
+    let mut own_nonce = [0; 32];
+    if getrandom::fill(&mut own_nonce).is_err() {
+        return connection.close(1u32.into(), b"no randomness");
+    }
+    let Some((id, keeps, hello)) = begin(&inner, node, &connection, own_nonce) else {
+        return connection.close(1u32.into(), b"too many connections");
     };
     let (to_peer, queue) = mpsc::channel(MAX_WAITING);
-    tokio::spawn(write(connection.clone(), own_nonce, queue));
-    let why = match tokio::time::timeout(HELLO_PATIENCE, hello(&connection)).await {
-        Ok(Ok((reader, their_nonce))) => {
-            let used_at = inner.now();
-            let their_certificate = certificate;
+    let mut unsaid = Some((hello, queue));
+    let say = |unsaid: &mut Option<(Bytes, mpsc::Receiver<Bytes>)>| {
+        if let Some((hello, queue)) = unsaid.take() {
+            tokio::spawn(write(connection.clone(), hello, queue));
+        }
+    };
+    if keeps {
+        say(&mut unsaid);
+    }
+    let greeted = tokio::time::timeout(HELLO_PATIENCE, hello_of(&connection)).await;
+    greeting_over(&inner, node);
+    let why = match greeted {
+        Ok(Ok((_, theirs))) if !keep(&inner, node, id, &connection, &theirs) => {
+            connection.close(MERGED.into(), b"connected already");
+            String::new()
+        }
+        Ok(Ok((reader, theirs))) => {
+            say(&mut unsaid);
             let back = to_peer.clone();
+            let (their_nonce, used_at) = (theirs.nonce, inner.now());
+            let their_certificate = certificate;
             let link = Link { id, connection: connection.clone(), to_peer, their_nonce, their_certificate, used_at };
-            linked(&inner, node, link);
+            if let Some(former) = linked(&inner, node, link) {
+                former.close(MERGED.into(), b"a newer connection replaces it");
+            }
             let why = tokio::select! {
                 why = read_messages(&inner, node, &own_nonce, back, reader) => why,
                 why = read_pieces(&inner, node, &connection) => why,
@@ -159,12 +185,65 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
             "no hello".into()
         }
     };
-    inner.lock().dialling.remove(&node);
     unlinked(&inner, node, id, &why);
 }
 
+/// A new connection: its number, whether hello is said on it at once, and that hello. `None` when there are too many.
+fn begin(inner: &Inner, node: NodeId, connection: &Connection, nonce: [u8; 32]) -> Option<(u64, bool, Bytes)> {
+    let mut state = inner.lock();
+    let greeting = state.greeting.entry(node).or_default();
+    if *greeting >= MAX_GREETING_PER_NODE {
+        return None;
+    }
+    *greeting += 1;
+    state.next_link += 1;
+    let (id, at) = (state.next_link, inner.now());
+    let keeps = !inner.keeps_one_with(&node) || !state.kept.contains_key(&node);
+    if inner.keeps_one_with(&node) && keeps {
+        state.kept.insert(node, Kept { id, connection: connection.clone(), at, instance: None });
+    }
+    let linked = state.links.contains_key(&node);
+    let hello = FromPeer::Hello { protocol: limits::PROTOCOL, nonce, instance: inner.instance, linked }.encode();
+    Some((id, keeps, hello))
+}
+
+fn greeting_over(inner: &Inner, node: NodeId) {
+    let mut state = inner.lock();
+    if let Some(n) = state.greeting.get_mut(&node) {
+        *n -= 1;
+        if *n == 0 {
+            state.greeting.remove(&node);
+        }
+    }
+}
+
+/// Whether this connection stays, at the end that decides: the first one, unless it belonged to a process that is no
+/// more, or the other end does not have it any more.
+fn keep(inner: &Inner, node: NodeId, id: u64, connection: &Connection, theirs: &Greeting) -> bool {
+    if !inner.keeps_one_with(&node) {
+        return true;
+    }
+    let mut state = inner.lock();
+    let now = inner.now();
+    if let Some(k) = state.kept.get_mut(&node) {
+        if k.id == id {
+            k.instance = Some(theirs.instance);
+            return true;
+        }
+        let restarted = k.instance.is_some_and(|i| i != theirs.instance);
+        let lost_there = !theirs.linked && now.since(k.at) > CROSSING;
+        if !(restarted || lost_there || k.connection.close_reason().is_some()) {
+            return false;
+        }
+        k.connection.close(MERGED.into(), b"a newer connection replaces it");
+    }
+    let kept = Kept { id, connection: connection.clone(), at: now, instance: Some(theirs.instance) };
+    state.kept.insert(node, kept);
+    true
+}
+
 /// Writes messages, the hello first.
-async fn write(connection: Connection, nonce: [u8; 32], mut queue: mpsc::Receiver<Bytes>) {
+async fn write(connection: Connection, hello: Bytes, mut queue: mpsc::Receiver<Bytes>) {
     let Ok(mut stream) = connection.open_uni().await else { return };
     // Messages go before pieces.
     let _ = stream.set_priority(1);
@@ -172,7 +251,6 @@ async fn write(connection: Connection, nonce: [u8; 32], mut queue: mpsc::Receive
         return;
     }
     let mut writer = Writer(stream);
-    let hello = FromPeer::Hello { protocol: limits::PROTOCOL, nonce }.encode();
     if writer.send(hello).await.is_err() {
         return;
     }
@@ -184,7 +262,7 @@ async fn write(connection: Connection, nonce: [u8; 32], mut queue: mpsc::Receive
 }
 
 /// The first stream is the control stream, its first message the hello.
-async fn hello(connection: &Connection) -> Result<(Reader, [u8; 32]), String> {
+async fn hello_of(connection: &Connection) -> Result<(Reader, Greeting), String> {
     let mut stream = connection.accept_uni().await.map_err(|e| e.to_string())?;
     let mut kind = [0];
     stream.read_exact(&mut kind).await.map_err(|e| e.to_string())?;
@@ -194,7 +272,9 @@ async fn hello(connection: &Connection) -> Result<(Reader, [u8; 32]), String> {
     let mut reader = Reader::new(stream, limits::MAX_PEER_FRAME_BYTES);
     let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("no hello")?;
     match FromPeer::decode(body).map_err(|e| e.to_string())? {
-        FromPeer::Hello { protocol: limits::PROTOCOL, nonce } => Ok((reader, nonce)),
+        FromPeer::Hello { protocol: limits::PROTOCOL, nonce, instance, linked } => {
+            Ok((reader, Greeting { nonce, instance, linked }))
+        }
         FromPeer::Hello { protocol, .. } => {
             Err(format!("it speaks protocol {protocol}, this node {}", limits::PROTOCOL))
         }
@@ -297,14 +377,14 @@ async fn read_stream(
         let Ok(permit) = unwritten.clone().acquire_owned().await else { return Ok(()) };
         let (inner, store) = (inner.clone(), store.clone());
         tokio::spawn(async move {
-            keep(&inner, &store, version, PieceFrom::Parent(node), head.piece, data).await;
+            store_piece(&inner, &store, version, PieceFrom::Parent(node), head.piece, data).await;
             drop(permit);
         });
     }
 }
 
 /// Verifies and stores a piece, and tells the swarm.
-pub(crate) async fn keep(
+pub(crate) async fn store_piece(
     inner: &Arc<Inner>,
     store: &crate::store::StoreHandle,
     version: Version,

@@ -163,6 +163,11 @@ async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
     state.control_epoch_seen = state.control_epoch_seen.max(welcome.control_epoch);
     state.parent_keys = welcome.parent_keys;
     state.control = Some(out.clone());
+    state.observed = welcome.observed_address;
+    if state.mapped_port.is_some() {
+        state.tell_mapped();
+    }
+    inner.session_began.notify_one();
     let joins: Vec<_> = state
         .contents
         .values()
@@ -181,7 +186,6 @@ async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
 }
 
 fn hello(inner: &Inner) -> FromNode {
-    let local = inner.listener.address().ok().filter(|a| !a.ip().is_unspecified() && !a.ip().is_loopback());
     FromNode::Hello(Hello {
         protocol: limits::PROTOCOL,
         introduction: Introduction {
@@ -190,7 +194,7 @@ fn hello(inner: &Inner) -> FromNode {
             up: inner.claimed_up(),
             down: Rate(0),
             client: format!("headwater/{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS),
-            local_addresses: local.into_iter().collect(),
+            local_addresses: inner.local_addresses(),
         },
         join_token: Token(inner.config.join_token.clone().unwrap_or_default()),
         control_epoch_seen: inner.lock().control_epoch_seen,
@@ -200,12 +204,15 @@ fn hello(inner: &Inner) -> FromNode {
 
 fn heartbeat(inner: &Inner, state: &mut State, interval: u64) {
     let now = inner.now();
-    let links: Vec<_> = state.links.iter().filter_map(|(n, l)| Some((*n, l.first()?.connection.rtt()))).collect();
+    let links: Vec<_> = state.links.iter().map(|(n, l)| (*n, l.connection.stats().path)).collect();
     let mut contents = Vec::new();
     for content in state.contents.values_mut() {
         if let Phase::Running(r) = &mut content.phase {
-            for (node, rtt) in &links {
-                r.swarm.handle(now, Input::Rtt(*node, Micros(rtt.as_micros() as u64)), &mut Vec::new());
+            for (node, path) in &links {
+                let rtt = Micros(path.rtt.as_micros() as u64);
+                r.swarm.handle(now, Input::Rtt(*node, rtt), &mut Vec::new());
+                let packets = Input::Packets(*node, path.sent_packets, path.lost_packets);
+                r.swarm.handle(now, packets, &mut Vec::new());
             }
             contents.push(r.swarm.report(now, false));
         }

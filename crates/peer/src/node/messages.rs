@@ -74,6 +74,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             tokio::task::spawn_blocking(move || state::begin(&inner, content));
         }
         FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
+        FromControl::Probe(probe) => super::probes::ordered(inner, state, probe),
     }
 }
 
@@ -289,38 +290,36 @@ fn recheck(inner: &Arc<Inner>, state: &mut State, node: NodeId, version: Version
     });
 }
 
-/// A connection's hello came: it may be used.
-pub(crate) fn linked(inner: &Arc<Inner>, node: NodeId, link: Link) {
+/// A connection's hello came: it is the one in use. Returns one that it replaces, whose edges are lost.
+pub(crate) fn linked(inner: &Arc<Inner>, node: NodeId, link: Link) -> Option<quinn::Connection> {
     let mut state = inner.lock();
-    let links = state.links.entry(node).or_default();
-    links.push(link);
-    let first = links.len() == 1;
+    let former = state.links.insert(node, link).map(|l| l.connection);
     state.dialling.remove(&node);
-    if first {
-        happened_to_all(inner, &mut state, || Input::Connected(node));
+    if former.is_some() {
+        edges_lost(inner, &mut state, node, "a newer connection replaces it");
     }
+    happened_to_all(inner, &mut state, || Input::Connected(node));
+    former
 }
 
 /// A connection ended.
 pub(crate) fn unlinked(inner: &Arc<Inner>, node: NodeId, id: u64, why: &str) {
     let mut state = inner.lock();
-    let Some(links) = state.links.get_mut(&node) else { return };
-    let in_use = links.first().is_some_and(|l| l.id == id);
-    links.retain(|l| l.id != id);
-    let another = !links.is_empty();
-    if !another {
+    if state.kept.get(&node).is_some_and(|k| k.id == id) {
+        state.kept.remove(&node);
+    }
+    state.dialling.remove(&node);
+    if state.links.get(&node).is_some_and(|l| l.id == id) {
         state.links.remove(&node);
+        edges_lost(inner, &mut state, node, why);
     }
-    if !in_use {
-        return;
-    }
+}
+
+fn edges_lost(inner: &Arc<Inner>, state: &mut State, node: NodeId, why: &str) {
     for content in state.contents.values_mut() {
         if let Phase::Running(r) = &mut content.phase {
             r.senders.remove(&node);
         }
     }
-    happened_to_all(inner, &mut state, || Input::Lost { node, why: why.to_owned() });
-    if another {
-        happened_to_all(inner, &mut state, || Input::Connected(node));
-    }
+    happened_to_all(inner, state, || Input::Lost { node, why: why.to_owned() });
 }

@@ -5,6 +5,8 @@ mod connections;
 mod control;
 mod messages;
 mod origin_fetch;
+mod port_mapping;
+mod probes;
 mod serving;
 mod state;
 
@@ -33,6 +35,8 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Never accepts connections.
     pub dial_only: bool,
+    /// Asks its router (UPnP, PCP, NAT-PMP) to forward a port.
+    pub port_mapping: bool,
     /// Pace of the uplink, in wire bytes; `None` for no limit.
     pub up: Option<Rate>,
     /// Folder of the node's identity and of contents that have no place of their own.
@@ -171,7 +175,11 @@ pub(crate) struct Inner {
     pub(crate) origin: OriginClient,
     pub(crate) pacer: Pacer,
     begun: Instant,
+    /// Differs between two runs of this node.
+    pub(crate) instance: u64,
     state: Mutex<State>,
+    /// The control center said where it sees this node.
+    pub(crate) session_began: Notify,
     /// The control loop looks at its session again.
     pub(crate) control_wake: Notify,
     pub(crate) stopping: CancellationToken,
@@ -200,6 +208,28 @@ impl Inner {
     }
     pub(crate) fn capabilities(&self) -> Capabilities {
         Capabilities::regular(if self.config.dial_only { Accepts::DialOnly } else { Accepts::Open })
+    }
+    /// Whether this end decides which one of several connections with `node` is kept.
+    pub(crate) fn keeps_one_with(&self, node: &NodeId) -> bool {
+        self.listener.identity().node < *node
+    }
+    /// Whether the control center is on this machine.
+    pub(crate) fn is_on_loopback(&self) -> bool {
+        is_loopback(&self.config.control)
+    }
+    /// Addresses on this machine's networks at which it listens: for nodes there.
+    pub(crate) fn local_addresses(&self) -> Vec<SocketAddr> {
+        let Ok(bound) = self.listener.address() else { return Vec::new() };
+        if self.config.dial_only {
+            return Vec::new();
+        }
+        if !bound.ip().is_unspecified() {
+            return if bound.ip().is_loopback() { Vec::new() } else { vec![bound] };
+        }
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        let ips = interfaces.iter().filter(|i| !i.is_loopback() && !i.is_link_local()).map(|i| i.ip());
+        let ips = ips.filter(|ip| bound.is_ipv6() || ip.is_ipv4());
+        ips.take(headwater_wire::limits::MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
     pub(crate) fn claimed_up(&self) -> Rate {
         self.config.up.unwrap_or(UNLIMITED_CLAIM)
@@ -231,14 +261,16 @@ impl Node {
             return Err(StartError::JoinTokenWithoutPin);
         }
         let identity = Arc::new(Identity::load_or_create(&config.data.join("identity"))?);
-        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer] };
+        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer, Alpn::Probe] };
         let listener = bind(config.listen, identity, accept)?;
         let begun = Instant::now();
         let inner = Arc::new(Inner {
             origin: OriginClient::new(OriginConfig::default())?,
             pacer: Pacer::new(config.up.map(|r| r.0)),
             begun,
+            instance: random_seed(),
             state: Mutex::new(State::new(Time(1), random_seed())),
+            session_began: Notify::new(),
             control_wake: Notify::new(),
             stopping: CancellationToken::new(),
             listener,
@@ -247,6 +279,10 @@ impl Node {
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
         tokio::spawn(state::tick(inner.clone()));
+        if inner.config.port_mapping && !inner.config.dial_only {
+            let mapping = tokio::spawn(port_mapping::keep(inner.clone()));
+            inner.lock().port_mapping = Some(mapping);
+        }
         Ok(Node(inner))
     }
 
@@ -287,6 +323,11 @@ impl Node {
     pub async fn stop(&self) {
         let stores = state::leave(&self.0);
         self.0.stopping.cancel();
+        let mapping = self.0.lock().port_mapping.take();
+        if let Some(mapping) = mapping {
+            // It gives the port back; a router that does not answer keeps nobody here.
+            let _ = tokio::time::timeout(Duration::from_millis(700), mapping).await;
+        }
         for store in stores {
             if let Err(e) = store.close().await {
                 tracing::warn!("closing a store: {e}");
@@ -331,3 +372,7 @@ fn is_loopback(control: &str) -> bool {
 pub(crate) fn pinned(name: &Option<Name>) -> Option<Hash> {
     name.as_ref().map(|n| n.key)
 }
+
+#[cfg(test)]
+#[path = "merging_tests.rs"]
+mod merging_tests;

@@ -1,7 +1,7 @@
 //! Fetching leased runs from the origin by HTTP ranges.
 
 use super::Inner;
-use super::connections::keep;
+use super::connections::store_piece;
 use super::state::{Running, happened};
 use crate::buffer_pool::Pool;
 use crate::origin::{Access, Expected, OriginError};
@@ -87,8 +87,9 @@ impl Job {
                         let data = std::mem::replace(&mut buffer, pool.take()).freeze(len);
                         let (inner, store, version, number) =
                             (self.inner.clone(), self.store.clone(), self.version, piece);
-                        writes
-                            .spawn(async move { keep(&inner, &store, version, PieceFrom::Origin, number, data).await });
+                        writes.spawn(async move {
+                            store_piece(&inner, &store, version, PieceFrom::Origin, number, data).await
+                        });
                         piece += 1;
                         filled = 0;
                     }

@@ -14,9 +14,7 @@ use tokio::sync::Notify;
 
 /// There is something to send to `child`.
 pub(crate) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, child: NodeId) {
-    let Some(connection) = state.links.get(&child).and_then(|l| l.first()).map(|l| l.connection.clone()) else {
-        return;
-    };
+    let Some(connection) = state.links.get(&child).map(|l| l.connection.clone()) else { return };
     let Some(r) = state.running(version) else { return };
     if let Some(sender) = r.senders.get(&child) {
         sender.wake.notify_one();

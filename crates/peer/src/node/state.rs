@@ -1,5 +1,6 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
+use super::probes::PerSecond;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, pinned, random_seed, serving};
 use crate::origin::Access;
 use crate::store::{Destination, Store, StoreHandle};
@@ -15,6 +16,8 @@ use headwater_peer_core::{Config, ControlSession, Input, Output, PageSource, Pie
 use headwater_wire::{Bitmap, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, Token};
 use headwater_wire::{decode_log, encode_log, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +45,16 @@ pub(crate) struct Link {
     pub(crate) used_at: Time,
 }
 
+/// The one connection with a node that this end, having the lower id, says hello on.
+pub(crate) struct Kept {
+    pub(crate) id: u64,
+    pub(crate) connection: quinn::Connection,
+    /// Since when.
+    pub(crate) at: Time,
+    /// Which run of the other node it is with, once its hello came.
+    pub(crate) instance: Option<u64>,
+}
+
 /// Everything a node knows.
 pub(crate) struct State {
     pub(crate) session: ControlSession,
@@ -49,8 +62,20 @@ pub(crate) struct State {
     pub(crate) control_epoch_seen: u64,
     pub(crate) parent_keys: Vec<(u64, ParentKey)>,
     pub(crate) contents: BTreeMap<ContentId, ContentState>,
-    /// Connections by node, the one in use first.
-    pub(crate) links: BTreeMap<NodeId, Vec<Link>>,
+    /// The connection in use with each node.
+    pub(crate) links: BTreeMap<NodeId, Link>,
+    /// Of nodes with a higher id: the connection that is kept, whether its hello came or not.
+    pub(crate) kept: BTreeMap<NodeId, Kept>,
+    /// Connections by node whose hello has not come.
+    pub(crate) greeting: BTreeMap<NodeId, u32>,
+    pub(crate) probes_made: PerSecond,
+    pub(crate) probes_told: PerSecond,
+    /// Where the control center sees this node.
+    pub(crate) observed: Option<SocketAddr>,
+    /// The task that has a router forward a port.
+    pub(crate) port_mapping: Option<tokio::task::JoinHandle<()>>,
+    /// Port of the router's that it forwards here.
+    pub(crate) mapped_port: Option<NonZeroU16>,
     pub(crate) dialling: BTreeSet<NodeId>,
     pub(crate) next_link: u64,
     pub(crate) leaving: bool,
@@ -122,11 +147,25 @@ impl State {
             parent_keys: Vec::new(),
             contents: BTreeMap::new(),
             links: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            greeting: BTreeMap::new(),
+            probes_made: PerSecond::default(),
+            probes_told: PerSecond::default(),
+            observed: None,
+            mapped_port: None,
+            port_mapping: None,
             dialling: BTreeSet::new(),
             next_link: 0,
             leaving: false,
             told_traffic: (now, 0, 0),
         }
+    }
+
+    /// Tells the control center what the router forwards here.
+    pub(crate) fn tell_mapped(&mut self) {
+        // The router's own idea of its address may be another NAT's inside; what counts is what is seen.
+        let mapped = self.observed.zip(self.mapped_port).map(|(seen, port)| SocketAddr::new(seen.ip(), port.get()));
+        self.tell_control(&FromNode::MappedAddress(mapped));
     }
 
     /// The running content of this version.
@@ -149,7 +188,7 @@ impl State {
 
     /// Says something to a node over the connection in use.
     pub(crate) fn tell_peer(&mut self, node: &NodeId, message: &FromPeer) {
-        if let Some(link) = self.links.get(node).and_then(|l| l.first())
+        if let Some(link) = self.links.get(node)
             && link.to_peer.try_send(message.encode()).is_err()
         {
             link.connection.close(1u32.into(), b"reads too slowly");
@@ -482,10 +521,11 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                     connections::dial(inner, state, parent.node, parent.reach, Duration::ZERO);
                 }
             }
-            Output::DialChild(Child { node, reach, .. }) => {
+            Output::DialChild(Child { node, reach, punch, .. }) => {
                 if !state.links.contains_key(&node) {
-                    // A child that can be dialled dials itself, unless this end can only dial.
-                    let wait = if inner.config.dial_only { Duration::ZERO } else { Duration::from_millis(700) };
+                    // A child that can dial does so itself: this end helps where that is not enough.
+                    let at_once = punch || inner.config.dial_only;
+                    let wait = if at_once { Duration::ZERO } else { Duration::from_millis(700) };
                     connections::dial(inner, state, node, reach, wait);
                 }
             }
@@ -570,7 +610,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
 }
 
 fn open_edge(state: &mut State, version: Version, parent: NodeId) {
-    let Some(link) = state.links.get(&parent).and_then(|l| l.first()).cloned() else { return };
+    let Some(link) = state.links.get(&parent).cloned() else { return };
     let Some(given) = state.running(version).and_then(|r| r.tickets.get(&parent)).cloned() else { return };
     let proof = Ticket::prove(&given.secret.0, &link.their_nonce, &link.their_certificate);
     state.tell_peer(&parent, &FromPeer::OpenEdge { version, ticket: given.ticket, proof });
@@ -619,14 +659,11 @@ fn sweep(state: &mut State, now: Time) {
         })
         .flatten()
         .collect();
-    for (node, links) in &mut state.links {
-        for link in links.iter_mut() {
-            // All connections with a partner stay: the other end may use another one than this end.
-            if partners.contains(node) {
-                link.used_at = now;
-            } else if now.since(link.used_at) > UNUSED {
-                link.connection.close(0u32.into(), b"not used");
-            }
+    for (node, link) in &mut state.links {
+        if partners.contains(node) {
+            link.used_at = now;
+        } else if now.since(link.used_at) > UNUSED {
+            link.connection.close(0u32.into(), b"not used");
         }
     }
 }
@@ -642,7 +679,7 @@ pub(crate) fn leave(inner: &Arc<Inner>) -> Vec<StoreHandle> {
     state.leaving = true;
     state.tell_control(&FromNode::Bye);
     let contents = std::mem::take(&mut state.contents);
-    state.links.values().flatten().for_each(|l| l.connection.close(0u32.into(), b"leaving"));
+    state.links.values().for_each(|l| l.connection.close(0u32.into(), b"leaving"));
     contents
         .into_values()
         .filter_map(|c| match c.phase {

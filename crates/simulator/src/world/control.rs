@@ -1,7 +1,7 @@
 //! What the control center's shell and the nodes' ends of its sessions do.
 
 use super::{Event, Nx, World, index_of};
-use crate::scenario::{SiteNat, Sources};
+use crate::scenario::{Reach, SiteNat, Sources};
 use headwater_center_core::client_manager::Arrival;
 use headwater_center_core::{Center, Config, Input, Output, Totals};
 use headwater_model::assignment::{Assignment, Lease};
@@ -190,6 +190,8 @@ impl World {
                 }
                 Output::Lease(node, lease) => self.tell_node(index_of(&node), FromCenter::Leased(lease)),
                 Output::Revoke(node, _, run) => self.tell_node(index_of(&node), FromCenter::Revoked(run)),
+                // Without a secret for probes claims count, which are true here.
+                Output::Probe(..) => {}
                 Output::Close { node, session, .. } => {
                     let node = index_of(&node);
                     if let Some(own) = self.control.sessions[node as usize]
@@ -303,6 +305,7 @@ impl World {
             sources: Known { value: if limited { SourceAccess::Listed } else { SourceAccess::Any }, from: From::Claim },
             forwards: Known::claim(if n.spec.reach.has_udp() { Forwards::Disk } else { Forwards::No }),
             accepts: Known { value: self.scenario.accepts(&n.spec), from: tested },
+            listens: n.spec.reach != Reach::DialOnly && n.spec.reach.has_udp(),
         };
         Arrival {
             session,

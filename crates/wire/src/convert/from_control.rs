@@ -6,6 +6,7 @@ use crate::limits::*;
 use crate::shape;
 use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent, Reach, Refusal};
 use headwater_model::log::Log;
+use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
 use headwater_model::time::{Micros, Rate};
 use prost::Message;
@@ -98,6 +99,8 @@ pub enum FromControl {
         /// Whether the node should dial again.
         come_back: bool,
     },
+    /// Dial an address once.
+    Probe(Probe),
 }
 
 /// The answer to a hello.
@@ -185,6 +188,12 @@ impl FromControl {
             Body::Fetch(f) => Self::Fetch { content: content(&f.content)?, keep: f.keep },
             Body::Withdrawn(w) => Self::Withdrawn { content: content(&w.content)?, why: w.why },
             Body::Goodbye(g) => Self::Goodbye { why: g.why, come_back: g.come_back },
+            Body::Probe(p) => Self::Probe(Probe {
+                number: array("number", &p.number)?,
+                node: node("node", &p.node)?,
+                address: address("address", &p.address)?,
+                fresh_socket: p.fresh_socket,
+            }),
         })
     }
 
@@ -226,6 +235,12 @@ impl FromControl {
             Self::Goodbye { why, come_back } => {
                 Body::Goodbye(proto::Goodbye { why: cut(why, MAX_WHY_BYTES), come_back: *come_back })
             }
+            Self::Probe(p) => Body::Probe(proto::Probe {
+                number: copy(&p.number),
+                node: copy(&p.node.0),
+                address: p.address.to_string(),
+                fresh_socket: p.fresh_socket,
+            }),
         };
         crate::frame::encode(&proto::ControlMessage { body: Some(body) }, MAX_CONTROL_FRAME_BYTES)
     }
@@ -238,10 +253,7 @@ fn welcome(w: proto::Welcome) -> Result<Welcome, WireError> {
         control_unix_ms: w.control_unix_ms,
         heartbeat_ms: w.heartbeat_ms,
         backoff_cap_ms: w.backoff_cap_ms,
-        observed_address: match w.observed_address.as_str() {
-            "" => None,
-            text => Some(address("observed_address", text)?),
-        },
+        observed_address: optional_address("observed_address", &w.observed_address)?,
         parent_keys: parent_keys(w.parent_keys.unwrap_or_default())?,
     })
 }
@@ -253,7 +265,7 @@ fn welcome_to_proto(w: &Welcome) -> proto::Welcome {
         control_unix_ms: w.control_unix_ms,
         heartbeat_ms: w.heartbeat_ms,
         backoff_cap_ms: w.backoff_cap_ms,
-        observed_address: w.observed_address.map_or_else(String::new, |a| a.to_string()),
+        observed_address: optional_address_to_proto(w.observed_address),
         parent_keys: Some(parent_keys_to_proto(&w.parent_keys)),
     }
 }
@@ -339,7 +351,7 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
 }
 
 fn child(c: proto::Child) -> Result<Child, WireError> {
-    Ok(Child { node: node("node", &c.node)?, dial: c.dial, reach: reach(c.reach)? })
+    Ok(Child { node: node("node", &c.node)?, dial: c.dial, punch: c.punch, reach: reach(c.reach)? })
 }
 
 fn reach(r: Option<proto::Reach>) -> Result<Reach, WireError> {
@@ -363,7 +375,8 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
         }
     };
-    let child = |c: &Child| proto::Child { node: copy(&c.node.0), dial: c.dial, reach: reach(&c.reach) };
+    let child =
+        |c: &Child| proto::Child { node: copy(&c.node.0), dial: c.dial, reach: reach(&c.reach), punch: c.punch };
     proto::Assignment {
         version: version_to_proto(a.version),
         generation: Some(proto::Generation { epoch: a.generation.epoch, counter: a.generation.counter }),

@@ -68,6 +68,22 @@ pub enum FromNode {
     },
     /// Stops.
     Bye,
+    /// A probe came here.
+    ProbeArrived {
+        /// Its number.
+        number: [u8; 16],
+        /// Where its packets came from.
+        seen_from: SocketAddr,
+    },
+    /// A probe that this node was told to make did not get through.
+    ProbeFailed {
+        /// Its number.
+        number: [u8; 16],
+        /// In words, for the operator.
+        why: String,
+    },
+    /// A router forwards this address to the node; `None` when it does no more.
+    MappedAddress(Option<SocketAddr>),
 }
 
 /// How a node begins.
@@ -179,6 +195,12 @@ impl FromNode {
             Body::Announce(a) => Self::Announce(log_from_proto(a.log.ok_or(WireError::Missing("log"))?)?),
             Body::Page(p) => Self::Page { version: version(p.version)?, page: page(p.page)? },
             Body::Bye(proto::Bye {}) => Self::Bye,
+            Body::ProbeArrived(p) => Self::ProbeArrived {
+                number: array("number", &p.number)?,
+                seen_from: address("seen_from", &p.seen_from)?,
+            },
+            Body::ProbeFailed(p) => Self::ProbeFailed { number: array("number", &p.number)?, why: p.why },
+            Body::MappedAddress(m) => Self::MappedAddress(optional_address("address", &m.address)?),
         })
     }
 
@@ -216,6 +238,15 @@ impl FromNode {
                 Body::Page(proto::PageReply { version: version_to_proto(*version), page: page_to_proto(page) })
             }
             Self::Bye => Body::Bye(proto::Bye {}),
+            Self::ProbeArrived { number, seen_from } => {
+                Body::ProbeArrived(proto::ProbeArrived { number: copy(number), seen_from: seen_from.to_string() })
+            }
+            Self::ProbeFailed { number, why } => {
+                Body::ProbeFailed(proto::ProbeFailed { number: copy(number), why: cut(why, MAX_WHY_BYTES) })
+            }
+            Self::MappedAddress(address) => {
+                Body::MappedAddress(proto::MappedAddress { address: optional_address_to_proto(*address) })
+            }
         };
         crate::frame::encode(&proto::NodeMessage { body: Some(body) }, MAX_NODE_FRAME_BYTES)
     }
@@ -252,6 +283,7 @@ fn hello(h: proto::Hello) -> Result<Hello, WireError> {
             // Whatever a node says of itself is a claim (A3).
             capabilities: Capabilities {
                 accepts: Known::claim(accepts_from_proto(h.accepts)?),
+                listens: h.listens,
                 sources: Known::claim(sources_from_proto(h.sources)?),
                 forwards: Known::claim(forwards_from_proto(h.forwards)?),
             },
@@ -281,6 +313,7 @@ fn hello_to_proto(h: &Hello) -> proto::Hello {
         join_token: h.join_token.0.clone(),
         control_epoch_seen: h.control_epoch_seen,
         local_unix_ms: h.local_unix_ms,
+        listens: i.capabilities.listens,
     }
 }
 
@@ -347,6 +380,8 @@ fn edge(e: &proto::Edge) -> Result<EdgeReport, WireError> {
         bytes: e.bytes,
         waited: Micros(e.waited_us),
         rtt: Micros(e.rtt_us),
+        sent_packets: e.sent_packets,
+        lost_packets: e.lost_packets,
     })
 }
 
@@ -357,6 +392,8 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
         bytes: e.bytes,
         waited_us: e.waited.0,
         rtt_us: e.rtt.0,
+        sent_packets: e.sent_packets,
+        lost_packets: e.lost_packets,
     };
     let content = |(c, runs): (&report::ContentReport, &Option<Bitmap>)| proto::ContentReport {
         version: version_to_proto(c.version),
@@ -383,6 +420,7 @@ fn alarm(what: Option<What>) -> Result<Alarm, WireError> {
     Ok(match what.ok_or(WireError::Missing("what"))? {
         What::ParentLost(l) => Alarm::ParentLost { parent: node("parent", &l.parent)?, why: l.why },
         What::Silent(parent) => Alarm::Silent { parent: node("silent", &parent)? },
+        What::Slow(parent) => Alarm::Slow { parent: node("slow", &parent)? },
         What::BadPieces(parent) => Alarm::BadPieces { parent: node("bad_pieces", &parent)? },
         What::Starving(s) => Alarm::Starving { runs: s.runs.into_iter().map(run).collect::<Result<_, _>>()? },
     })
@@ -394,6 +432,7 @@ fn alarm_to_proto(alarm: &Alarm) -> What {
             What::ParentLost(proto::ParentLost { parent: copy(&parent.0), why: cut(why, MAX_WHY_BYTES) })
         }
         Alarm::Silent { parent } => What::Silent(copy(&parent.0)),
+        Alarm::Slow { parent } => What::Slow(copy(&parent.0)),
         Alarm::BadPieces { parent } => What::BadPieces(copy(&parent.0)),
         Alarm::Starving { runs } => {
             What::Starving(proto::Starving { runs: runs.iter().copied().take(MAX_STARVING_RUNS).collect() })

@@ -15,6 +15,10 @@ pub enum FromPeer {
         protocol: u32,
         /// For proofs of possession.
         nonce: [u8; 32],
+        /// Differs between two runs of one node.
+        instance: u64,
+        /// Whether the sender has a connection with this node in use.
+        linked: bool,
     },
     /// A child shows its ticket.
     OpenEdge {
@@ -127,7 +131,12 @@ impl FromPeer {
         shape::check(&body, &shape::PEER_MESSAGE)?;
         let body = proto::PeerMessage::decode(body)?.body.ok_or(WireError::Missing("body"))?;
         Ok(match body {
-            Body::Hello(h) => Self::Hello { protocol: h.protocol, nonce: array("nonce", &h.nonce)? },
+            Body::Hello(h) => Self::Hello {
+                protocol: h.protocol,
+                nonce: array("nonce", &h.nonce)?,
+                instance: h.instance,
+                linked: h.linked,
+            },
             Body::OpenEdge(o) => Self::OpenEdge {
                 version: version(o.version)?,
                 ticket: ticket(o.ticket.ok_or(WireError::Missing("ticket"))?)?,
@@ -154,9 +163,12 @@ impl FromPeer {
     /// theirs.
     pub fn encode(&self) -> Bytes {
         let body = match self {
-            Self::Hello { protocol, nonce } => {
-                Body::Hello(proto::PeerHello { protocol: *protocol, nonce: copy(nonce) })
-            }
+            Self::Hello { protocol, nonce, instance, linked } => Body::Hello(proto::PeerHello {
+                protocol: *protocol,
+                nonce: copy(nonce),
+                instance: *instance,
+                linked: *linked,
+            }),
             Self::OpenEdge { version, ticket, proof } => Body::OpenEdge(proto::OpenEdge {
                 version: version_to_proto(*version),
                 ticket: Some(ticket_to_proto(ticket)),

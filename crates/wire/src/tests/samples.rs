@@ -8,6 +8,7 @@ use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent, 
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
 use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
+use headwater_model::reach::Probe;
 use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
 use headwater_model::ticket::ParentKey;
 use headwater_model::{Bits, ContentId, Hash, Micros, NodeId, Rate, Ticket, Version};
@@ -89,7 +90,15 @@ pub fn join() -> report::Join {
 }
 
 pub fn heartbeat() -> report::Heartbeat {
-    let edge = |n| EdgeReport { node: node(n), pieces: 1, bytes: 2, waited: Micros(3), rtt: Micros(4) };
+    let edge = |n| EdgeReport {
+        node: node(n),
+        pieces: 1,
+        bytes: 2,
+        waited: Micros(3),
+        rtt: Micros(4),
+        sent_packets: 5,
+        lost_packets: 6,
+    };
     let content = |epoch, runs| ContentReport {
         version: Version { epoch, ..version() },
         runs,
@@ -117,6 +126,7 @@ pub fn from_node() -> Vec<FromNode> {
                 role,
                 capabilities: Capabilities {
                     accepts: Known::claim(accepts),
+                    listens: accepts != Accepts::DialOnly,
                     sources: Known::claim(sources),
                     forwards: Known::claim(forwards),
                 },
@@ -144,6 +154,7 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::LeaseFailed { version, run: 3, why: "status 404".into(), content_changed: true },
         alarm(Alarm::ParentLost { parent: node(1), why: "timed out".into() }),
         alarm(Alarm::Silent { parent: node(1) }),
+        alarm(Alarm::Slow { parent: node(1) }),
         alarm(Alarm::BadPieces { parent: node(1) }),
         alarm(Alarm::Starving { runs: vec![1, 2, 3] }),
         FromNode::DialResult(report::DialResult { node: node(1), error: None }),
@@ -153,6 +164,10 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::Announce(log()),
         FromNode::Page { version, page: page() },
         FromNode::Bye,
+        FromNode::ProbeArrived { number: [7; 16], seen_from: "192.0.2.9:5".parse().unwrap() },
+        FromNode::ProbeFailed { number: [7; 16], why: "no answer".into() },
+        FromNode::MappedAddress(Some("192.0.2.9:5".parse().unwrap())),
+        FromNode::MappedAddress(None),
     ]
 }
 
@@ -171,6 +186,9 @@ pub fn kind_of_node(m: &FromNode) -> usize {
         FromNode::Announce(_) => 9,
         FromNode::Page { .. } => 10,
         FromNode::Bye => 11,
+        FromNode::ProbeArrived { .. } => 12,
+        FromNode::ProbeFailed { .. } => 13,
+        FromNode::MappedAddress(_) => 14,
     }
 }
 
@@ -216,7 +234,7 @@ pub fn from_control() -> Vec<FromControl> {
                 generation: Generation { epoch: 3, counter: 14 },
                 parents: vec![parent(2, SourceClass::Peer), parent(3, SourceClass::Waypoint)],
                 spares: vec![parent(4, SourceClass::Peer), parent(5, SourceClass::Origin)],
-                children: vec![Child { node: node(6), dial: true, reach: reach() }],
+                children: vec![Child { node: node(6), dial: true, punch: true, reach: reach() }],
             },
             tickets: vec![given(2), given(3), given(4)],
         },
@@ -230,6 +248,12 @@ pub fn from_control() -> Vec<FromControl> {
         FromControl::Fetch { content: version.content, keep: true },
         FromControl::Withdrawn { content: version.content, why: "by its publisher".into() },
         FromControl::Goodbye { why: "stops for an update".into(), come_back: true },
+        FromControl::Probe(Probe {
+            number: [7; 16],
+            node: node(2),
+            address: "[2001:db8::1]:7400".parse().unwrap(),
+            fresh_socket: true,
+        }),
     ]
 }
 
@@ -250,6 +274,7 @@ pub fn kind_of_control(m: &FromControl) -> usize {
         FromControl::Fetch { .. } => 11,
         FromControl::Withdrawn { .. } => 12,
         FromControl::Goodbye { .. } => 13,
+        FromControl::Probe(_) => 14,
     }
 }
 
@@ -258,7 +283,7 @@ pub fn from_peer() -> Vec<FromPeer> {
     let answer = |refusal| FromPeer::EdgeAnswer { version, refusal };
     let no = |refusal: EdgeRefusal| answer(Some((refusal, refusal.to_string())));
     vec![
-        FromPeer::Hello { protocol: 1, nonce: [1; 32] },
+        FromPeer::Hello { protocol: 1, nonce: [1; 32], instance: 5, linked: true },
         FromPeer::OpenEdge { version, ticket: ticket(2), proof: [2; 32] },
         answer(None),
         no(EdgeRefusal::NoSuchContent),

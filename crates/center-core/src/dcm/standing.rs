@@ -1,0 +1,142 @@
+//! Distrust in a swarm: what children say of parents that were assigned to them, and what follows from a verdict.
+
+use super::member::{Ix, Member};
+use super::{Dcm, DcmOutput, Failure, MAX_FAILED_PAIRS, PairKey};
+use crate::trust::{Offence, Standing};
+use headwater_model::id::NodeId;
+use headwater_model::report::{EdgeReport, MAX_STARVING_RUNS};
+use headwater_model::time::{Micros, Time};
+
+/// A claim and an edge this old are known at both ends of the edge.
+const SETTLED: Micros = Micros::from_millis(2500);
+/// Runs that a parent claims and its child lacks: with so many, an idle child is not merely waiting for others.
+const MIN_CLAIMED_RUNS: usize = 8;
+/// Idle intervals after which the claim is not believed.
+const IDLE_INTERVALS: u32 = 2;
+/// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
+const TRICKLE: u64 = 8;
+
+impl Dcm {
+    /// The control center's verdict on a member as a parent.
+    pub fn set_standing(&mut self, now: Time, node: &NodeId, standing: Standing) {
+        let Some(ix) = self.by_node.get(node).copied() else { return };
+        let Some(m) = self.member_mut(ix).filter(|m| m.standing != standing) else { return };
+        let counted = m.counts();
+        m.standing = standing;
+        m.tried_by = None;
+        let (counts, held) = (m.counts(), m.runs.clone());
+        if standing == Standing::Good {
+            self.distrusted.remove(&ix);
+        } else {
+            self.distrusted.insert(ix);
+        }
+        for run in held.iter() {
+            match (counted, counts) {
+                (true, false) => self.leases.lost(run, now),
+                (false, true) => self.leases.gained(run),
+                _ => {}
+            }
+        }
+        if !counts {
+            for run in self.leases.of(ix) {
+                self.end_lease(now, ix, run, false);
+                self.out.push(DcmOutput::Revoke(*node, run));
+            }
+        }
+        self.requeue(ix, true);
+        if standing == Standing::Banned {
+            self.dismiss(now, ix, node);
+        }
+        self.refresh(ix);
+        self.lease_out(now);
+    }
+
+    /// Nobody has it as a parent or a spare any more.
+    fn dismiss(&mut self, now: Time, ix: Ix, node: &NodeId) {
+        let children = self.member(ix).map(|m| m.children.clone()).unwrap_or_default();
+        for c in children.iter().copied() {
+            self.unlink(ix, c);
+        }
+        let mut named = Vec::new();
+        for (other, m) in self.members.iter_mut().enumerate() {
+            if let Some(m) = m.as_mut().filter(|m| m.spares.contains(node)) {
+                m.spares.retain(|s| s != node);
+                named.push(other as Ix);
+            }
+        }
+        for other in named {
+            self.dirty(now, other);
+        }
+        for c in children {
+            self.dirty(now, c);
+            self.look_for_parents(now, c, "its parent was banned");
+        }
+    }
+
+    pub(super) fn accuse(&mut self, child: Ix, parent: Ix, offence: Offence) {
+        if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent)) {
+            self.out.push(DcmOutput::Accuse(c, p, offence));
+        }
+    }
+
+    /// The child got wrong bytes from the parent: the two do not meet again for as long as a ban lasts.
+    pub(super) fn spoil_pair(&mut self, now: Time, child: Ix, parent: Ix) {
+        if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent))
+            && self.failed.len() < MAX_FAILED_PAIRS
+        {
+            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, spoilt: true });
+        }
+    }
+
+    pub(super) fn spoilt(&self, now: Time, a: &Member, b: &Member) -> bool {
+        let failure = self.failed.get(&PairKey::of(a.info.node, b.info.node));
+        failure.is_some_and(|f| f.spoilt && now.since(f.at) < self.config.ban)
+    }
+
+    /// Whether the child's other parents deliver so much more that `parent` cannot blame the child's line.
+    pub(super) fn trickles(&self, child: Ix, parent: Ix) -> bool {
+        let Some(m) = self.member(child) else { return false };
+        let mine = m.parents.iter().find(|e| e.parent == parent).map_or(0, |e| e.watch.last_bytes);
+        let mut others: Vec<u64> =
+            m.parents.iter().filter(|e| e.parent != parent).map(|e| e.watch.last_bytes).filter(|b| *b > 0).collect();
+        others.sort_unstable();
+        others.get(others.len() / 2).is_some_and(|median| mine.saturating_mul(TRICKLE) < *median)
+    }
+
+    /// A child finds runs at no parent that a parent says it holds: one of the two is wrong.
+    pub(super) fn doubt_holders(&mut self, now: Time, ix: Ix, runs: &[u32]) {
+        let Some(m) = self.member(ix).filter(|m| m.wants) else { return };
+        let open = m.parents.iter().filter(|e| e.watch.is_reported() && now.since(e.since) > SETTLED);
+        let doubted: Vec<Ix> = open
+            .map(|e| e.parent)
+            .filter(|p| {
+                let claims = |p: &Member| runs.iter().take(MAX_STARVING_RUNS).any(|r| p.runs.get(*r));
+                self.member(*p).is_some_and(|p| now.since(p.runs_at) > SETTLED && p.away_since.is_none() && claims(p))
+            })
+            .collect();
+        for parent in doubted {
+            self.accuse(ix, parent, Offence::Holdings);
+        }
+    }
+
+    /// A heartbeat of a child: a parent of which it asks nothing, while others serve it, offers nothing of what the parent
+    /// says that it holds.
+    pub(super) fn watch_idle(&mut self, now: Time, child: Ix, parent: Ix, interval: u64, said: &EdgeReport) {
+        let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return };
+        let Some(edge) = c.parents.iter().find(|e| e.parent == parent) else { return };
+        let settled = now.since(edge.since) > SETTLED && now.since(p.runs_at) > SETTLED && p.away_since.is_none();
+        let idle = interval > 0 && settled && c.wants && said.waited == Micros(0) && edge.watch.last_bytes == 0;
+        let offers_nothing = idle
+            && c.parents.iter().any(|e| e.watch.last_bytes > 0)
+            && p.runs.iter().filter(|r| !c.runs.get(*r)).nth(MIN_CLAIMED_RUNS - 1).is_some();
+        let Some(w) = self.edge_mut(child, parent) else { return };
+        w.idle = if offers_nothing { w.idle + 1 } else { 0 };
+        if w.idle >= IDLE_INTERVALS {
+            self.accuse(child, parent, Offence::Holdings);
+            self.fail_pair(now, child, parent);
+            self.unlink(parent, child);
+            self.dirty(now, child);
+            self.look_for_parents(now, child, "a parent offered nothing of what it claims");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The control center among liars and on bad links: nodes that say what they say, and what becomes of whom.
+
+use crate::client_manager::Arrival;
+use crate::content_directory::Content;
+use crate::trust::{Standing, Verdict};
+use crate::{Center, Config, Event, Input, Output};
+use headwater_model::assignment::Assignment;
+use headwater_model::bits::Bits;
+use headwater_model::id::{ContentId, Hash, NodeId, Version};
+use headwater_model::layout::Layout;
+use headwater_model::node::{Accepts, Capabilities, Role};
+use headwater_model::place::Place;
+use headwater_model::report::{Alarm, ContentReport, EdgeReport, Heartbeat, Introduction, Join};
+use headwater_model::time::{Micros, Rate, Time};
+use std::collections::BTreeMap;
+
+const VERSION: Version = Version { content: ContentId([9; 32]), epoch: 1 };
+const S: u64 = 1_000_000;
+const PIECE_BYTES: u32 = 64 << 10;
+const MBYTES: u64 = 64;
+
+fn node(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+/// What a pair shows in an interval: bytes that arrive, packets sent, lost ones, round trip in ms.
+#[derive(Clone, Copy)]
+struct Path {
+    bytes: u64,
+    sent: u64,
+    lost: u64,
+    rtt_ms: u64,
+}
+
+const FINE: Path = Path { bytes: 400_000, sent: 300, lost: 0, rtt_ms: 20 };
+const LOSSY: Path = Path { bytes: 300_000, sent: 300, lost: 6, rtt_ms: 60 };
+
+struct Swarm {
+    center: Center,
+    now: Time,
+    interval: u64,
+    assigned: BTreeMap<NodeId, Assignment>,
+    events: Vec<Event>,
+    /// Sums by (parent, child): bytes, packets sent, lost.
+    sums: BTreeMap<(NodeId, NodeId), (u64, u64, u64)>,
+    nodes: Vec<u8>,
+}
+
+impl Swarm {
+    /// A swarm of `nodes`, each in a network of its own; `asn` says where each is. Node 1 has everything.
+    fn new(nodes: &[u8], asn: impl Fn(u8) -> u32) -> Swarm {
+        let mut s = Swarm {
+            center: Center::new(Time(S), Config::default(), 1, false),
+            now: Time(S),
+            interval: 100,
+            assigned: BTreeMap::new(),
+            events: Vec::new(),
+            sums: BTreeMap::new(),
+            nodes: nodes.to_vec(),
+        };
+        s.say(Input::Publish(Box::new(Content {
+            version: VERSION,
+            name: "film".into(),
+            layout: Layout::single(PIECE_BYTES, MBYTES << 20).unwrap(),
+            origin_needs_credentials: false,
+            share_origin_credentials: false,
+            dcm: None,
+        })));
+        for n in nodes {
+            s.say(Input::Arrived(Arrival {
+                session: u64::from(*n),
+                node: node(*n),
+                introduction: Introduction {
+                    role: Role::Peer,
+                    capabilities: Capabilities::regular(Accepts::Open),
+                    up: Rate::from_mbit(5),
+                    down: Rate(0),
+                    client: String::new(),
+                    local_addresses: Vec::new(),
+                },
+                observed: format!("10.0.{n}.1:4433").parse().unwrap(),
+                certificate: Hash::default(),
+                enrolled: false,
+                place: Place { asn: Some(asn(*n)), isp: Some(format!("Net {}", asn(*n))), ..Place::default() },
+            }));
+        }
+        for n in nodes {
+            let (complete, leases) = (*n == 1, Vec::new());
+            s.say(Input::Join(node(*n), Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases }));
+        }
+        s.pass(500);
+        s
+    }
+
+    fn say(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.center.handle(self.now, input, &mut out);
+        for o in out {
+            match o {
+                Output::Assign(node, a) => drop(self.assigned.insert(node, a)),
+                Output::Event(e) => self.events.push(e),
+                _ => {}
+            }
+        }
+        let problems = self.center.directory().dcm(&VERSION.content).map(|d| d.check(self.now));
+        assert_eq!(problems.unwrap_or_default(), Vec::<String>::new());
+    }
+
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms.div_ceil(100) {
+            self.now = self.now + Micros::from_millis(100);
+            self.say(Input::Tick);
+        }
+    }
+
+    fn parents(&self, child: u8) -> Vec<u8> {
+        let of = self.assigned.get(&node(child)).map(|a| a.parents.iter().map(|p| p.node.0[0]).collect());
+        of.unwrap_or_default()
+    }
+    fn children(&self, parent: u8) -> Vec<u8> {
+        self.nodes.iter().copied().filter(|c| self.parents(*c).contains(&parent)).collect()
+    }
+    fn alarm(&mut self, child: u8, alarm: Alarm) {
+        self.say(Input::Alarm(node(child), VERSION, alarm));
+    }
+    fn standing(&self, n: u8) -> Standing {
+        self.center.trust().standing(&node(n))
+    }
+
+    /// All nodes beat for one interval in which every edge carries what `path` says (parent, child).
+    fn beat(&mut self, path: impl Fn(u8, u8) -> Path) {
+        self.pass(2000);
+        self.interval += 1;
+        let edges: Vec<(u8, u8)> =
+            self.nodes.iter().flat_map(|c| self.parents(*c).into_iter().map(|p| (p, *c)).collect::<Vec<_>>()).collect();
+        for (p, c) in &edges {
+            let (now, sum) = (path(*p, *c), self.sums.entry((node(*p), node(*c))).or_default());
+            *sum = (sum.0 + now.bytes, sum.1 + now.sent, sum.2 + now.lost);
+        }
+        for n in self.nodes.clone() {
+            let report = |other: u8, pair: (u8, u8), as_parent: bool| {
+                let (bytes, sent, lost) = self.sums[&(node(pair.0), node(pair.1))];
+                EdgeReport {
+                    node: node(other),
+                    pieces: bytes / u64::from(PIECE_BYTES),
+                    bytes,
+                    waited: Micros::from_secs(2),
+                    rtt: Micros::from_millis(path(pair.0, pair.1).rtt_ms),
+                    sent_packets: if as_parent { sent } else { 0 },
+                    lost_packets: if as_parent { lost } else { 0 },
+                }
+            };
+            let from = edges.iter().filter(|e| e.1 == n).map(|e| report(e.0, *e, false)).collect();
+            let to = edges.iter().filter(|e| e.0 == n).map(|e| report(e.1, *e, true)).collect();
+            let runs = Layout::single(PIECE_BYTES, MBYTES << 20).unwrap().runs();
+            let mut held = Bits::new(runs);
+            for run in 0..runs / 2 {
+                held.set(run);
+            }
+            let content = ContentReport {
+                version: VERSION,
+                runs: (n != 1).then_some(held),
+                pieces_held: if n == 1 { (MBYTES << 20) as u32 / PIECE_BYTES } else { 500 },
+                origin_bytes: 0,
+                wasted_bytes: 0,
+                from,
+                to,
+            };
+            let heartbeat = Heartbeat { interval: self.interval, contents: vec![content], ..Heartbeat::default() };
+            self.say(Input::Heartbeat(node(n), heartbeat));
+        }
+    }
+}
+
+#[test]
+fn who_spoils_loses_its_children_and_gets_no_more() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let liar = 2;
+    let accusers = s.children(liar);
+    assert!(accusers.len() >= 4, "{accusers:?}");
+    for c in &accusers {
+        s.alarm(*c, Alarm::BadPieces { parent: node(liar) });
+    }
+    s.pass(200);
+    assert_eq!(s.standing(liar), Standing::Banned);
+    assert!(s.events.iter().any(|e| matches!(e, Event::Verdict(Verdict::Standing { standing: Standing::Banned, .. }))));
+    for _ in 0..20 {
+        s.beat(|_, _| FINE);
+        assert_eq!(s.children(liar), Vec::<u8>::new());
+    }
+    assert!(!s.parents(liar).is_empty(), "it may still fetch");
+    assert!(s.center.history().node(&node(liar)).unwrap().bad >= 2);
+    // It comes back with another session: nothing is forgotten.
+    s.say(Input::Departed { node: node(liar), session: 2, bye: true });
+    s.say(Input::Join(
+        node(3),
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] },
+    ));
+    s.pass(500);
+    assert_eq!(s.standing(liar), Standing::Banned);
+}
+
+#[test]
+fn who_slanders_repairs_only_its_own_edges_and_is_found_out() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    let slanderer = 5;
+    s.beat(|_, _| FINE);
+    for _ in 0..14 {
+        for p in s.parents(slanderer) {
+            s.alarm(slanderer, Alarm::BadPieces { parent: node(p) });
+        }
+        s.beat(|_, _| FINE);
+        assert!(nodes.iter().all(|n| s.standing(*n) != Standing::Banned));
+    }
+    s.beat(|_, _| FINE);
+    assert!(s.center.trust().is_slanderer(&node(slanderer)));
+    assert!(nodes.iter().all(|n| s.standing(*n) == Standing::Good));
+}
+
+#[test]
+fn a_flood_of_alarms_is_not_heard() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    let before = s.events.len();
+    for _ in 0..5000 {
+        s.alarm(5, Alarm::Starving { runs: (0..16).collect() });
+    }
+    assert!(s.events.len() - before <= 70, "{}", s.events.len() - before);
+}
+
+/// Two ISPs of six; pairs that are named within three intervals of one in which paths are as `path` says.
+fn named(path: impl Fn(u8, u8) -> Path) -> (Vec<(u8, u8)>, Vec<String>) {
+    let isp = |n: u8| u32::from(n > 6) + 1;
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, isp);
+    s.beat(|_, _| FINE);
+    s.events.clear();
+    (0..3).for_each(|_| s.beat(&path));
+    s.pass(1000);
+    let pair = |e: &Event| match e {
+        Event::Congested(_, p, c, _) => Some((p.0[0], c.0[0])),
+        _ => None,
+    };
+    let link = |e: &Event| match e {
+        Event::Link { from, to, congested: true, .. } => Some(format!("{from} → {to}")),
+        _ => None,
+    };
+    (s.events.iter().filter_map(pair).collect(), s.events.iter().filter_map(link).collect())
+}
+
+#[test]
+fn pairs_across_a_congested_link_are_named_and_no_others() {
+    let cross = |p: u8, c: u8| (p > 6) != (c > 6);
+    let (pairs, links) = named(|p, c| if cross(p, c) { LOSSY } else { FINE });
+    assert!(!pairs.is_empty() && pairs.iter().all(|(p, c)| cross(*p, *c)), "{pairs:?}");
+    assert!(links.contains(&"Net 1 (AS1) → Net 2 (AS2)".to_owned()), "{links:?}");
+    // A queue before the link tells as much as loss.
+    let queued = Path { rtt_ms: 200, ..FINE };
+    let (pairs, _) = named(|p, c| if cross(p, c) { queued } else { FINE });
+    assert!(!pairs.is_empty() && pairs.iter().all(|(p, c)| cross(*p, *c)), "{pairs:?}");
+}
+
+#[test]
+fn busy_uplinks_and_downlinks_are_not_links() {
+    let (pairs, links) = named(|p, _| if p == 1 { LOSSY } else { FINE });
+    assert_eq!((pairs, links), (vec![], vec![]), "a busy uplink");
+    let (pairs, links) = named(|_, c| if c == 8 { LOSSY } else { FINE });
+    assert_eq!((pairs, links), (vec![], vec![]), "a busy downlink");
+    let (pairs, links) = named(|_, _| FINE);
+    assert_eq!((pairs, links), (vec![], vec![]));
+}

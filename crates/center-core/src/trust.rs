@@ -1,0 +1,543 @@
+//! Whom to believe: accusations of children against their parents, what speaks against them, and what follows.
+//!
+//! A child that accuses a parent can lie as well as the parent can. What decides is how many unrelated networks say so,
+//! against how many say that they are served well: identities are cheap, networks are not. Only children to whom the
+//! parent was assigned are heard, and nobody is banned on one network's word.
+
+use headwater_model::id::NodeId;
+use headwater_model::time::{Micros, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Nodes with a case; further ones are not taken up.
+pub const MAX_CASES: usize = 4096;
+/// Witnesses heard in one case.
+pub const MAX_WITNESSES: usize = 64;
+/// Of these, from one network: its further ones say nothing new, and must not crowd others out.
+const MAX_WITNESSES_OF_NETWORK: usize = 4;
+/// Cases in which one node accuses.
+pub const MAX_ACCUSED_BY_ONE: usize = 32;
+/// Accusers of unrelated networks that it takes to ban.
+pub const MIN_ACCUSERS: usize = 2;
+/// Contradicted accusations that make a slanderer.
+pub const MIN_CONTRADICTED: usize = 2;
+/// Good pieces that others got since an accusation of bad ones, which contradict it: of a parent that spoils one piece
+/// in fifty, so many good ones in a row come once in 20,000.
+pub const CONTRADICTING_PIECES: u64 = 500;
+/// The same for accusations of silence and slowness, which come true or false within an interval.
+const CONTRADICTING_PIECES_WEAK: u64 = 16;
+/// How long children that have not spoken yet are waited for: a heartbeat and a half.
+const JURY: Micros = Micros::from_secs(3);
+/// How long a child's word that it is served well counts: three heartbeats.
+const PRAISE: Micros = Micros::from_secs(7);
+/// How long accusations of silence and the like count.
+const WEAK_MEMORY: Micros = Micros::from_secs(60);
+/// A silent parent's own heartbeat must come within this time: one whose line is dead is no liar.
+const ALIVE_WITHIN: Micros = Micros::from_secs(4);
+
+/// Who counts as one party.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Network {
+    /// A /24.
+    V4([u8; 3]),
+    /// A /48.
+    V6([u8; 6]),
+    /// A node that the operator vouches for, or one on loopback, stands for itself.
+    Node(NodeId),
+}
+
+impl Network {
+    /// The party that `node` at `address` belongs to.
+    pub fn of(node: NodeId, address: IpAddr, vouched: bool) -> Network {
+        match address.to_canonical() {
+            _ if vouched => Network::Node(node),
+            a if a.is_loopback() => Network::Node(node),
+            IpAddr::V4(a) => {
+                let [x, y, z, _] = a.octets();
+                Network::V4([x, y, z])
+            }
+            IpAddr::V6(a) => {
+                let o = a.octets();
+                Network::V6([o[0], o[1], o[2], o[3], o[4], o[5]])
+            }
+        }
+    }
+}
+
+/// What a parent is accused of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Offence {
+    /// It sent bytes that are not the content.
+    BadPieces,
+    /// It was asked and sends nothing.
+    Silent,
+    /// It sends a trickle of what it promised.
+    Slow,
+    /// It tells the control center of runs that it does not offer.
+    Holdings,
+    /// It says that it sent far more than arrives.
+    Sent,
+}
+
+impl Offence {
+    /// In words, after "accused of".
+    pub fn words(self) -> &'static str {
+        match self {
+            Offence::BadPieces => "sending wrong bytes",
+            Offence::Silent => "silence",
+            Offence::Slow => "trickling",
+            Offence::Holdings => "claiming what it does not offer",
+            Offence::Sent => "claiming to have sent what did not arrive",
+        }
+    }
+    /// Weak ones can be a link's fault.
+    fn is_weak(self) -> bool {
+        self != Offence::BadPieces
+    }
+    /// Whether the accused's next heartbeat must show that its line works.
+    fn needs_life(self) -> bool {
+        matches!(self, Offence::Silent | Offence::Slow)
+    }
+}
+
+/// What a node may do as a parent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// Everything.
+    #[default]
+    Good,
+    /// It keeps its children and gets one more at a time.
+    OnTrial {
+        /// What it says that it holds does not count.
+        doubted: bool,
+    },
+    /// It is nobody's parent, and what it says that it holds does not count.
+    Banned,
+}
+
+impl Standing {
+    /// Whether what it says that it holds counts.
+    pub fn is_believed(self) -> bool {
+        !matches!(self, Standing::Banned | Standing::OnTrial { doubted: true })
+    }
+}
+
+/// A node that speaks, and for which party.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Witness {
+    /// Who.
+    pub node: NodeId,
+    /// Of which party.
+    pub network: Network,
+}
+
+/// What follows from what was said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// A node's standing changed.
+    Standing {
+        /// Whose.
+        node: NodeId,
+        /// To what.
+        standing: Standing,
+        /// Networks that accuse it, and networks that it serves well.
+        accusers: usize,
+        /// See `accusers`.
+        praisers: usize,
+        /// What it is accused of by most; `None` when it is no longer accused.
+        offence: Option<Offence>,
+        /// How long a ban lasts; 0 for none.
+        lasts: Micros,
+    },
+    /// A node's accusations are void.
+    Slanderer {
+        /// Whose.
+        node: NodeId,
+        /// Accusations that others' experience contradicts.
+        contradicted: usize,
+        /// Accusations that others share.
+        upheld: usize,
+        /// How long.
+        lasts: Micros,
+    },
+}
+
+/// How long bans last.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The first; each further one lasts twice as long.
+    pub ban: Micros,
+    /// At most.
+    pub max_ban: Micros,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Accusation {
+    offence: Offence,
+    at: Time,
+    /// Good pieces that others had from the accused by then.
+    good_then: u64,
+    /// The accused was heard of since.
+    weighs: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Testimony {
+    network: Network,
+    accusation: Option<Accusation>,
+    praised_at: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    network: Network,
+    said: BTreeMap<NodeId, Testimony>,
+    /// Parties whose word is waited for.
+    jury: BTreeMap<Network, Time>,
+    good_pieces: u64,
+    standing: Standing,
+    banned_until: Option<Time>,
+    bans: u32,
+    last_ban: Time,
+    /// Back from a ban: on trial until it serves somebody well.
+    probation: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Word {
+    accused: BTreeSet<NodeId>,
+    void_until: Option<Time>,
+}
+
+/// A case in short, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CaseSummary {
+    /// The node's standing.
+    pub standing: Standing,
+    /// Accusers whose word counts, and what they say.
+    pub accusations: Vec<(NodeId, Offence, Time)>,
+    /// Networks that it serves well.
+    pub praisers: usize,
+    /// Bans so far.
+    pub bans: u32,
+    /// When the present ban ends.
+    pub banned_until: Option<Time>,
+}
+
+/// All cases, and how good the accusers' word is.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    terms: Terms,
+    cases: BTreeMap<NodeId, Case>,
+    words: BTreeMap<NodeId, Word>,
+}
+
+/// Parties for and against.
+#[derive(Clone, Copy, Default, Debug)]
+struct Count {
+    bad: usize,
+    any: usize,
+    praise: usize,
+    undecided: usize,
+    most: Option<Offence>,
+    holdings: bool,
+}
+
+impl Count {
+    fn convicts(&self) -> bool {
+        let doubt = self.praise + self.undecided;
+        let bad = self.bad >= MIN_ACCUSERS && self.bad > doubt;
+        // Silence and the like can be a link's fault: one child that is served well speaks against all of them.
+        bad || (self.any >= MIN_ACCUSERS && self.praise == 0 && self.any > doubt)
+    }
+}
+
+impl Trust {
+    /// Nobody is accused.
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, cases: BTreeMap::new(), words: BTreeMap::new() }
+    }
+
+    /// A node's standing.
+    pub fn standing(&self, node: &NodeId) -> Standing {
+        self.cases.get(node).map_or(Standing::Good, |c| c.standing)
+    }
+    /// Whether a node's word is void.
+    pub fn is_slanderer(&self, node: &NodeId) -> bool {
+        self.words.get(node).is_some_and(|w| w.void_until.is_some())
+    }
+    /// Whether a node's doings are of interest: [`Trust::praise`] and [`Trust::heard`] do nothing for others.
+    pub fn has_case(&self, node: &NodeId) -> bool {
+        self.cases.contains_key(node)
+    }
+    /// Cases under way.
+    pub fn cases(&self) -> usize {
+        self.cases.len()
+    }
+    /// A node's case.
+    pub fn case(&self, now: Time, node: &NodeId) -> Option<CaseSummary> {
+        let case = self.cases.get(node)?;
+        let accusations = case.said.iter().filter(|(n, _)| !self.is_void(n));
+        Some(CaseSummary {
+            standing: case.standing,
+            accusations: accusations.filter_map(|(n, t)| t.accusation.map(|a| (*n, a.offence, a.at))).collect(),
+            praisers: self.count(now, case).praise,
+            bans: case.bans,
+            banned_until: case.banned_until,
+        })
+    }
+
+    /// A child accuses a parent that was assigned to it. `accused` is the parent and its party, `children` are the
+    /// parties of the parent's children: those that have not spoken yet are waited for.
+    pub fn accuse(
+        &mut self,
+        now: Time,
+        by: Witness,
+        accused: Witness,
+        offence: Offence,
+        children: impl IntoIterator<Item = Network>,
+        out: &mut Vec<Verdict>,
+    ) {
+        if self.is_void(&by.node) || by.node == accused.node {
+            return;
+        }
+        let known = self.cases.contains_key(&accused.node);
+        let word = self.words.entry(by.node).or_default();
+        if (!known && self.cases.len() >= MAX_CASES) || word.accused.len() >= MAX_ACCUSED_BY_ONE {
+            return;
+        }
+        word.accused.insert(accused.node);
+        let case = self.cases.entry(accused.node).or_insert_with(|| Case::new(accused.network));
+        if !case.hears(&by) {
+            return;
+        }
+        for network in children.into_iter().take(MAX_WITNESSES) {
+            // Whoever praised it of late has spoken.
+            let spoke = case.said.values().any(|t| t.network == network);
+            if network != by.network && network != case.network && !spoke && case.jury.len() < MAX_WITNESSES {
+                case.jury.entry(network).or_insert(now + JURY);
+            }
+        }
+        let good_then = case.good_pieces;
+        let new = Accusation { offence, at: now, good_then, weighs: !offence.needs_life() };
+        let said =
+            case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
+        // The gravest stays.
+        match &mut said.accusation {
+            Some(old) if old.offence < offence => {}
+            Some(old) if old.offence == offence => old.at = now,
+            other => *other = Some(new),
+        }
+        said.praised_at = None;
+        case.jury.remove(&by.network);
+        self.sentence(now, &accused.node, out);
+    }
+
+    /// A child got `pieces` good ones from `parent` in an interval, at a fair share of what was promised.
+    pub fn praise(&mut self, now: Time, by: Witness, parent: &NodeId, pieces: u64, out: &mut Vec<Verdict>) {
+        if self.is_void(&by.node) {
+            return;
+        }
+        let Some(case) = self.cases.get_mut(parent) else { return };
+        if by.network == case.network || !case.hears(&by) {
+            return;
+        }
+        case.jury.remove(&by.network);
+        let said =
+            case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
+        // Who is served well again takes back that it was not; wrong bytes stay wrong.
+        if said.accusation.is_some_and(|a| a.offence.is_weak()) {
+            said.accusation = None;
+        }
+        if said.accusation.is_none() {
+            said.praised_at = Some(now);
+            case.good_pieces += pieces;
+            case.probation &= case.standing == Standing::Banned;
+        }
+        self.sentence(now, parent, out);
+    }
+
+    /// A heartbeat of a node: it is there, so that its silence towards others is its own.
+    pub fn heard(&mut self, now: Time, node: &NodeId, out: &mut Vec<Verdict>) {
+        let Some(case) = self.cases.get_mut(node) else { return };
+        let mut changed = false;
+        for a in case.said.values_mut().filter_map(|t| t.accusation.as_mut()).filter(|a| !a.weighs) {
+            a.weighs = true;
+            changed = true;
+        }
+        if changed {
+            self.sentence(now, node, out);
+        }
+    }
+
+    /// Time passes: bans end, accusations fade, slander is found out. Call it about once a second.
+    pub fn tick(&mut self, now: Time, out: &mut Vec<Verdict>) {
+        let nodes: Vec<NodeId> = self.cases.keys().copied().collect();
+        for node in nodes {
+            let memory = self.terms.ban;
+            let Some(case) = self.cases.get_mut(&node) else { continue };
+            case.jury.retain(|_, until| *until > now);
+            if case.banned_until.is_some_and(|t| t <= now) {
+                case.banned_until = None;
+                case.probation = true;
+                case.said.values_mut().for_each(|t| t.accusation = None);
+            }
+            // What brought a ban about is kept for as long as it lasts.
+            let banned = case.banned_until.is_some();
+            for t in case.said.values_mut() {
+                let over = |a: &Accusation| {
+                    let life = if a.offence.is_weak() { WEAK_MEMORY } else { memory };
+                    now.since(a.at) > life || (!a.weighs && now.since(a.at) > ALIVE_WITHIN)
+                };
+                t.accusation = t.accusation.filter(|a| banned || !over(a));
+                t.praised_at = t.praised_at.filter(|p| now.since(*p) <= PRAISE);
+            }
+            case.said.retain(|_, t| t.accusation.is_some() || t.praised_at.is_some());
+            self.sentence(now, &node, out);
+        }
+        self.find_slanderers(now, out);
+        let max_ban = self.terms.max_ban;
+        self.cases.retain(|_, c| {
+            let accused = c.said.values().any(|t| t.accusation.is_some());
+            // How often it was banned is remembered for as long as the longest ban.
+            accused || c.banned_until.is_some() || (c.bans > 0 && now.since(c.last_ban) < max_ban)
+        });
+        let cases = &self.cases;
+        self.words.retain(|node, w| {
+            w.void_until = w.void_until.filter(|t| *t > now);
+            let accuses = |c: &Case| c.said.get(node).is_some_and(|t| t.accusation.is_some());
+            w.accused.retain(|a| cases.get(a).is_some_and(accuses));
+            w.void_until.is_some() || !w.accused.is_empty()
+        });
+    }
+
+    /// A banned node's word is worth as little as a slanderer's.
+    fn is_void(&self, node: &NodeId) -> bool {
+        self.is_slanderer(node) || self.standing(node) == Standing::Banned
+    }
+
+    fn count(&self, now: Time, case: &Case) -> Count {
+        let mut accusers: BTreeMap<Network, Offence> = BTreeMap::new();
+        let mut praisers = BTreeSet::new();
+        let mut holdings = false;
+        for (_, t) in case.said.iter().filter(|(n, _)| !self.is_void(n)) {
+            if let Some(a) = t.accusation.filter(|a| a.weighs) {
+                holdings |= a.offence == Offence::Holdings;
+                let worst = accusers.entry(t.network).or_insert(a.offence);
+                *worst = (*worst).min(a.offence);
+            } else if t.praised_at.is_some_and(|p| now.since(p) <= PRAISE) {
+                praisers.insert(t.network);
+            }
+        }
+        praisers.retain(|n| !accusers.contains_key(n));
+        let mut by_offence: BTreeMap<Offence, usize> = BTreeMap::new();
+        accusers.values().for_each(|o| *by_offence.entry(*o).or_default() += 1);
+        Count {
+            bad: by_offence.get(&Offence::BadPieces).copied().unwrap_or(0),
+            any: accusers.len(),
+            praise: praisers.len(),
+            undecided: case.jury.iter().filter(|(n, t)| **t > now && !praisers.contains(n)).count(),
+            most: by_offence.iter().max_by_key(|(o, n)| (**n, std::cmp::Reverse(**o))).map(|(o, _)| *o),
+            holdings,
+        }
+    }
+
+    /// Whether others' experience with the accused speaks against an accusation.
+    fn is_contradicted(count: &Count, case: &Case, a: &Accusation) -> bool {
+        let enough = if a.offence.is_weak() { CONTRADICTING_PIECES_WEAK } else { CONTRADICTING_PIECES };
+        count.praise >= 2 && count.praise > count.any && case.good_pieces.saturating_sub(a.good_then) >= enough
+    }
+
+    /// Accusers whose word proves worthless lose it, in all their cases.
+    fn find_slanderers(&mut self, now: Time, out: &mut Vec<Verdict>) {
+        let mut records: BTreeMap<NodeId, (usize, usize)> = BTreeMap::new();
+        for case in self.cases.values() {
+            let count = self.count(now, case);
+            let convicted = case.standing == Standing::Banned || count.convicts();
+            for (accuser, a) in case.said.iter().filter_map(|(n, t)| Some((n, t.accusation?))) {
+                let record = records.entry(*accuser).or_default();
+                record.0 += usize::from(Self::is_contradicted(&count, case, &a));
+                record.1 += usize::from(convicted);
+            }
+        }
+        for (accuser, (contradicted, upheld)) in records {
+            if contradicted < MIN_CONTRADICTED || contradicted <= upheld || self.is_void(&accuser) {
+                continue;
+            }
+            let lasts = self.terms.ban;
+            let Some(word) = self.words.get_mut(&accuser) else { continue };
+            word.void_until = Some(now + lasts);
+            let accused = std::mem::take(&mut word.accused);
+            out.push(Verdict::Slanderer { node: accuser, contradicted, upheld, lasts });
+            for other in accused {
+                if let Some(case) = self.cases.get_mut(&other) {
+                    case.said.remove(&accuser);
+                }
+                self.sentence(now, &other, out);
+            }
+        }
+    }
+
+    fn sentence(&mut self, now: Time, node: &NodeId, out: &mut Vec<Verdict>) {
+        let Some(case) = self.cases.get(node) else { return };
+        let count = self.count(now, case);
+        // An accusation of wrong bytes weighs until it is contradicted.
+        let accused_of_bad = case.said.iter().any(|(n, t)| {
+            t.accusation.is_some_and(|a| !a.offence.is_weak() && !Self::is_contradicted(&count, case, &a))
+                && !self.is_void(n)
+        });
+        let terms = self.terms;
+        let Some(case) = self.cases.get_mut(node) else { return };
+        let mut lasts = Micros(0);
+        let serving_ban = case.banned_until.is_some_and(|t| t > now);
+        // A ban that only slander had brought about ends when the slander is found out.
+        let stays = serving_ban && count.any >= MIN_ACCUSERS;
+        if serving_ban && !stays {
+            case.bans = case.bans.saturating_sub(1);
+            case.banned_until = None;
+        }
+        let standing = if stays {
+            Standing::Banned
+        } else if count.convicts() {
+            lasts = Micros(terms.ban.0 << case.bans.min(16)).min(terms.max_ban);
+            case.bans += 1;
+            case.banned_until = Some(now + lasts);
+            case.last_ban = now + lasts;
+            Standing::Banned
+        } else if case.probation || accused_of_bad || (count.any > 0 && count.any >= count.praise) {
+            Standing::OnTrial { doubted: count.holdings && count.praise == 0 }
+        } else {
+            Standing::Good
+        };
+        if std::mem::replace(&mut case.standing, standing) != standing {
+            let (accusers, praisers, offence) = (count.any, count.praise, count.most);
+            out.push(Verdict::Standing { node: *node, standing, accusers, praisers, offence, lasts });
+        }
+    }
+}
+
+impl Case {
+    fn new(network: Network) -> Self {
+        Self {
+            network,
+            said: BTreeMap::new(),
+            jury: BTreeMap::new(),
+            good_pieces: 0,
+            standing: Standing::Good,
+            banned_until: None,
+            bans: 0,
+            last_ban: Time(0),
+            probation: false,
+        }
+    }
+
+    /// Whether there is room for a witness.
+    fn hears(&self, by: &Witness) -> bool {
+        let of_network = self.said.values().filter(|t| t.network == by.network).count();
+        self.said.contains_key(&by.node) || (self.said.len() < MAX_WITNESSES && of_network < MAX_WITNESSES_OF_NETWORK)
+    }
+}
+
+#[cfg(test)]
+#[path = "trust_tests.rs"]
+mod tests;

@@ -1,0 +1,201 @@
+//! A child among parents that die, keep silent, trickle or spoil: how long it waits, and whom it leaves when.
+
+use super::*;
+use crate::swarm::{Config, Input};
+use headwater_model::assignment::{Assignment, Generation, Reach};
+use headwater_model::id::{ContentId, Version};
+use headwater_model::layout::Layout;
+use headwater_model::node::SourceClass;
+use headwater_model::time::Rate;
+
+const PIECE_BYTES: u32 = 64 << 10;
+const STEP_MS: u64 = 50;
+const VERSION: Version = Version { content: ContentId([9; 32]), epoch: 1 };
+
+/// How a parent behaves from a moment on (milliseconds).
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Turns {
+    Never,
+    /// Says and sends nothing more.
+    Dead(u64),
+    /// Sends one piece in so many milliseconds.
+    Trickle(u64, u64),
+    /// Answers, and never says what it holds.
+    Mute,
+}
+
+struct Server {
+    node: NodeId,
+    rate: u64,
+    turns: Turns,
+    queue: VecDeque<u32>,
+    sent: f64,
+}
+
+/// What became of a story: the longest wait without a piece, and when (ms) which parent was left with which alarm.
+#[derive(Debug, Default)]
+struct Told {
+    longest_wait_ms: u64,
+    left: Vec<(u8, u64, &'static str)>,
+    complete_ms: Option<u64>,
+}
+
+/// A child with these parents (bytes per second, behaviour), and a spare that serves well.
+fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
+    let layout = Layout::single(PIECE_BYTES, megabytes << 20).unwrap();
+    let pages = headwater_model::merkle::pages(layout.pieces());
+    let (have, known) = (Bits::new(layout.pieces()), Bits::full(pages));
+    let mut swarm = Swarm::new(Time(1), VERSION, layout.clone(), have, known, false, Config::default(), 7);
+    let mut servers: Vec<Server> = parents
+        .iter()
+        .chain(&[(1_000_000, Turns::Never)])
+        .enumerate()
+        .map(|(i, (rate, turns))| Server {
+            node: NodeId([i as u8 + 1; 32]),
+            rate: *rate,
+            turns: *turns,
+            queue: VecDeque::new(),
+            sent: 0.0,
+        })
+        .collect();
+    let entry = |s: &Server| Parent {
+        node: s.node,
+        class: SourceClass::Peer,
+        dial: true,
+        promised: Rate(s.rate),
+        reach: Reach::default(),
+    };
+    let last = servers.len() - 1;
+    let assignment = Assignment {
+        version: VERSION,
+        generation: Generation { epoch: 1, counter: 1 },
+        parents: servers[..last].iter().map(entry).collect(),
+        spares: vec![entry(&servers[last])],
+        children: Vec::new(),
+    };
+    let mut told = Told::default();
+    let mut out = Vec::new();
+    swarm.handle(Time(1), Input::Control(true), &mut out);
+    swarm.handle(Time(1), Input::Assigned(assignment), &mut out);
+    let mut received_ms = 0;
+    for ms in (0..120_000).step_by(STEP_MS as usize) {
+        let now = Time(1 + ms * 1000);
+        swarm.handle(now, Input::Tick, &mut out);
+        for s in &mut servers {
+            let per_ms = match s.turns {
+                Turns::Dead(at) if ms >= at => 0.0,
+                Turns::Trickle(at, every) if ms >= at => f64::from(PIECE_BYTES) / every as f64,
+                _ => s.rate as f64 / 1000.0,
+            };
+            s.sent = if s.queue.is_empty() { 0.0 } else { s.sent + per_ms * STEP_MS as f64 };
+            while s.sent >= f64::from(PIECE_BYTES)
+                && let Some(piece) = s.queue.pop_front()
+            {
+                s.sent -= f64::from(PIECE_BYTES);
+                let here = swarm.have().get(piece);
+                let outcome = if here { PieceOutcome::Already } else { PieceOutcome::Stored };
+                let from = crate::PieceFrom::Parent(s.node);
+                swarm.handle(now, Input::Piece { from, piece, outcome }, &mut out);
+                told.longest_wait_ms = told.longest_wait_ms.max(ms - received_ms);
+                received_ms = ms;
+            }
+        }
+        while !out.is_empty() {
+            for o in std::mem::take(&mut out) {
+                answer(&mut swarm, &mut servers, &layout, now, o, &mut told, &mut out);
+            }
+        }
+        assert_eq!(swarm.check(), Vec::<String>::new(), "at {ms} ms");
+        if swarm.is_complete() {
+            told.complete_ms = Some(ms);
+            break;
+        }
+    }
+    told
+}
+
+fn server(servers: &mut [Server], node: NodeId) -> Option<&mut Server> {
+    servers.iter_mut().find(|s| s.node == node)
+}
+
+/// What the network and the parents do about an output.
+fn answer(
+    swarm: &mut Swarm,
+    servers: &mut [Server],
+    layout: &Layout,
+    now: Time,
+    output: Output,
+    told: &mut Told,
+    out: &mut Vec<Output>,
+) {
+    let ms = now.0 / 1000;
+    let alive = |s: &&mut Server| !matches!(s.turns, Turns::Dead(at) if ms >= at);
+    match output {
+        Output::Dial(p) => swarm.handle(now, Input::Connected(p.node), out),
+        Output::OpenEdge(node) => {
+            if let Some(s) = server(servers, node).filter(alive) {
+                swarm.handle(now, Input::Answered { parent: node, refused: None }, out);
+                if s.turns != Turns::Mute {
+                    swarm.handle(now, Input::HasAll(node, Bits::full(layout.pieces())), out);
+                }
+            }
+        }
+        Output::Ask(node, pieces) => server(servers, node).unwrap().queue.extend(pieces),
+        Output::Unask(node, pieces) => server(servers, node).unwrap().queue.retain(|p| !pieces.contains(p)),
+        Output::CloseEdge(node) => server(servers, node).unwrap().queue.clear(),
+        Output::Alarm(Alarm::Silent { parent }) => told.left.push((parent.0[0], ms, "silent")),
+        Output::Alarm(Alarm::Slow { parent }) => told.left.push((parent.0[0], ms, "slow")),
+        Output::Alarm(a) => panic!("at {ms} ms: {a:?}"),
+        _ => {}
+    }
+}
+
+const GOOD: (u64, Turns) = (500_000, Turns::Never);
+
+/// Parents that were left within a time after they turned bad, and nobody else.
+fn check(parents: &[(u64, Turns)], expected: &[(u8, &str)], turned_ms: u64, within_ms: u64) {
+    let told = tell(parents, 24);
+    assert!(told.longest_wait_ms <= 2000, "{parents:?}: {told:?}");
+    assert!(told.complete_ms.is_some(), "{parents:?}: {told:?}");
+    let mut left: Vec<(u8, &str)> = told.left.iter().map(|(n, _, why)| (*n, *why)).collect();
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left, expected, "{parents:?}: {told:?}");
+    for (node, ..) in expected {
+        let first = told.left.iter().find(|(n, ..)| n == node).unwrap().1;
+        assert!(first - turned_ms <= within_ms, "{parents:?}: {told:?}");
+    }
+}
+
+#[test]
+fn a_dead_parents_pieces_are_asked_of_others_before_it_is_left() {
+    check(&[GOOD, GOOD, (500_000, Turns::Dead(3000))], &[(3, "silent")], 3000, 3000);
+    check(
+        &[GOOD, (500_000, Turns::Dead(3000)), (500_000, Turns::Dead(3000))],
+        &[(2, "silent"), (3, "silent")],
+        3000,
+        3000,
+    );
+    // All of them: the spare serves.
+    check(&[(500_000, Turns::Dead(3000)), (500_000, Turns::Dead(3000))], &[(1, "silent"), (2, "silent")], 3000, 3000);
+}
+
+#[test]
+fn silent_and_mute_parents_are_left() {
+    check(&[GOOD, GOOD, (500_000, Turns::Dead(0))], &[(3, "silent")], 0, 3000);
+    check(&[GOOD, GOOD, (500_000, Turns::Mute)], &[(3, "silent")], 0, 3000);
+}
+
+#[test]
+fn a_trickle_is_left_within_six_seconds() {
+    check(&[GOOD, GOOD, (500_000, Turns::Trickle(3000, 1500))], &[(3, "slow")], 3000, 6000);
+    check(&[GOOD, GOOD, GOOD, (500_000, Turns::Trickle(0, 1800))], &[(4, "slow")], 0, 6000);
+}
+
+#[test]
+fn honest_parents_of_small_uplinks_are_kept() {
+    check(&[GOOD, GOOD, (20_000, Turns::Never)], &[], 0, 0);
+    check(&[(2_000_000, Turns::Never), (60_000, Turns::Never), (60_000, Turns::Never)], &[], 0, 0);
+    // Half of the promise, as its uplink is shared.
+    check(&[GOOD, GOOD, (500_000, Turns::Trickle(0, 262))], &[], 0, 0);
+}
