@@ -12,6 +12,8 @@ pub const MAX_NAMED: usize = 16;
 /// Why a candidate was removed. In the order of the tests, cheapest first: the later one is removed, the nearer it was.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Removed {
+    /// UDP does not get through to one of both.
+    NoUdp,
     /// Both ends can only dial.
     BothDialOnly,
     /// The candidate passes nothing on.
@@ -26,6 +28,8 @@ pub enum Removed {
     Away,
     /// Dial-only peers need its uplink more: only it can reach them.
     KeptForDialOnly,
+    /// Peers with limited sources need its uplink more: they may use operator nodes and the origin only.
+    KeptForLimited,
     /// The child's region has its share of this scarce source.
     RegionShare,
     /// Enough links into the child's region exist; it is far.
@@ -38,6 +42,7 @@ impl Removed {
     /// In words, and what would have to change.
     pub fn words(self) -> (&'static str, &'static str) {
         match self {
+            Removed::NoUdp => ("UDP does not get through to both", "if UDP got through to both"),
             Removed::BothDialOnly => ("both ends can only dial", "if either accepted connections"),
             Removed::ForwardsNothing => ("passes nothing on", "if it were allowed to upload"),
             Removed::NotListed => ("not on the child's access list", "if the child might use any source"),
@@ -45,6 +50,9 @@ impl Removed {
             Removed::Blacklisted => ("a connection failed a short while ago", "when the blacklist time is over"),
             Removed::Away => ("its session is broken", "when it comes back"),
             Removed::KeptForDialOnly => ("kept for dial-only peers", "if fewer peers could only dial"),
+            Removed::KeptForLimited => {
+                ("kept for peers that may use operator nodes and the origin only", "if fewer peers had limited sources")
+            }
             Removed::RegionShare => ("the child's region has its share of it", "if other regions needed less"),
             Removed::TooFar => ("far, and enough links lead into the region", "if a link into the region ended"),
             Removed::NoSpareUplink => ("no uplink to spare", "when one of its children finishes"),

@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A session begins.
-    Arrived(Arrival),
+    Arrived(Box<Arrival>),
     /// A session ended; `bye` when the node said so.
     Departed {
         /// Who.
@@ -52,8 +52,8 @@ pub enum Input {
     Heartbeat(NodeId, Heartbeat),
     /// A leased run arrived.
     LeaseDone(NodeId, Version, u32),
-    /// A leased run could not be fetched.
-    LeaseFailed(NodeId, Version, u32),
+    /// A leased run could not be fetched; true where the node's own access list forbids the source.
+    LeaseFailed(NodeId, Version, u32, bool),
     /// A child raises the alarm.
     Alarm(NodeId, Version, Alarm),
     /// The outcome of a dial.
@@ -258,13 +258,15 @@ impl Center {
     /// The one way in.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Arrived(arrival) => self.arrived(now, arrival, out),
+            Input::Arrived(arrival) => self.arrived(now, *arrival, out),
             Input::Departed { node, session, bye } => self.departed(now, node, session, bye, out),
             Input::Join(node, join) => self.join(now, node, &join, out),
             Input::Leave(node, version) => self.leave(now, node, version.content, out),
             Input::Heartbeat(node, heartbeat) => self.heartbeat(now, node, &heartbeat, out),
             Input::LeaseDone(node, v, run) => self.with_dcm(v, out, |d| d.lease_done(now, &node, run)),
-            Input::LeaseFailed(node, v, run) => self.with_dcm(v, out, |d| d.lease_failed(now, &node, run)),
+            Input::LeaseFailed(node, v, run, forbidden) => {
+                self.with_dcm(v, out, |d| d.lease_failed(now, &node, run, forbidden));
+            }
             Input::Alarm(node, v, alarm) => {
                 self.totals.alarms += 1;
                 self.with_dcm(v, out, |d| d.alarm(now, &node, &alarm));
@@ -351,6 +353,7 @@ impl Center {
             up: client.up,
             place: arrival.place.clone(),
             reach: client.reach(),
+            https: client.https().filter(|_| trusted),
             may_use_origin,
             history: self.history.node(&node).map_or(2, |r| r.score()),
         };
@@ -360,8 +363,6 @@ impl Center {
         if p.since == Time(0) || p.complete_at.is_some() {
             *p = Progress { since: now, ..Progress::default() };
         }
-        p.last.clear();
-        p.last_origin = 0;
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
         }
@@ -395,7 +396,8 @@ impl Center {
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
             let pieces = content.layout.pieces();
             let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
-            let mut moved = report.origin_bytes.saturating_sub(p.last_origin);
+            // Less than before: a process that began anew counts from 0. A node whose session is new counts on.
+            let mut moved = report.origin_bytes.checked_sub(p.last_origin).unwrap_or(report.origin_bytes);
             p.origin_bytes += moved;
             p.last_origin = report.origin_bytes;
             p.pieces_held = report.pieces_held;

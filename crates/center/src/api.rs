@@ -4,6 +4,7 @@ mod contents;
 mod control;
 mod explain;
 mod nodes;
+mod session;
 
 use crate::hub::Hub;
 use crate::tokens::{Claims, TokenRole};
@@ -161,6 +162,7 @@ async fn body_of(request: Request, most_bytes: usize) -> Result<axum::body::Byte
         nodes::list,
         nodes::show,
         explain::explain,
+        session::open,
         control::status,
         control::events,
         control::transfers,
@@ -191,6 +193,7 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/contents/{*which}", get(contents::show).delete(contents::withdraw))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{prefix}", get(nodes::show))
+        .route("/v1/session", get(session::open))
         .route("/v1/explain", get(explain::explain))
         .route("/v1/status", get(control::status))
         .route("/v1/events", get(control::events))

@@ -1,4 +1,4 @@
-//! Sessions of nodes: QUIC connections with one stream each, which the node opens.
+//! Sessions of nodes: QUIC connections with one stream each, which the node opens, or WebSockets where UDP is blocked.
 
 use crate::hub::{Farewell, Hub, MAX_QUEUED_MESSAGES, Outgoing, unix_ms};
 use crate::pages;
@@ -6,18 +6,23 @@ use crate::tokens::TokenRole;
 use headwater_center_core::Input;
 use headwater_center_core::client_manager::Arrival;
 use headwater_model::assignment::Refusal;
+use headwater_model::node::{From, Known};
 use headwater_model::{NodeId, Role};
-use headwater_transport::{Listener, ReadError, Reader, Writer, certificate_of, node_of};
+use headwater_transport::{
+    ControlReader, ControlWriter, Io, Listener, ReadError, Reader, Writer, certificate_of, node_of, prove_as_control,
+};
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
 use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
-use quinn::{Connection, Incoming, VarInt};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use quinn::{Incoming, VarInt};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// Connections that have not said hello.
-const MAX_HANDSHAKES: usize = 1024;
+/// Connections that have not said hello; WebSockets likewise.
+pub(crate) const MAX_HANDSHAKES: usize = 1024;
 /// From this many on, a new connection must first prove that its address is its own.
 const HANDSHAKES_BEFORE_RETRY: usize = 256;
 /// How long a node may take for its hello.
@@ -71,6 +76,8 @@ struct Guest {
     node: NodeId,
     observed: SocketAddr,
     certificate: headwater_model::Hash,
+    /// It came over QUIC.
+    udp: bool,
     hello: Hello,
 }
 
@@ -80,13 +87,38 @@ async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit) {
         () = hub.stop.cancelled() => return,
     };
     drop(place);
-    if let Ok(Some((connection, reader, writer, guest))) = greeted {
-        run(hub, connection, reader, writer, guest).await;
+    if let Ok(Some((reader, writer, guest))) = greeted {
+        run(hub, reader, writer, guest).await;
     }
 }
 
+/// As [`serve`], for a WebSocket from `from` whose HTTP connection is about to be upgraded.
+pub(crate) async fn serve_web(hub: Arc<Hub>, upgrade: OnUpgrade, from: SocketAddr, place: OwnedSemaphorePermit) {
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HELLO_WITHIN, greet_web(&hub, upgrade, from)) => greeted,
+        () = hub.stop.cancelled() => return,
+    };
+    drop(place);
+    if let Ok(Some((reader, writer, guest))) = greeted {
+        run(hub, reader, writer, guest).await;
+    }
+}
+
+async fn greet_web(hub: &Hub, upgrade: OnUpgrade, from: SocketAddr) -> Option<(ControlReader, ControlWriter, Guest)> {
+    let upgraded = upgrade.await.inspect_err(|e| tracing::debug!("an upgrade failed: {e}")).ok()?;
+    let io: Box<dyn Io> = Box::new(TokioIo::new(upgraded));
+    let proved = prove_as_control(io, &hub.identity.node, hub.tls_certificate).await;
+    let proved = proved.inspect_err(|e| {
+        hub.counters.bad_sessions.inc();
+        tracing::info!("a WebSocket from {from} is closed: {e}");
+    });
+    let proved = proved.ok()?;
+    let observed = SocketAddr::new(from.ip().to_canonical(), from.port());
+    welcome_guest(hub, proved.reader, proved.writer, proved.node, proved.certificate, observed, false).await
+}
+
 /// Handshake, stream and hello; `None` when the node was sent away.
-async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Writer, Guest)> {
+async fn greet(hub: &Hub, incoming: Incoming) -> Option<(ControlReader, ControlWriter, Guest)> {
     let connection = incoming.await.inspect_err(|e| tracing::debug!("a handshake failed: {e}")).ok()?;
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
     connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
@@ -94,7 +126,21 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
     let remote = connection.remote_address();
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     let (send, receive) = connection.accept_bi().await.ok()?;
-    let (mut reader, writer) = (Reader::new(receive, MAX_NODE_FRAME_BYTES), Writer(send));
+    let reader = ControlReader::Quic(Reader::new(receive, MAX_NODE_FRAME_BYTES));
+    let writer = ControlWriter::Quic(Writer(send), connection);
+    welcome_guest(hub, reader, writer, node, certificate, observed, true).await
+}
+
+/// The hello of a node whose identity is proved; `None` when it was sent away.
+async fn welcome_guest(
+    hub: &Hub,
+    mut reader: ControlReader,
+    writer: ControlWriter,
+    node: NodeId,
+    certificate: headwater_model::Hash,
+    observed: SocketAddr,
+    udp: bool,
+) -> Option<(ControlReader, ControlWriter, Guest)> {
     let hello = match next_message(&mut reader).await {
         Ok(Some(FromNode::Hello(hello))) if hello.protocol == PROTOCOL => Ok(hello),
         Ok(Some(FromNode::Hello(hello))) => Err(format!(
@@ -106,11 +152,11 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
         Err(e) => Err(format!("bad message: {e}")),
     };
     match hello {
-        Ok(hello) => Some((connection, reader, writer, Guest { node, observed, certificate, hello })),
+        Ok(hello) => Some((reader, writer, Guest { node, observed, certificate, udp, hello })),
         Err(why) => {
             hub.counters.bad_sessions.inc();
             tracing::info!("{node:.8} at {observed} is sent away: {why}");
-            say_goodbye(writer, &connection, Farewell { why, come_back: false }).await;
+            say_goodbye(writer, Farewell { why, come_back: false }).await;
             None
         }
     }
@@ -129,13 +175,15 @@ enum BadMessage {
     TooMany,
 }
 
-async fn next_message(reader: &mut Reader) -> Result<Option<FromNode>, BadMessage> {
+async fn next_message(reader: &mut ControlReader) -> Result<Option<FromNode>, BadMessage> {
     let Some(frame) = reader.next().await? else { return Ok(None) };
     Ok(Some(FromNode::decode(frame)?))
 }
 
-async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writer, guest: Guest) {
+async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut guest: Guest) {
     let node = guest.node;
+    // How the session came is the test; what is claimed does not count (A3).
+    guest.hello.introduction.capabilities.udp = Known { value: guest.udp, from: From::Test };
     let enrolled = is_enrolled(&hub, &guest);
     if enrolled && guest.hello.control_epoch_seen > 0 {
         hub.seen_epoch(guest.hello.control_epoch_seen).await;
@@ -159,11 +207,11 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
             enrolled,
             place,
         };
-        hub.input(&mut state, Input::Arrived(arrival));
+        hub.input(&mut state, Input::Arrived(Box::new(arrival)));
         session
     };
     tracing::debug!("{node:.8} arrived from {} (session {session})", guest.observed);
-    let sending = send_all(hub.clone(), node, connection, writer, waiting, closed, page_places.clone());
+    let sending = send_all(hub.clone(), node, writer, waiting, closed, page_places.clone());
     let sending = hub.tasks.spawn(sending);
     let mut inbox = Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places };
     let mut bye = false;
@@ -172,7 +220,7 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
         read = inbox.read() => match read {
             Ok(said_bye) => bye = said_bye,
             // The connection broke: nobody is left to tell.
-            Err(BadMessage::Read(ReadError::Stream(e))) => tracing::debug!("session {session} of {node:.8} broke: {e}"),
+            Err(BadMessage::Read(e)) if e.is_broken() => tracing::debug!("session {session} of {node:.8} broke: {e}"),
             Err(e) => {
                 hub.counters.bad_sessions.inc();
                 let why = format!("bad message: {e}");
@@ -227,7 +275,7 @@ struct Inbox {
     node: NodeId,
     session: u64,
     enrolled: bool,
-    reader: Reader,
+    reader: ControlReader,
     page_places: Arc<Semaphore>,
 }
 
@@ -286,11 +334,11 @@ impl Inbox {
             }
             FromNode::Leave(version) => Input::Leave(node, version),
             FromNode::LeaseDone { version, run } => Input::LeaseDone(node, version, run),
-            FromNode::LeaseFailed { version, run, why, content_changed } => {
+            FromNode::LeaseFailed { version, run, why, content_changed, forbidden } => {
                 let what = if content_changed { ": the origin gives other bytes than the log says" } else { "" };
                 let text = format!("{node:.8} could not fetch run {run} of {:.8}{what}: {why}", version.content);
                 self.hub.lock().events.say(unix_ms(), text);
-                Input::LeaseFailed(node, version, run)
+                Input::LeaseFailed(node, version, run, forbidden)
             }
             FromNode::Alarm { version, alarm } => Input::Alarm(node, version, alarm),
             FromNode::DialResult(result) => Input::Dialled(node, result),
@@ -350,8 +398,7 @@ impl Inbox {
 async fn send_all(
     hub: Arc<Hub>,
     node: NodeId,
-    connection: Connection,
-    mut writer: Writer,
+    mut writer: ControlWriter,
     mut waiting: mpsc::Receiver<Outgoing>,
     mut closed: oneshot::Receiver<Farewell>,
     page_places: Arc<Semaphore>,
@@ -369,6 +416,7 @@ async fn send_all(
             Outgoing::Assign { assignment, highest_piece } => {
                 hub.with_tickets(&node, assignment, highest_piece).encode()
             }
+            Outgoing::Lease { lease, highest_piece } => hub.lease_with_ticket(&node, lease, highest_piece).encode(),
             Outgoing::ParentKeys => FromControl::ParentKeys(hub.parent_keys(&node)).encode(),
             Outgoing::Page(message) => {
                 page_places.add_permits(1);
@@ -384,27 +432,26 @@ async fn send_all(
                 let farewell = farewell.ok();
                 let why = farewell.as_ref().map_or("", |f| f.why.as_str());
                 let code = if farewell.as_ref().is_none_or(|f| f.come_back) { CLOSED } else { CLOSED_FOR_FAULT };
-                connection.close(code, why.as_bytes());
+                writer.close(code, why.as_bytes());
                 return;
             }
         }
     };
     match farewell {
-        Some(farewell) => say_goodbye(writer, &connection, farewell).await,
-        None => connection.close(CLOSED, b"bye"),
+        Some(farewell) => say_goodbye(writer, farewell).await,
+        None => writer.close(CLOSED, b"bye"),
     }
 }
 
-async fn say_goodbye(mut writer: Writer, connection: &Connection, farewell: Farewell) {
+async fn say_goodbye(mut writer: ControlWriter, farewell: Farewell) {
     let Farewell { why, come_back } = farewell;
     let last_words = async {
         writer.send(FromControl::Goodbye { why: why.clone(), come_back }.encode()).await.ok()?;
-        writer.0.finish().ok()?;
-        writer.0.stopped().await.ok()
+        writer.finish().await.ok()
     };
     // A node that does not listen finds the reason in the connection's end.
     let _ = tokio::time::timeout(GOODBYE_WITHIN, last_words).await;
-    connection.close(if come_back { CLOSED } else { CLOSED_FOR_FAULT }, why.as_bytes());
+    writer.close(if come_back { CLOSED } else { CLOSED_FOR_FAULT }, why.as_bytes());
 }
 
 /// A token bucket.

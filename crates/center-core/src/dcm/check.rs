@@ -2,6 +2,7 @@
 
 use super::Dcm;
 use super::member::Ix;
+use headwater_model::node::SourceClass;
 use headwater_model::time::Time;
 
 /// A violated invariant, in words.
@@ -17,8 +18,8 @@ impl Dcm {
             let (ix, Some(m)) = (ix as Ix, m) else { continue };
             up += m.info.up.0;
             open_up += if m.dial_only() { 0 } else { m.info.up.0 };
-            wanting += u32::from(m.wants);
-            wanting_dial_only += u32::from(m.wants && m.dial_only());
+            wanting += u32::from(m.wants && m.udp());
+            wanting_dial_only += u32::from(m.wants && m.udp() && m.dial_only());
             if self.by_node.get(&m.info.node) != Some(&ix) {
                 say(format!("{:?} is not found by its id", m.info.node));
             }
@@ -28,6 +29,12 @@ impl Dcm {
                     Some(p) => {
                         if !p.children.contains(&ix) {
                             say(format!("{:?} is not a child of its parent {:?}", m.info.node, p.info.node));
+                        }
+                        if !(p.udp() && m.udp()) {
+                            say(format!("UDP does not reach {:?} or its parent {:?}", m.info.node, p.info.node));
+                        }
+                        if m.listed_only() && p.class() != SourceClass::Waypoint {
+                            say(format!("{:?} has a parent that is not on its access list", m.info.node));
                         }
                         if p.dial_only() && m.dial_only() {
                             say(format!("{:?} and {:?} are both dial-only", m.info.node, p.info.node));
@@ -55,7 +62,7 @@ impl Dcm {
             if m.parents.len() as u32 > self.config.max_parents + 16 {
                 say(format!("{:?} has {} parents", m.info.node, m.parents.len()));
             }
-            let short = m.wants && (m.parents.len() as u32) < self.target;
+            let short = m.wants && m.udp() && (m.parents.len() as u32) < self.target;
             if short && !self.hungry.contains(&ix) {
                 say(format!("{:?} lacks parents and nobody looks for more", m.info.node));
             }
@@ -76,6 +83,7 @@ impl Dcm {
             say("members and ids differ".into());
         }
         self.leases.check(&self.members, &mut say);
+        self.check_standing(&mut say);
         problems
     }
 }

@@ -131,6 +131,9 @@ impl Dcm {
         keep_open: bool,
         too_far: bool,
     ) -> Option<Removed> {
+        if !(child.udp() && parent.udp()) {
+            return Some(Removed::NoUdp);
+        }
         if !child.info.capabilities.compatible(&parent.info.capabilities) {
             return Some(Removed::BothDialOnly);
         }
@@ -151,6 +154,9 @@ impl Dcm {
         }
         if keep_open {
             return Some(Removed::KeptForDialOnly);
+        }
+        if self.is_kept_for_limited(parent, child) {
+            return Some(Removed::KeptForLimited);
         }
         if parent.class() == SourceClass::Waypoint && !self.region_may_use(parent, child.region) {
             return Some(Removed::RegionShare);

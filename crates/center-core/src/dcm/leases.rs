@@ -126,7 +126,7 @@ impl Leases {
             return None;
         }
         let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
-        let run = *self.unheld.iter().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))?;
+        let run = self.next_unheld(now)?;
         self.waiting
             .iter()
             .filter_map(|(region, set)| {
@@ -135,6 +135,11 @@ impl Leases {
             })
             .min()
             .map(|(_, turn)| (turn.4, run))
+    }
+
+    /// The first run that nobody holds or fetches and that may be leased.
+    pub(super) fn next_unheld(&self, now: Time) -> Option<u32> {
+        self.unheld.iter().copied().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))
     }
 
     /// Whether a starving member may be helped now, although others hold the run.
@@ -231,7 +236,8 @@ impl Leases {
     pub(super) fn check(&self, members: &[Option<Member>], say: &mut impl FnMut(String)) {
         for (run, n) in self.replicas.iter().enumerate() {
             let held =
-                members.iter().flatten().filter(|m| m.away_since.is_none() && m.runs.get(run as u32)).count() as u32;
+                members.iter().flatten().filter(|m| m.away_since.is_none() && m.forwards() && m.runs.get(run as u32)).count()
+                    as u32;
             if held != *n {
                 say(format!("run {run}: {n} replicas counted, {held} held"));
             }

@@ -8,6 +8,7 @@ mod edges;
 mod leases;
 mod member;
 mod repair;
+mod standing;
 
 pub use check::Problem;
 pub use leases::Leases;
@@ -24,6 +25,7 @@ use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
 use member::SpareIndex;
+use standing::Standing;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
@@ -77,6 +79,11 @@ pub struct Dcm {
     /// Pairs that failed of late.
     failed: BTreeMap<PairKey, Failure>,
     leases: Leases,
+    standing: Standing,
+    /// Waypoints among the members.
+    waypoints: BTreeSet<Ix>,
+    /// Members that lack pieces and have limited sources.
+    limited: BTreeSet<Ix>,
     dirty: BTreeSet<Ix>,
     flush_at: Option<Time>,
     generation: Generation,
@@ -110,6 +117,9 @@ impl Dcm {
             hungry: BTreeSet::new(),
             failed: BTreeMap::new(),
             leases,
+            standing: Standing::default(),
+            waypoints: BTreeSet::new(),
+            limited: BTreeSet::new(),
             dirty: BTreeSet::new(),
             flush_at: None,
             generation: Generation { epoch, counter: 0 },
@@ -168,6 +178,14 @@ impl Dcm {
     /// A node joins, or comes back with what it holds.
     pub fn join(&mut self, now: Time, info: MemberInfo, join: &Join) {
         let node = info.node;
+        let same_ways = |m: &Member| {
+            let (a, b) = (&m.info.capabilities, &info.capabilities);
+            (a.udp.value, a.sources.value) == (b.udp.value, b.sources.value)
+        };
+        if self.member_of(&node).is_some_and(|m| !same_ways(m)) {
+            // Whom it can reach is another question now: nothing of what was arranged holds.
+            self.leave(now, &node);
+        }
         let ix = match self.by_node.get(&node).copied() {
             Some(ix) => {
                 self.back(now, ix, info, join);
@@ -204,7 +222,7 @@ impl Dcm {
         self.cut_all(now, ix);
         self.set_wants(ix, false);
         if let Some(m) = self.member(ix) {
-            let (held, away) = (m.runs.clone(), m.away_since.is_some());
+            let (held, away) = (m.runs.clone(), m.away_since.is_some() || !m.forwards());
             for run in self.leases.of(ix) {
                 self.end_lease(now, ix, run, false);
             }
@@ -214,8 +232,10 @@ impl Dcm {
                 }
             }
         }
+        self.end_all_standing(now, ix);
         self.requeue(ix, false);
         self.index(ix, None);
+        self.waypoints.remove(&ix);
         if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::take) {
             self.up_total -= m.info.up.0;
             self.open_up -= if m.dial_only() { 0 } else { m.info.up.0 };
@@ -234,13 +254,13 @@ impl Dcm {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_none()) else { return };
         m.away_since = Some(now);
-        let held = m.runs.clone();
-        for run in held.iter() {
+        for run in self.relied_on(ix).iter() {
             self.leases.lost(run, now + self.config.lost_run_grace);
         }
         for run in self.leases.of(ix) {
             self.end_lease(now, ix, run, false);
         }
+        self.end_all_standing(now, ix);
         self.requeue(ix, false);
         self.refresh(ix);
         self.lease_out(now);
@@ -283,6 +303,7 @@ impl Dcm {
     pub fn set_rate(&mut self, node: &NodeId, up: Rate) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
+        let up = if m.forwards() { up } else { Rate(0) };
         let (was, open) = (std::mem::replace(&mut m.info.up, up), !m.dial_only());
         self.up_total = self.up_total - was.0 + up.0;
         if open {
@@ -295,21 +316,38 @@ impl Dcm {
     /// A run arrived from the origin.
     pub fn lease_done(&mut self, now: Time, node: &NodeId, run: u32) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        if run >= self.layout.runs() || !self.end_lease(now, ix, run, true) {
+        let (stood, leased) = (self.end_standing(ix, run, true).is_some(), self.end_lease(now, ix, run, true));
+        if run >= self.layout.runs() || !(stood || leased) {
             return;
         }
-        if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) {
+        if self.member_mut(ix).is_some_and(|m| m.runs.set(run) && m.forwards()) {
             self.leases.gained(run);
         }
         self.lease_out(now);
     }
 
-    /// A run could not be fetched from the origin.
-    pub fn lease_failed(&mut self, now: Time, node: &NodeId, run: u32) {
+    /// A leased run could not be fetched; `forbidden` where the node's own access list forbids the source.
+    pub fn lease_failed(&mut self, now: Time, node: &NodeId, run: u32, forbidden: bool) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        self.end_lease(now, ix, run, false);
+        let from_origin = match self.end_standing(ix, run, false) {
+            Some(Some(waypoint)) => {
+                self.fail_pair(now, ix, waypoint);
+                false
+            }
+            Some(None) => {
+                self.postpone_origin(now, ix);
+                true
+            }
+            None => self.end_lease(now, ix, run, false),
+        };
+        if from_origin && forbidden && let Some(m) = self.member_mut(ix) {
+            m.info.may_use_origin = false;
+            self.requeue(ix, false);
+        }
         // The next one would fail as fast: the origin gets time to come right.
-        self.leases.postpone(run, now + self.config.lost_run_grace);
+        if !forbidden {
+            self.leases.postpone(run, now + self.config.lost_run_grace);
+        }
         self.lease_out(now);
     }
 
@@ -344,6 +382,7 @@ impl Dcm {
         }
         self.leases.wake(now);
         if self.repair_at <= now {
+            self.standing_overdue(now);
             let gone: Vec<NodeId> = self
                 .members()
                 .filter(|m| m.away_since.is_some_and(|t| now.since(t) > self.config.grace))
@@ -398,13 +437,13 @@ impl Dcm {
         if ix as usize == self.members.len() {
             self.members.push(None);
         }
-        let (region, dial_only) = (m.region, m.dial_only());
-        self.members[ix as usize] = Some(m);
+        if m.class() == SourceClass::Waypoint {
+            self.waypoints.insert(ix);
+        }
+        // Everybody lacks pieces at first: counted by `set_wants`.
+        self.members[ix as usize] = Some(Member { wants: false, ..m });
         self.by_node.insert(node, ix);
-        self.wanting += 1;
-        self.wanting_dial_only += u32::from(dial_only);
-        *self.wanting_by_region.entry(region).or_default() += 1;
-        self.hungry.insert(ix);
+        self.set_wants(ix, true);
         self.requeue(ix, true);
         ix
     }
@@ -416,9 +455,11 @@ impl Dcm {
         for run in self.leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
             self.end_lease(now, ix, run, false);
         }
+        for run in self.standing.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
+            self.end_standing(ix, run, false);
+        }
         if !join.complete && self.member(ix).is_some_and(|m| !m.wants) {
             self.set_wants(ix, true);
-            self.hungry.insert(ix);
         }
         self.present(ix);
         if self.member(ix).is_some_and(|m| m.info.reach != info.reach) {
@@ -427,6 +468,7 @@ impl Dcm {
         }
         if let Some(m) = self.member_mut(ix) {
             m.info.reach = info.reach;
+            m.info.https = info.https;
             m.info.may_use_origin = info.may_use_origin;
         }
         let others: Vec<Ix> = self
@@ -442,10 +484,10 @@ impl Dcm {
     fn present(&mut self, ix: Ix) {
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_some()) else { return };
         m.away_since = None;
-        let held = m.runs.clone();
-        for run in held.iter() {
+        for run in self.relied_on(ix).iter() {
             self.leases.gained(run);
         }
+        self.standing.due(ix);
         self.requeue(ix, true);
         self.refresh(ix);
         // What changed meanwhile was not sent.
@@ -456,7 +498,20 @@ impl Dcm {
     fn set_wants(&mut self, ix: Ix, wants: bool) {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants != wants) else { return };
         m.wants = wants;
-        let (region, dial_only) = (m.region, m.dial_only());
+        let (region, dial_only, udp, limited) = (m.region, m.dial_only(), m.udp(), m.limited());
+        if limited && wants {
+            self.limited.insert(ix);
+            self.standing.due(ix);
+        } else {
+            self.limited.remove(&ix);
+        }
+        if !udp {
+            // It wants no parents.
+            return;
+        }
+        if wants {
+            self.hungry.insert(ix);
+        }
         let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
         step(&mut self.wanting);
         if dial_only {
@@ -474,6 +529,9 @@ impl Dcm {
         self.set_wants(ix, false);
         self.requeue(ix, false);
         self.hungry.remove(&ix);
+        for run in self.standing.of(ix) {
+            self.end_standing(ix, run, true);
+        }
         let parents: Vec<Ix> =
             self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
         for p in parents {
@@ -491,7 +549,6 @@ impl Dcm {
     /// A member that had everything lacks something.
     fn wants_again(&mut self, now: Time, ix: Ix) {
         self.set_wants(ix, true);
-        self.hungry.insert(ix);
         self.requeue(ix, true);
         self.recount();
         self.look_for_parents(now, ix, "it lost pieces");
@@ -501,12 +558,17 @@ impl Dcm {
         let Some(m) = self.member_mut(ix) else { return };
         let (came, went) = leases::difference(&m.runs, &runs);
         m.runs = runs;
+        // What is not passed on is no copy for the others.
+        let counts = m.forwards();
         for run in came {
-            self.leases.gained(run);
+            if counts {
+                self.leases.gained(run);
+            }
             // It may have come from elsewhere than the lease.
             self.end_lease(now, ix, run, true);
+            self.end_standing(ix, run, true);
         }
-        for run in went {
+        for run in went.into_iter().filter(|_| counts) {
             self.leases.lost(run, now);
         }
         if let Some(m) = self.member_mut(ix) {
@@ -532,9 +594,9 @@ impl Dcm {
                 m.settle_until = until;
             }
         }
-        for run in &join.leases {
+        for run in join.leases.iter().filter(|run| !self.standing.has(ix, **run)) {
             if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut)
-                && !self.leases.adopt(now, ix, m, *run)
+                && !(m.forwards() && self.leases.adopt(now, ix, m, *run))
             {
                 self.out.push(DcmOutput::Revoke(m.info.node, *run));
             }
@@ -556,11 +618,16 @@ impl Dcm {
                 self.members
                     .iter()
                     .enumerate()
-                    .filter(|(_, m)| m.as_ref().is_some_and(|m| m.wants && (m.parents.len() as u32) < target))
+                    .filter(|(_, m)| m.as_ref().is_some_and(|m| m.wants && m.udp() && (m.parents.len() as u32) < target))
                     .map(|(ix, _)| ix as Ix),
             );
         }
-        self.target = target;
+        if std::mem::replace(&mut self.target, target) != target {
+            // What their leases by HTTPS take of their slots changed.
+            for ix in self.waypoints.iter().copied().collect::<Vec<_>>() {
+                self.refresh(ix);
+            }
+        }
         let rate = (self.up_total / u64::from((self.wanting * target).max(1))).max(1);
         if rate.abs_diff(self.slot_rate) * 8 > self.slot_rate {
             self.slot_rate = rate;
@@ -590,12 +657,16 @@ impl Dcm {
     /// Uplink of a member that no child slot uses.
     fn spare_of(&self, ix: Ix) -> Rate {
         let Some(m) = self.member(ix) else { return Rate(0) };
-        let free = self.slots_of(m).saturating_sub(m.children.len() as u32);
+        let used = m.children.len() as u32 + m.https_leases * self.slots_per_lease();
+        let free = self.slots_of(m).saturating_sub(used);
         Rate(u64::from(free) * self.slot_rate)
     }
 
     fn promised(&self, parent: Ix) -> Rate {
-        self.member(parent).map_or(Rate(0), |m| Rate(m.info.up.0 / m.children.len().max(1) as u64))
+        self.member(parent).map_or(Rate(0), |m| {
+            let sharers = m.children.len() + m.https_leases as usize;
+            Rate(m.info.up.0 / sharers.max(1) as u64)
+        })
     }
 
     fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
@@ -626,9 +697,15 @@ impl Dcm {
 
     fn requeue(&mut self, ix: Ix, may: bool) {
         if let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) {
-            let may = may && m.wants && m.away_since.is_none() && m.info.may_use_origin;
+            let may = may && m.wants && m.away_since.is_none() && m.info.may_use_origin && m.forwards();
             self.leases.enqueue(ix, m, may);
         }
+    }
+
+    /// Complete runs that others can get from a member.
+    fn relied_on(&self, ix: Ix) -> Bits {
+        let held = self.member(ix).filter(|m| m.forwards()).map(|m| m.runs.clone());
+        held.unwrap_or_else(|| Bits::new(self.layout.runs()))
     }
 
     fn end_lease(&mut self, now: Time, ix: Ix, run: u32, done: bool) -> bool {

@@ -3,7 +3,7 @@
 use super::member::Ix;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
 use crate::network_monitor::Trouble;
-use headwater_model::assignment::Lease;
+use headwater_model::assignment::{Lease, LeaseSource};
 use headwater_model::id::NodeId;
 use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
@@ -212,6 +212,7 @@ impl Dcm {
             .filter(|ix| self.member(*ix).is_some_and(|m| m.parents.is_empty() || now.since(m.tried) > again))
             .take(MAX_DECISIONS)
             .collect();
+        self.make_room_for_limited(now);
         for ix in hungry {
             self.look_for_parents(now, ix, "it had fewer parents than it should");
         }
@@ -225,18 +226,23 @@ impl Dcm {
         while let Some((ix, run)) = self.leases.next(now) {
             self.give_lease(now, ix, run);
         }
+        self.stand(now);
     }
 
-    fn give_lease(&mut self, now: Time, ix: Ix, run: u32) {
+    pub(super) fn give_lease(&mut self, now: Time, ix: Ix, run: u32) {
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
         let (node, within) = (m.info.node, self.leases.give(now, ix, m, run));
         self.requeue(ix, true);
-        self.out.push(DcmOutput::Lease(node, Lease { version: self.version, run, within }));
+        self.out.push(DcmOutput::Lease(node, Lease { version: self.version, run, within, source: LeaseSource::Origin }));
     }
 
     /// A child's parents lack what it lacks: another parent that holds it, else the origin (which is the last resort).
     fn feed(&mut self, now: Time, ix: Ix, runs: &[u32]) {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants) else { return };
+        if !m.udp() {
+            // It lives on standing leases.
+            return self.standing.due(ix);
+        }
         m.starving += 1;
         let patience_over = m.starving >= STARVING_ALARMS;
         let (node, may_lease) = (m.info.node, m.info.may_use_origin);

@@ -26,6 +26,16 @@ pub(crate) struct NodeItem {
     /// Sources that it may use: `any` or `listed`.
     #[schema(value_type = String)]
     sources: headwater_model::SourceAccess,
+    /// How that is known.
+    #[schema(value_type = String)]
+    sources_from: headwater_model::node::From,
+    /// Whether UDP gets through to it.
+    udp: bool,
+    /// How that is known.
+    #[schema(value_type = String)]
+    udp_from: headwater_model::node::From,
+    /// Why it fetches from the origin and operator nodes only, if it does.
+    limited: Option<&'static str>,
     /// What it passes on: `disk`, `memory` or `no`.
     #[schema(value_type = String)]
     forwards: headwater_model::Forwards,
@@ -71,6 +81,10 @@ fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeIt
         accepts: a.introduction.capabilities.accepts.value,
         accepts_from: a.introduction.capabilities.accepts.from,
         sources: a.introduction.capabilities.sources.value,
+        sources_from: a.introduction.capabilities.sources.from,
+        udp: a.introduction.capabilities.udp.value,
+        udp_from: a.introduction.capabilities.udp.from,
+        limited: a.introduction.capabilities.limited(),
         forwards: a.introduction.capabilities.forwards.value,
         observed: a.observed.to_string(),
         client: a.introduction.client.clone(),

@@ -28,7 +28,7 @@ async fn a_swarm_from_publishing_to_explaining() {
     assert_eq!((welcome.heartbeat_ms, welcome.backoff_cap_ms, welcome.parent_keys.len()), (2000, 2000, 2));
     let (log, access) = seed.joined(newest(film.version.content), false).await;
     assert_eq!((log, access), (film.file.log.clone(), Default::default()));
-    let lease = seed.wait(|m| if let FromControl::Lease(l) = m { Some(l) } else { None }).await;
+    let lease = seed.wait(|m| if let FromControl::Lease { lease, .. } = m { Some(lease) } else { None }).await;
     assert_eq!(lease.version, film.version);
     let runs = film.file.log.verify("films/one", None).unwrap().layout.runs();
     let content = ContentReport {

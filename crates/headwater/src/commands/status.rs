@@ -1,5 +1,6 @@
 //! `headwater status`: how a control center is doing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -29,7 +30,18 @@ struct Status {
     sessions: u64,
     contents: u64,
     #[serde(default)]
+    limited: Vec<Limited>,
+    #[serde(default)]
+    limited_nodes: BTreeMap<String, u64>,
+    #[serde(default)]
     totals: serde_json::Map<String, Value>,
+}
+
+/// A node that fetches from the origin and operator nodes only.
+#[derive(Debug, Deserialize)]
+struct Limited {
+    node: String,
+    why: String,
 }
 
 pub async fn run(args: Args) -> Result<()> {
@@ -49,6 +61,10 @@ pub async fn run(args: Args) -> Result<()> {
         ("contents".to_owned(), status.contents.to_string()),
     ];
     lines.extend(status.totals.into_iter().map(|(what, count)| (what.replace('_', " "), count.to_string())));
+    let count = |(why, count): (&String, &u64)| ("limited nodes".to_owned(), format!("{count}: {why}"));
+    lines.extend(status.limited_nodes.iter().map(count));
+    let limited = status.limited.iter().map(|l| (format!("node {:.8}", l.node), format!("limited: {}", l.why)));
+    lines.extend(limited);
     let width = lines.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
     let text: String = lines.iter().map(|(what, value)| format!("{what:width$}  {value}\n")).collect();
     print(&text)

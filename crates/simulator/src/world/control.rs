@@ -256,6 +256,7 @@ impl World {
                 down: Rate(n.spec.down as u64),
                 client: "simulator".into(),
                 local_addresses: Vec::new(),
+                https_port: None,
             },
             observed: SocketAddr::new(IpAddr::V4(address), 4433),
             certificate: Hash(n.id.0),
