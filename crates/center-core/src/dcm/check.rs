@@ -13,12 +13,13 @@ impl Dcm {
     pub fn check(&self, now: Time) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut say = |p: String| problems.push(p);
-        let (mut up, mut open_up, mut wanting, mut wanting_dial_only) = (0, 0, 0, 0);
+        let (mut up, mut open_up, mut wanting, mut wanting_dial_only, mut walled) = (0, 0, 0, 0, 0);
         for (ix, m) in self.members.iter().enumerate() {
             let (ix, Some(m)) = (ix as Ix, m) else { continue };
             up += m.info.up.0;
             open_up += if m.dial_only() { 0 } else { m.info.up.0 };
             wanting += u32::from(m.wants && m.udp());
+            walled += u32::from(m.wants && !m.udp());
             wanting_dial_only += u32::from(m.wants && m.udp() && m.dial_only());
             if self.by_node.get(&m.info.node) != Some(&ix) {
                 say(format!("{:?} is not found by its id", m.info.node));
@@ -75,9 +76,10 @@ impl Dcm {
                 say(format!("{:?} is away for too long", m.info.node));
             }
         }
-        let counted = (self.up_total, self.open_up, self.wanting, self.wanting_dial_only);
-        if counted != (up, open_up, wanting, wanting_dial_only) {
-            say(format!("counts {counted:?} should be {:?}", (up, open_up, wanting, wanting_dial_only)));
+        let counted = (self.up_total, self.open_up, self.wanting, self.wanting_dial_only, self.wanting_walled);
+        let found = (up, open_up, wanting, wanting_dial_only, walled);
+        if counted != found {
+            say(format!("counts {counted:?} should be {found:?}"));
         }
         if self.by_node.len() != self.members.iter().flatten().count() {
             say("members and ids differ".into());

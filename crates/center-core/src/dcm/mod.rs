@@ -91,6 +91,8 @@ pub struct Dcm {
     open_up: u64,
     wanting: u32,
     wanting_dial_only: u32,
+    /// Members without UDP that lack pieces: they are not among the `wanting`, who want parents.
+    wanting_walled: u32,
     wanting_by_region: BTreeMap<u64, u32>,
     /// Links into each region from outside.
     far_links: BTreeMap<u64, u32>,
@@ -127,6 +129,7 @@ impl Dcm {
             open_up: 0,
             wanting: 0,
             wanting_dial_only: 0,
+            wanting_walled: 0,
             wanting_by_region: BTreeMap::new(),
             far_links: BTreeMap::new(),
             slot_rate: 1,
@@ -505,14 +508,14 @@ impl Dcm {
         } else {
             self.limited.remove(&ix);
         }
+        let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
         if !udp {
             // It wants no parents.
-            return;
+            return step(&mut self.wanting_walled);
         }
         if wants {
             self.hungry.insert(ix);
         }
-        let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
         step(&mut self.wanting);
         if dial_only {
             step(&mut self.wanting_dial_only);
@@ -628,7 +631,9 @@ impl Dcm {
                 self.refresh(ix);
             }
         }
-        let rate = (self.up_total / u64::from((self.wanting * target).max(1))).max(1);
+        // Members without UDP take no slots of peers but their share of waypoints: leases are counted in slots there.
+        let sharers = self.wanting + self.wanting_walled;
+        let rate = (self.up_total / u64::from((sharers * target).max(1))).max(1);
         if rate.abs_diff(self.slot_rate) * 8 > self.slot_rate {
             self.slot_rate = rate;
             for ix in 0..self.members.len() as Ix {

@@ -89,8 +89,8 @@ impl Job {
                 // A request stays within one object.
                 let end = range.end.min(first + per_request).min(layout.pieces_of_object(at.object).end);
                 match &waypoint {
-                    None => self.from_origin(at.object, at.offset, first..end).await?,
-                    Some(waypoint) => self.from_waypoint(waypoint, first..end).await?,
+                    None => self.read_origin(at.object, at.offset, first..end).await?,
+                    Some(waypoint) => self.read_waypoint(waypoint, first..end).await?,
                 }
                 first = end;
             }
@@ -98,7 +98,7 @@ impl Job {
         Ok(())
     }
 
-    async fn from_origin(&self, object: usize, offset: u64, pieces: Range<u32>) -> Result<(), OriginError> {
+    async fn read_origin(&self, object: usize, offset: u64, pieces: Range<u32>) -> Result<(), OriginError> {
         let object_of = &self.track.objects[object];
         let url = self.url(object)?;
         let bytes = offset..offset + self.track.layout.len_of(pieces.clone());
@@ -110,7 +110,7 @@ impl Job {
         fetched
     }
 
-    async fn from_waypoint(&self, waypoint: &Waypoint, pieces: Range<u32>) -> Result<(), WaypointError> {
+    async fn read_waypoint(&self, waypoint: &Waypoint, pieces: Range<u32>) -> Result<(), WaypointError> {
         let bytes = self.track.layout.len_of(pieces.clone());
         let mut cutter = Cutter::new(self, PieceFrom::Waypoint(waypoint.node), pieces.clone());
         let fetched = waypoint.fetch(self.version, pieces, bytes, |chunk| cutter.take(chunk)).await;

@@ -205,7 +205,7 @@ impl World {
             self.control.sessions[node as usize] =
                 Some(Session { number: session, life, heard: self.now, broken: false });
             let arrival = self.arrival(node, session);
-            self.center(Input::Arrived(arrival));
+            self.center(Input::Arrived(Box::new(arrival)));
             return;
         }
         if self.control.sessions[node as usize].is_some_and(|s| s.number == session && s.broken) {
