@@ -159,26 +159,16 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
     let node = identity.node.node;
     let center = Center::new(clock.now(), config.core.clone(), epoch, restarted);
     let contents = Contents::default();
-    let parts =
-        Parts { config, clock, public, identity, tls_certificate, tokens, store, places, contents, center };
+    let parts = Parts { config, clock, public, identity, tls_certificate, tokens, store, places, contents, center };
     let hub = Arc::new(Hub::new(parts));
     restore(&hub, &loaded);
     hub.tasks.spawn(hub.clone().keep_time());
     hub.tasks.spawn(session::accept(hub.clone(), listener.clone()));
     let serving = serve_http(hub.clone(), tcp, tls).map_err(no_address)?;
     tracing::info!("control center {node:.8} (epoch {epoch}) listens on {address}, API at {api_url}");
-    let _end = EndWhenDropped { stop: hub.stop.clone(), http: serving.abort_handle(), endpoint: listener.endpoint.clone() };
-    Ok(Running {
-        address,
-        api_url,
-        node,
-        first_admin_token,
-        hub: Held(hub),
-        listener,
-        serving,
-        state_thread,
-        _end,
-    })
+    let _end =
+        EndWhenDropped { stop: hub.stop.clone(), http: serving.abort_handle(), endpoint: listener.endpoint.clone() };
+    Ok(Running { address, api_url, node, first_admin_token, hub: Held(hub), listener, serving, state_thread, _end })
 }
 
 impl Running {

@@ -178,7 +178,16 @@ mod tests {
     }
 
     fn check(decision: &Decision, parents: &[NodeId], complete: bool, expected: &str) {
-        let e = Explained { client: node(0x9f), name: "film", at_s_ago: 12.2, decision, parents, complete, limited: None, standing_leases: 0 };
+        let e = Explained {
+            client: node(0x9f),
+            name: "film",
+            at_s_ago: 12.2,
+            decision,
+            parents,
+            complete,
+            limited: None,
+            standing_leases: 0,
+        };
         assert_eq!(words(&e), expected);
     }
 
@@ -245,7 +254,16 @@ mod tests {
             removed_named: (1..=4).map(|n| (node(n), Removed::Blacklisted)).collect(),
             ..decision()
         };
-        let e = Explained { client: node(1), name: "x", at_s_ago: 600.0, decision: &d, parents: &[], complete: false, limited: Some("no UDP (found by test)"), standing_leases: 2 };
+        let e = Explained {
+            client: node(1),
+            name: "x",
+            at_s_ago: 600.0,
+            decision: &d,
+            parents: &[],
+            complete: false,
+            limited: Some("no UDP (found by test)"),
+            standing_leases: 2,
+        };
         let said = words(&e);
         for part in [
             "10 min ago",

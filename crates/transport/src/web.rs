@@ -175,11 +175,15 @@ async fn next(
 ) -> Result<Option<Bytes>, ReadError> {
     loop {
         match stream.next().await {
-            None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed)) => return Ok(None),
+            None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
+                return Ok(None);
+            }
             Some(Ok(Message::Binary(body))) => return Ok(Some(body)),
             // A ping is answered by the library.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-            Some(Ok(Message::Text(_))) => return Err(ReadError::WebMessage("a text where a binary message is due".into())),
+            Some(Ok(Message::Text(_))) => {
+                return Err(ReadError::WebMessage("a text where a binary message is due".into()));
+            }
             Some(Err(e @ Error::Capacity(_))) => return Err(ReadError::WebMessage(e.to_string())),
             Some(Err(e)) => return Err(ReadError::Web(e.to_string())),
         }

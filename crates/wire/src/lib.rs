@@ -23,9 +23,9 @@ pub use convert::from_control::{FromControl, GivenTicket, OriginAccess, TicketSe
 pub use convert::from_node::{FromNode, Heartbeat, Hello, Join};
 pub use convert::from_peer::{DataHeader, EdgeRefusal, FromPeer, Held};
 pub use convert::static_log::{StaticLog, StaticLogError, decode_log, encode_log};
+pub use convert::web;
 pub use convert::{Bitmap, Token};
 pub use limits::PROTOCOL;
-pub use convert::web;
 
 /// Why bytes are not a message.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

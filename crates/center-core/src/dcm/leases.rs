@@ -235,9 +235,11 @@ impl Leases {
     /// Violated invariants, against what the members say.
     pub(super) fn check(&self, members: &[Option<Member>], say: &mut impl FnMut(String)) {
         for (run, n) in self.replicas.iter().enumerate() {
-            let held =
-                members.iter().flatten().filter(|m| m.away_since.is_none() && m.forwards() && m.runs.get(run as u32)).count()
-                    as u32;
+            let held = members
+                .iter()
+                .flatten()
+                .filter(|m| m.away_since.is_none() && m.forwards() && m.runs.get(run as u32))
+                .count() as u32;
             if held != *n {
                 say(format!("run {run}: {n} replicas counted, {held} held"));
             }

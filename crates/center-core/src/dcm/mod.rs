@@ -343,7 +343,10 @@ impl Dcm {
             }
             None => self.end_lease(now, ix, run, false),
         };
-        if from_origin && forbidden && let Some(m) = self.member_mut(ix) {
+        if from_origin
+            && forbidden
+            && let Some(m) = self.member_mut(ix)
+        {
             m.info.may_use_origin = false;
             self.requeue(ix, false);
         }
@@ -621,7 +624,9 @@ impl Dcm {
                 self.members
                     .iter()
                     .enumerate()
-                    .filter(|(_, m)| m.as_ref().is_some_and(|m| m.wants && m.udp() && (m.parents.len() as u32) < target))
+                    .filter(|(_, m)| {
+                        m.as_ref().is_some_and(|m| m.wants && m.udp() && (m.parents.len() as u32) < target)
+                    })
                     .map(|(ix, _)| ix as Ix),
             );
         }

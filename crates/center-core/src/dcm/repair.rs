@@ -233,7 +233,8 @@ impl Dcm {
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
         let (node, within) = (m.info.node, self.leases.give(now, ix, m, run));
         self.requeue(ix, true);
-        self.out.push(DcmOutput::Lease(node, Lease { version: self.version, run, within, source: LeaseSource::Origin }));
+        self.out
+            .push(DcmOutput::Lease(node, Lease { version: self.version, run, within, source: LeaseSource::Origin }));
     }
 
     /// A child's parents lack what it lacks: another parent that holds it, else the origin (which is the last resort).

@@ -76,7 +76,9 @@ impl Dcm {
         }
         let origin = m.info.may_use_origin && m.origin_again.0 <= now;
         // Where it cannot use the origin a busy waypoint must do.
-        if !m.udp() && let Some((run, waypoint)) = self.run_at_waypoint(now, ix, m, !origin) {
+        if !m.udp()
+            && let Some((run, waypoint)) = self.run_at_waypoint(now, ix, m, !origin)
+        {
             self.give_standing(now, ix, run, Some(waypoint));
             return true;
         }
@@ -140,9 +142,8 @@ impl Dcm {
     /// A run for a member that reads from the origin: rather one that no waypoint holds; if it is one that passes on
     /// what it has, only such as others hold (first copies are leased in another way).
     fn run_at_origin(&self, ix: Ix, m: &Member) -> Option<u32> {
-        let may = |run: &u32| {
-            !m.forwards() || (self.leases.replicas(*run) > 0 && !self.leases.active().contains_key(run))
-        };
+        let may =
+            |run: &u32| !m.forwards() || (self.leases.replicas(*run) > 0 && !self.leases.active().contains_key(run));
         let at_waypoint = |run: &u32| {
             self.waypoints.iter().take(MAX_WAYPOINTS).any(|w| self.member(*w).is_some_and(|w| w.runs.get(*run)))
         };
@@ -196,7 +197,9 @@ impl Dcm {
         let ended: Vec<(Ix, u32)> = of_it.map(|(key, _)| *key).collect();
         for (to, run) in ended {
             self.end_standing(to, run, false);
-            if to != ix && let Some(node) = self.node_of(to) {
+            if to != ix
+                && let Some(node) = self.node_of(to)
+            {
                 self.fail_pair(now, to, ix);
                 self.out.push(DcmOutput::Revoke(node, run));
             }
@@ -205,7 +208,8 @@ impl Dcm {
 
     /// The origin failed a member.
     pub(super) fn postpone_origin(&mut self, now: Time, ix: Ix) {
-        if let Some(m) = self.member_mut(ix) {
+        // What failed at the same time counts once.
+        if let Some(m) = self.member_mut(ix).filter(|m| m.origin_again.0 <= now) {
             let failures = m.origin_again.1;
             let pause = FIRST_PAUSE.times(1 << failures.min(8)).min(LONGEST_PAUSE);
             m.origin_again = (now + pause, failures + 1);
@@ -266,9 +270,10 @@ impl Dcm {
 
     /// Standing leases under way: (child, run, waypoint or `None` for the origin).
     pub fn standing(&self) -> impl Iterator<Item = (NodeId, u32, Option<NodeId>)> + '_ {
-        self.standing.active.iter().filter_map(|((ix, run), a)| {
-            Some((self.node_of(*ix)?, *run, a.from.and_then(|w| self.node_of(w))))
-        })
+        self.standing
+            .active
+            .iter()
+            .filter_map(|((ix, run), a)| Some((self.node_of(*ix)?, *run, a.from.and_then(|w| self.node_of(w)))))
     }
 
     /// Violated invariants.

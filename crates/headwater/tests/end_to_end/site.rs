@@ -196,17 +196,8 @@ impl Site {
     /// As [`Site::peer`], dialling the control center at another of its addresses.
     pub fn peer_of(&self, control: &str, who: &str, more: &[&str]) -> Process {
         let data = self.path(who);
-        let arguments = [
-            "peer",
-            "--control",
-            control,
-            "--cc",
-            &self.control_id,
-            "--data",
-            &data,
-            "--listen",
-            "127.0.0.1:0",
-        ];
+        let arguments =
+            ["peer", "--control", control, "--cc", &self.control_id, "--data", &data, "--listen", "127.0.0.1:0"];
         Process::start(who, self.folder.path(), &[&arguments[..], more].concat())
     }
 

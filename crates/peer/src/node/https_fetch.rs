@@ -123,11 +123,7 @@ impl Waypoint {
     }
 
     /// The first of its addresses that answers.
-    async fn ask(
-        &self,
-        path: &str,
-        shown: &reqwest::header::HeaderValue,
-    ) -> Result<reqwest::Response, WaypointError> {
+    async fn ask(&self, path: &str, shown: &reqwest::header::HeaderValue) -> Result<reqwest::Response, WaypointError> {
         let mut problem = WaypointError::NotListed;
         for address in &self.addresses {
             let request = self.client.get(format!("https://{address}{path}")).header(AUTHORIZATION, shown);
@@ -150,8 +146,7 @@ fn client_of(inner: &Inner, node: NodeId, certificate: Hash) -> Result<reqwest::
     if let Some((_, client)) = clients.get(&node).filter(|(known, _)| *known == certificate) {
         return Ok(client.clone());
     }
-    let (tls, _) =
-        https_client_config(Shows::This(certificate)).map_err(|e| WaypointError::NoAnswer(e.to_string()))?;
+    let (tls, _) = https_client_config(Shows::This(certificate)).map_err(|e| WaypointError::NoAnswer(e.to_string()))?;
     let builder = inner.way.builder(true).map_err(no_answer)?;
     let client = builder.connect_timeout(CONNECT_WITHIN).tls_backend_preconfigured(tls).build().map_err(no_answer)?;
     if clients.len() >= MAX_CLIENTS {

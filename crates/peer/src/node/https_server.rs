@@ -80,8 +80,8 @@ fn ask(inner: &Arc<Inner>, request: &Request<Incoming>) -> Result<Asked, Refused
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "only GET"));
     }
     let path = request.uri().path();
-    let (version, pieces) =
-        asked_for(path).ok_or(Refused(StatusCode::NOT_FOUND, "pieces are at /v1/contents/ID/EPOCH/pieces/FIRST-END"))?;
+    let (version, pieces) = asked_for(path)
+        .ok_or(Refused(StatusCode::NOT_FOUND, "pieces are at /v1/contents/ID/EPOCH/pieces/FIRST-END"))?;
     let HttpsTicket { ticket, proof } =
         shown(request).ok_or(Refused(StatusCode::UNAUTHORIZED, "a ticket of the control center is needed"))?;
     let refused = Refused(StatusCode::FORBIDDEN, "the ticket is not accepted");

@@ -17,8 +17,8 @@ use crate::sources::{Sources, Way};
 use crate::store::{Destination, StoreError};
 use headwater_model::assignment::Refusal;
 use headwater_model::log::LogError;
-use headwater_model::{Accepts, Capabilities, ContentId, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_model::node::Known;
+use headwater_model::{Accepts, Capabilities, ContentId, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
 use serde::Serialize;
 use state::{ContentState, State};
@@ -267,8 +267,7 @@ impl Node {
         };
         let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
-        let way =
-            Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
+        let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
         let origin =
             OriginConfig { proxy: config.proxy.clone(), sources: config.sources.clone(), ..OriginConfig::default() };
         let inner = Arc::new(Inner {

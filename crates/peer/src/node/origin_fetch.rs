@@ -1,9 +1,9 @@
 //! Fetching leased runs, from the origin by HTTP ranges or from a waypoint.
 
+use super::Inner;
 use super::connections::keep;
 use super::https_fetch::{Waypoint, WaypointError};
 use super::state::{Running, happened};
-use super::Inner;
 use crate::buffer_pool::{Pool, Pooled};
 use crate::origin::{Access, Expected, OriginError};
 use crate::publish::object_url;
@@ -51,7 +51,8 @@ pub(crate) fn start(
                 let changed = matches!(e, FetchFailure::Origin(OriginError::Changed { .. }));
                 let forbidden = matches!(
                     e,
-                    FetchFailure::Origin(OriginError::NotListed { .. }) | FetchFailure::Waypoint(WaypointError::NotListed)
+                    FetchFailure::Origin(OriginError::NotListed { .. })
+                        | FetchFailure::Waypoint(WaypointError::NotListed)
                 );
                 Input::OriginFailed { run, why: e.to_string(), changed, forbidden }
             }

@@ -196,13 +196,15 @@ impl FromNode {
             Self::LeaseDone { version, run } => {
                 Body::LeaseDone(proto::LeaseDone { version: version_to_proto(*version), run: *run })
             }
-            Self::LeaseFailed { version, run, why, content_changed, forbidden } => Body::LeaseFailed(proto::LeaseFailed {
-                version: version_to_proto(*version),
-                run: *run,
-                why: cut(why, MAX_WHY_BYTES),
-                content_changed: *content_changed,
-                forbidden: *forbidden,
-            }),
+            Self::LeaseFailed { version, run, why, content_changed, forbidden } => {
+                Body::LeaseFailed(proto::LeaseFailed {
+                    version: version_to_proto(*version),
+                    run: *run,
+                    why: cut(why, MAX_WHY_BYTES),
+                    content_changed: *content_changed,
+                    forbidden: *forbidden,
+                })
+            }
             Self::Alarm { version, alarm } => Body::Alarm(proto::AlarmMessage {
                 version: version_to_proto(*version),
                 what: Some(alarm_to_proto(alarm)),
