@@ -100,6 +100,13 @@ impl Client {
         let all = self.arrival.introduction.local_addresses.iter();
         all.filter(|a| is_private(a.ip()) && a.port() != 0).take(MAX_LOCAL_ADDRESSES).copied().collect()
     }
+    /// Where it serves by HTTPS.
+    pub fn https(&self) -> Option<Reach> {
+        let port = self.arrival.introduction.https_port?;
+        let mut reach = self.reach();
+        reach.addresses.iter_mut().for_each(|a| a.set_port(port));
+        Some(reach)
+    }
     /// Whether the two could be one party: the same network.
     fn related(&self, other: &Client) -> bool {
         network(self.arrival.observed.ip()) == network(other.arrival.observed.ip())
@@ -227,6 +234,7 @@ mod tests {
                 down: Rate(0),
                 client: String::new(),
                 local_addresses: vec![],
+                https_port: None,
             },
             observed: address.parse().unwrap(),
             certificate: Hash::default(),

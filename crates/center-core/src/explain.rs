@@ -12,6 +12,8 @@ pub const MAX_NAMED: usize = 16;
 /// Why a candidate was removed. In the order of the tests, cheapest first: the later one is removed, the nearer it was.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Removed {
+    /// UDP does not get through to one of both.
+    NoUdp,
     /// Neither end can be reached by the other.
     OutOfReach,
     /// The candidate passes nothing on.
@@ -30,6 +32,8 @@ pub enum Removed {
     Away,
     /// Peers that can be reached by fewer need its uplink more.
     KeptForOthers,
+    /// Peers with limited sources need its uplink more: they may use operator nodes and the origin only.
+    KeptForLimited,
     /// The child's region has its share of this scarce source.
     RegionShare,
     /// It is accused, and the one child that it may have meanwhile tries it.
@@ -48,6 +52,7 @@ impl Removed {
     /// In words, and what would have to change.
     pub fn words(self) -> (&'static str, &'static str) {
         match self {
+            Removed::NoUdp => ("UDP does not get through to both", "if UDP got through to both"),
             Removed::OutOfReach => {
                 ("neither end can be reached by the other", "if either accepted connections from everywhere")
             }
@@ -61,6 +66,9 @@ impl Removed {
             Removed::Blacklisted => ("a connection failed a short while ago", "when the blacklist time is over"),
             Removed::Away => ("its session is broken", "when it comes back"),
             Removed::KeptForOthers => ("kept for peers that fewer can reach", "if more peers accepted connections"),
+            Removed::KeptForLimited => {
+                ("kept for peers that may use operator nodes and the origin only", "if fewer peers had limited sources")
+            }
             Removed::RegionShare => ("the child's region has its share of it", "if other regions needed less"),
             Removed::TooFar => ("far, and enough links lead into the region", "if a link into the region ended"),
             Removed::SiteServed => (

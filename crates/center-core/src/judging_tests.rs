@@ -67,7 +67,7 @@ impl Swarm {
             dcm: None,
         })));
         for n in nodes {
-            s.say(Input::Arrived(Arrival {
+            s.say(Input::Arrived(Box::new(Arrival {
                 session: u64::from(*n),
                 node: node(*n),
                 introduction: Introduction {
@@ -77,12 +77,13 @@ impl Swarm {
                     down: Rate(0),
                     client: String::new(),
                     local_addresses: Vec::new(),
+                    https_port: None,
                 },
                 observed: format!("10.0.{n}.1:4433").parse().unwrap(),
                 certificate: Hash::default(),
                 enrolled: false,
                 place: Place { asn: Some(asn(*n)), isp: Some(format!("Net {}", asn(*n))), ..Place::default() },
-            }));
+            })));
         }
         for n in nodes {
             let (complete, leases) = (*n == 1, Vec::new());

@@ -25,6 +25,7 @@ use content_directory::{Content, ContentDirectory, Published};
 use dcm::{DcmOutput, MemberInfo};
 use headwater_model::assignment::{Assignment, Lease, Refusal};
 use headwater_model::id::{ContentId, NodeId, Version};
+use headwater_model::node::{From, Known};
 use headwater_model::reach::{Probe, canonical};
 use headwater_model::report::{Alarm, DialResult, Heartbeat, Join};
 use headwater_model::time::{Micros, Rate, Time};
@@ -42,7 +43,7 @@ use trust::{Offence, Terms, Trust};
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A session begins.
-    Arrived(Arrival),
+    Arrived(Box<Arrival>),
     /// A session ended; `bye` when the node said so.
     Departed {
         /// Who.
@@ -60,8 +61,8 @@ pub enum Input {
     Heartbeat(NodeId, Heartbeat),
     /// A leased run arrived.
     LeaseDone(NodeId, Version, u32),
-    /// A leased run could not be fetched.
-    LeaseFailed(NodeId, Version, u32),
+    /// A leased run could not be fetched; true where the node's own access list forbids the source.
+    LeaseFailed(NodeId, Version, u32, bool),
     /// A child raises the alarm.
     Alarm(NodeId, Version, Alarm),
     /// The outcome of a dial.
@@ -343,13 +344,15 @@ impl Center {
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         self.now = now;
         match input {
-            Input::Arrived(arrival) => self.arrived(now, arrival, out),
+            Input::Arrived(arrival) => self.arrived(now, *arrival, out),
             Input::Departed { node, session, bye } => self.departed(now, node, session, bye, out),
             Input::Join(node, join) => self.join(now, node, &join, out),
             Input::Leave(node, version) => self.leave(now, node, version.content, out),
             Input::Heartbeat(node, heartbeat) => self.heartbeat(now, node, &heartbeat, out),
             Input::LeaseDone(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_done(now, &node, run)),
-            Input::LeaseFailed(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_failed(now, &node, run)),
+            Input::LeaseFailed(node, v, run, forbidden) => {
+                self.with_dcm(now, v, out, |d| d.lease_failed(now, &node, run, forbidden));
+            }
             Input::Alarm(node, v, alarm) => {
                 self.totals.alarms += 1;
                 let mut heard = false;
@@ -363,7 +366,11 @@ impl Center {
                 self.probing(now, out, |p| p.probe_arrived(now, &node, number, from));
             }
             Input::ProbeFailed(node, number) => self.probing(now, out, |p| p.probe_failed(now, &node, number)),
-            Input::Mapped(node, address) => self.probing(now, out, |p| p.mapped_address(now, node, address)),
+            Input::Mapped(node, address) => {
+                if self.clients.get(&node).is_some_and(|c| c.arrival.introduction.capabilities.udp.value) {
+                    self.probing(now, out, |p| p.mapped_address(now, node, address));
+                }
+            }
             Input::Moved(node, observed) => self.moved(now, node, observed, out),
             Input::Publish(content) => self.publish(*content, out),
             Input::Unpublish(id) => self.unpublish(now, id, out),
@@ -450,6 +457,7 @@ impl Center {
             reach: client.reach(),
             observed: arrival.observed.ip(),
             local_addresses: client.local_addresses(),
+            https: client.https().filter(|_| trusted),
             may_use_origin,
             history: self.history.node(&node).map_or(2, |r| r.score()),
             standing: self.trust.standing(&node),
@@ -460,8 +468,6 @@ impl Center {
         if p.since == Time(0) || p.complete_at.is_some() {
             *p = Progress { since: now, ..Progress::default() };
         }
-        p.last.clear();
-        p.last_origin = 0;
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
         }
@@ -497,7 +503,8 @@ impl Center {
             let (pieces, piece_bytes) = (content.layout.pieces(), content.layout.piece_bytes());
             let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
             let mut served = Vec::new();
-            let mut moved = report.origin_bytes.saturating_sub(p.last_origin);
+            // Less than before: a process that began anew counts from 0. A node whose session is new counts on.
+            let mut moved = report.origin_bytes.checked_sub(p.last_origin).unwrap_or(report.origin_bytes);
             p.origin_bytes += moved;
             p.last_origin = report.origin_bytes;
             p.pieces_held = report.pieces_held;
@@ -625,6 +632,12 @@ impl Center {
         let (Some(prober), Some(client)) = (&mut self.prober, self.clients.get_mut(&node)) else { return };
         let a = &mut client.arrival;
         let capabilities = &mut a.introduction.capabilities;
+        if !capabilities.udp.value {
+            // Nobody can connect to it, and it can test nobody.
+            capabilities.accepts = Known { value: Accepts::DialOnly, from: From::Test };
+            client.via = None;
+            return self.probing(now, out, |p| p.left(now, &node));
+        }
         let verdict = prober.arrived(
             now,
             node,

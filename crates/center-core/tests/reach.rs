@@ -114,13 +114,14 @@ impl World {
                 down: Rate(0),
                 client: String::new(),
                 local_addresses: vec![format!("10.0.0.{}:4000", self.hosts.len() % 250 + 1).parse().unwrap()],
+                https_port: None,
             },
             observed,
             certificate: Hash(node.0),
             enrolled: role == Role::Waypoint,
             place: Place { lan: Some(observed.ip().to_string()), ..Place::default() },
         };
-        self.input(Input::Arrived(arrival));
+        self.input(Input::Arrived(Box::new(arrival)));
         self.joins(node, false);
         node
     }
@@ -177,8 +178,15 @@ impl World {
     fn heartbeats(&mut self, interval: u64, pieces: u32) {
         for i in 0..self.hosts.len() {
             let node = self.hosts[i].node;
-            let edge =
-                |n| EdgeReport { node: n, pieces: 1, bytes: interval * 1_000_000, waited: Micros(0), rtt: Micros(0) };
+            let edge = |n| EdgeReport {
+                node: n,
+                pieces: 1,
+                bytes: interval * 1_000_000,
+                waited: Micros(0),
+                rtt: Micros(0),
+                sent_packets: 0,
+                lost_packets: 0,
+            };
             let from = self.assigned.get(&node).map(|a| a.parents.iter().map(|p| edge(p.node)).collect());
             let report = ContentReport {
                 version: self.version,

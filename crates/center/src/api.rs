@@ -5,6 +5,7 @@ mod control;
 mod explain;
 mod network;
 mod nodes;
+mod session;
 
 use crate::hub::Hub;
 use crate::tokens::{Claims, TokenRole};
@@ -163,6 +164,7 @@ async fn body_of(request: Request, most_bytes: usize) -> Result<axum::body::Byte
         nodes::show,
         explain::explain,
         network::links,
+        session::open,
         control::status,
         control::events,
         control::transfers,
@@ -193,6 +195,7 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/contents/{*which}", get(contents::show).delete(contents::withdraw))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{prefix}", get(nodes::show))
+        .route("/v1/session", get(session::open))
         .route("/v1/explain", get(explain::explain))
         .route("/v1/network", get(network::links))
         .route("/v1/status", get(control::status))

@@ -12,13 +12,13 @@ use crate::store::{Store, TransferRow};
 use crate::tokens::Tokens;
 use bytes::Bytes;
 use headwater_center_core::{Center, Input, Output};
-use headwater_model::assignment::Assignment;
+use headwater_model::assignment::{Assignment, Lease, LeaseSource};
 use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
-use headwater_model::{ContentId, NodeId, Time};
+use headwater_model::{ContentId, Hash, NodeId, Time, Version};
 use headwater_wire::{FromControl, GivenTicket, TicketSecret};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +72,11 @@ pub(crate) enum Outgoing {
         assignment: Assignment,
         highest_piece: u32,
     },
+    /// With a ticket, where a waypoint is its source.
+    Lease {
+        lease: Lease,
+        highest_piece: u32,
+    },
     /// The keys that are in force when it is sent.
     ParentKeys,
     /// An answer to a request for a page; a place for the next one is free.
@@ -112,9 +117,13 @@ pub(crate) struct Hub {
     /// `host:port` that names carry.
     pub(crate) public: String,
     pub(crate) identity: IdentityFolder,
+    /// SHA-256 of the certificate that the API's TLS shows; zeros without TLS.
+    pub(crate) tls_certificate: Hash,
     pub(crate) tokens: Tokens,
     pub(crate) store: Store,
     pub(crate) places: Places,
+    /// WebSockets that have not said hello.
+    pub(crate) web_places: Arc<Semaphore>,
     pub(crate) counters: Counters,
     pub(crate) admission: Mutex<Admission>,
     /// One change to what is kept at a time: a content published or withdrawn, the epoch raised.
@@ -133,6 +142,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) public: String,
     pub(crate) identity: IdentityFolder,
+    pub(crate) tls_certificate: Hash,
     pub(crate) tokens: Tokens,
     pub(crate) store: Store,
     pub(crate) places: Places,
@@ -159,9 +169,11 @@ impl Hub {
             clock: parts.clock,
             public: parts.public,
             identity: parts.identity,
+            tls_certificate: parts.tls_certificate,
             tokens: parts.tokens,
             store: parts.store,
             places: parts.places,
+            web_places: Arc::new(Semaphore::new(crate::session::MAX_HANDSHAKES)),
             counters: Counters::default(),
             publishing: tokio::sync::Mutex::new(()),
             verifying: Semaphore::new(MAX_VERIFYING),
@@ -233,7 +245,10 @@ impl Hub {
                 let highest_piece = state.contents.get(&assignment.version.content)?.pieces.saturating_sub(1);
                 self.send(state, &node, Outgoing::Assign { assignment, highest_piece })
             }
-            Output::Lease(node, lease) => self.send(state, &node, say(FromControl::Lease(lease))),
+            Output::Lease(node, lease) => {
+                let highest_piece = state.contents.get(&lease.version.content)?.pieces.saturating_sub(1);
+                self.send(state, &node, Outgoing::Lease { lease, highest_piece })
+            }
             Output::Revoke(node, version, run) => {
                 self.send(state, &node, say(FromControl::LeaseRevoked { version, run }))
             }
@@ -334,25 +349,40 @@ impl Hub {
 
     /// An assignment with its tickets.
     pub(crate) fn with_tickets(&self, child: &NodeId, assignment: Assignment, highest_piece: u32) -> FromControl {
-        let now = unix_ms();
-        let number = key_number(now);
-        let seal = |parent: &NodeId| {
-            let key = self.identity.parent_key(parent, number);
-            let ticket = Ticket {
-                child: *child,
-                parent: *parent,
-                version: assignment.version,
-                highest_piece,
-                key_number: number,
-                control_epoch: assignment.generation.epoch,
-                expires_unix_ms: now + MAX_LIFE_MS,
-                mac: [0; 32],
-            }
-            .seal(&key);
-            GivenTicket { secret: TicketSecret(ticket.secret(&key)), ticket }
-        };
+        let (version, epoch) = (assignment.version, assignment.generation.epoch);
+        let seal = |parent: &NodeId| self.ticket(child, parent, version, highest_piece, epoch);
         let tickets = assignment.parents.iter().chain(&assignment.spares).map(|p| seal(&p.node)).collect();
         FromControl::Assignment { assignment, tickets }
+    }
+
+    /// A lease with its ticket, if it needs one.
+    pub(crate) fn lease_with_ticket(&self, child: &NodeId, lease: Lease, highest_piece: u32) -> FromControl {
+        let ticket = match &lease.source {
+            LeaseSource::Origin => None,
+            LeaseSource::Waypoint { node, .. } => {
+                let epoch = self.lock().center.epoch();
+                Some(self.ticket(child, node, lease.version, highest_piece, epoch))
+            }
+        };
+        FromControl::Lease { lease, ticket }
+    }
+
+    fn ticket(&self, child: &NodeId, parent: &NodeId, version: Version, highest_piece: u32, epoch: u64) -> GivenTicket {
+        let now = unix_ms();
+        let number = key_number(now);
+        let key = self.identity.parent_key(parent, number);
+        let ticket = Ticket {
+            child: *child,
+            parent: *parent,
+            version,
+            highest_piece,
+            key_number: number,
+            control_epoch: epoch,
+            expires_unix_ms: now + MAX_LIFE_MS,
+            mac: [0; 32],
+        }
+        .seal(&key);
+        GivenTicket { secret: TicketSecret(ticket.secret(&key)), ticket }
     }
 
     /// Calls the core when it is due, sends new parent keys, renews tickets, and gives unanswered page requests up.

@@ -7,12 +7,11 @@ use crate::identity::{FolderError, IdentityFolder, Opened};
 use crate::places::{Places, PlacesError};
 use crate::store::{Loaded, Store, StoreError};
 use crate::{api, session};
-use axum_server::Handle;
-use axum_server::tls_rustls::RustlsConfig;
+use axum::extract::ConnectInfo;
 use headwater_center_core::{Center, Input};
-use headwater_model::NodeId;
-use headwater_transport::{Alpn, BindError, Identity, Listener};
-use hyper_util::rt::TokioTimer;
+use headwater_model::{Hash, NodeId};
+use headwater_transport::{Alpn, BindError, HttpLimits, Identity, Listener};
+use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::future::Future;
@@ -21,13 +20,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// Ports tried where any will do: one that is free for TCP may be taken for UDP.
 const MAX_PORTS_TRIED: u32 = 32;
 /// How long an HTTP client may take for its headers, also between two requests.
 const HEADERS_WITHIN: Duration = Duration::from_secs(30);
+/// Most bytes of them.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Connections to the API at once; sessions over WebSockets do not count.
+const MAX_HTTP_CONNECTIONS: usize = 4096;
 /// How long stopping may take.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -103,8 +106,7 @@ pub struct Running {
     pub first_admin_token: Option<String>,
     hub: Held,
     listener: Listener,
-    http: Handle<SocketAddr>,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinHandle<()>,
     state_thread: std::thread::JoinHandle<()>,
     _end: EndWhenDropped,
 }
@@ -113,14 +115,14 @@ pub struct Running {
 #[derive(Debug)]
 struct EndWhenDropped {
     stop: CancellationToken,
-    http: Handle<SocketAddr>,
+    http: AbortHandle,
     endpoint: quinn::Endpoint,
 }
 
 impl Drop for EndWhenDropped {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.http.shutdown();
+        self.http.abort();
         self.endpoint.close(quinn::VarInt::from_u32(0), b"the control center ended");
     }
 }
@@ -151,6 +153,7 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
         tokio::task::spawn_blocking(open).await.map_err(|_| StartError::Stopping)??;
     let Opened { folder: identity, tokens, epoch, restarted, first_admin_token } = opened;
     let tls = tls_config(&config, &identity.node)?;
+    let (tls, tls_certificate) = tls.map_or((None, Hash([0; 32])), |(tls, hash)| (Some(tls), hash));
     let (tcp, listener) = listen(config.listen, &identity.node)?;
     let wanted = config.listen;
     let no_address = |e: std::io::Error| StartError::Listen { address: wanted, why: e.to_string() };
@@ -160,34 +163,24 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|_| StartError::NoRandomness)?;
     let center = Center::new(clock.now(), config.core.clone(), epoch, restarted).test_reachability(secret);
-    let parts = Parts { config, clock, public, identity, tokens, store, places, contents: Contents::default(), center };
+    let contents = Contents::default();
+    let parts = Parts { config, clock, public, identity, tls_certificate, tokens, store, places, contents, center };
     let hub = Arc::new(Hub::new(parts));
     restore(&hub, &loaded);
     hub.tasks.spawn(hub.clone().keep_time());
     hub.tasks.spawn(session::accept(hub.clone(), listener.clone()));
-    let http = Handle::new();
-    let serving = serve_http(hub.clone(), tcp, tls, http.clone()).map_err(no_address)?;
+    let serving = serve_http(hub.clone(), tcp, tls).map_err(no_address)?;
     tracing::info!("control center {node:.8} (epoch {epoch}) listens on {address}, API at {api_url}");
-    let _end = EndWhenDropped { stop: hub.stop.clone(), http: http.clone(), endpoint: listener.endpoint.clone() };
-    Ok(Running {
-        address,
-        api_url,
-        node,
-        first_admin_token,
-        hub: Held(hub),
-        listener,
-        http,
-        serving,
-        state_thread,
-        _end,
-    })
+    let _end =
+        EndWhenDropped { stop: hub.stop.clone(), http: serving.abort_handle(), endpoint: listener.endpoint.clone() };
+    Ok(Running { address, api_url, node, first_admin_token, hub: Held(hub), listener, serving, state_thread, _end })
 }
 
 impl Running {
     /// Runs until `shutdown` is ready; then nodes are told to come back later, requests are finished, and all is on
     /// disk when this returns.
     pub async fn stopped(self, shutdown: impl Future) {
-        let Running { hub: Held(hub), listener, http, mut serving, state_thread, .. } = self;
+        let Running { hub: Held(hub), listener, mut serving, state_thread, .. } = self;
         tokio::pin!(shutdown);
         tokio::select! {
             _ = shutdown => {}
@@ -195,7 +188,6 @@ impl Running {
         }
         hub.stop.cancel();
         hub.say_goodbye();
-        http.graceful_shutdown(Some(STOP_WITHIN));
         hub.tasks.close();
         if tokio::time::timeout(STOP_WITHIN, hub.tasks.wait()).await.is_err() {
             tracing::warn!("some sessions did not end in time");
@@ -239,7 +231,10 @@ fn restore(hub: &Arc<Hub>, loaded: &Loaded) {
     }
 }
 
-fn tls_config(config: &ControlConfig, identity: &Identity) -> Result<Option<RustlsConfig>, TlsError> {
+/// TLS of the API, and the SHA-256 of the certificate that it shows.
+type Tls = (Arc<rustls::ServerConfig>, Hash);
+
+fn tls_config(config: &ControlConfig, identity: &Identity) -> Result<Option<Tls>, TlsError> {
     let (chain, key) = match &config.tls {
         Some((chain, key)) => read_pem(chain, key)?,
         None if config.listen.ip().to_canonical().is_loopback() => return Ok(None),
@@ -248,13 +243,14 @@ fn tls_config(config: &ControlConfig, identity: &Identity) -> Result<Option<Rust
             (vec![certificate], key)
         }
     };
+    let shown = Hash::of(&[chain.first().map_or(&[][..], |c| c.as_ref())]);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(RustlsConfig::from_config(Arc::new(tls))))
+    Ok(Some((Arc::new(tls), shown)))
 }
 
 type Pem = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -310,20 +306,22 @@ fn urls(config: &ControlConfig, address: SocketAddr, https: bool) -> (String, St
 fn serve_http(
     hub: Arc<Hub>,
     tcp: TcpListener,
-    tls: Option<RustlsConfig>,
-    handle: Handle<SocketAddr>,
-) -> std::io::Result<JoinHandle<std::io::Result<()>>> {
-    let service = api::router(hub).into_make_service_with_connect_info::<SocketAddr>();
-    Ok(match tls {
-        Some(tls) => {
-            let mut server = axum_server::from_tcp_rustls(tcp, tls)?.handle(handle).http1_only();
-            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
-            tokio::spawn(server.serve(service))
-        }
-        None => {
-            let mut server = axum_server::from_tcp(tcp)?.handle(handle).http1_only();
-            server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
-            tokio::spawn(server.serve(service))
-        }
-    })
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> std::io::Result<JoinHandle<()>> {
+    let tcp = tokio::net::TcpListener::from_std(tcp)?;
+    let limits = HttpLimits {
+        connections: MAX_HTTP_CONNECTIONS,
+        headers_within: HEADERS_WITHIN,
+        header_bytes: MAX_HEADER_BYTES,
+    };
+    let stop = hub.stop.clone();
+    let api = TowerToHyperService::new(api::router(hub));
+    let service = move |from: SocketAddr| {
+        let api = api.clone();
+        hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(from));
+            hyper::service::Service::call(&api, request)
+        })
+    };
+    Ok(tokio::spawn(headwater_transport::serve_http(tcp, tls, limits, stop, service)))
 }

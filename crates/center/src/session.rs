@@ -1,4 +1,4 @@
-//! Sessions of nodes: QUIC connections with one stream each, which the node opens.
+//! Sessions of nodes: QUIC connections with one stream each, which the node opens, or WebSockets where UDP is blocked.
 
 use crate::admission::Answer;
 use crate::hub::{Farewell, Hub, MAX_QUEUED_MESSAGES, Outgoing, unix_ms};
@@ -7,19 +7,24 @@ use crate::tokens::TokenRole;
 use headwater_center_core::Input;
 use headwater_center_core::client_manager::Arrival;
 use headwater_model::assignment::Refusal;
+use headwater_model::node::{From, Known};
 use headwater_model::reach::canonical;
 use headwater_model::{NodeId, Role};
-use headwater_transport::{Listener, ReadError, Reader, Writer, certificate_of, node_of};
+use headwater_transport::{
+    ControlReader, ControlWriter, Io, Listener, ReadError, Reader, Writer, certificate_of, node_of, prove_as_control,
+};
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
 use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use quinn::{Connection, Incoming, VarInt};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-/// Connections that have not said hello.
-const MAX_HANDSHAKES: usize = 1024;
+/// Connections that have not said hello; WebSockets likewise.
+pub(crate) const MAX_HANDSHAKES: usize = 1024;
 /// From this many on, a new connection must first prove that its address is its own.
 const HANDSHAKES_BEFORE_RETRY: usize = 256;
 /// How long a node may take for its hello.
@@ -79,13 +84,18 @@ pub(crate) async fn accept(hub: Arc<Hub>, listener: Listener) {
 }
 
 /// A connection that was let in, until it ends.
-struct Entered {
+pub(crate) struct Entered {
     hub: Arc<Hub>,
     address: IpAddr,
     greeted: bool,
 }
 
 impl Entered {
+    /// Of a connection whose address is proved, as those of TCP are; `None` when the door is closed to it.
+    pub(crate) fn by_tcp(hub: &Arc<Hub>, address: IpAddr) -> Option<Self> {
+        let answer = hub.door().knock(hub.clock.now(), address, true);
+        (answer == Answer::Enter).then(|| Self { hub: hub.clone(), address, greeted: false })
+    }
     fn greeted(&mut self) {
         self.greeted = true;
         self.hub.door().greeted(self.address);
@@ -103,6 +113,8 @@ struct Guest {
     node: NodeId,
     observed: SocketAddr,
     certificate: headwater_model::Hash,
+    /// It came over QUIC.
+    udp: bool,
     hello: Hello,
 }
 
@@ -113,13 +125,47 @@ async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit, m
     };
     drop(place);
     entered.greeted();
-    if let Ok(Some((connection, reader, writer, guest))) = greeted {
-        run(hub, connection, reader, writer, guest).await;
+    if let Ok(Some((reader, writer, guest))) = greeted {
+        run(hub, reader, writer, guest).await;
     }
 }
 
+/// As [`serve`], for a WebSocket from `from` whose HTTP connection is about to be upgraded.
+pub(crate) async fn serve_web(
+    hub: Arc<Hub>,
+    upgrade: OnUpgrade,
+    from: SocketAddr,
+    place: OwnedSemaphorePermit,
+    mut entered: Entered,
+) {
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HELLO_WITHIN, greet_web(&hub, upgrade, from)) => greeted,
+        () = hub.stop.cancelled() => return,
+    };
+    drop(place);
+    entered.greeted();
+    if let Ok(Some((reader, writer, guest))) = greeted {
+        run(hub, reader, writer, guest).await;
+    }
+}
+
+async fn greet_web(hub: &Hub, upgrade: OnUpgrade, from: SocketAddr) -> Option<(ControlReader, ControlWriter, Guest)> {
+    let upgraded = upgrade.await.inspect_err(|e| tracing::debug!("an upgrade failed: {e}")).ok()?;
+    let io: Box<dyn Io> = Box::new(TokioIo::new(upgraded));
+    let proved = prove_as_control(io, &hub.identity.node, hub.tls_certificate).await;
+    let proved = proved.inspect_err(|e| {
+        if !e.is_broken() {
+            hub.misbehaved(from.ip());
+        }
+        tracing::info!("a WebSocket from {from} is closed: {e}");
+    });
+    let proved = proved.ok()?;
+    let observed = canonical(from);
+    welcome_guest(hub, proved.reader, proved.writer, proved.node, proved.certificate, observed, false).await
+}
+
 /// Handshake, stream and hello; `None` when the node was sent away.
-async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Writer, Guest)> {
+async fn greet(hub: &Hub, incoming: Incoming) -> Option<(ControlReader, ControlWriter, Guest)> {
     let connection = incoming.await.inspect_err(|e| tracing::debug!("a handshake failed: {e}")).ok()?;
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
     connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
@@ -127,7 +173,21 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
     let remote = connection.remote_address();
     let observed = canonical(remote);
     let (send, receive) = connection.accept_bi().await.ok()?;
-    let (mut reader, writer) = (Reader::new(receive, MAX_NODE_FRAME_BYTES), Writer(send));
+    let reader = ControlReader::Quic(Reader::new(receive, MAX_NODE_FRAME_BYTES));
+    let writer = ControlWriter::Quic(Writer(send), connection);
+    welcome_guest(hub, reader, writer, node, certificate, observed, true).await
+}
+
+/// The hello of a node whose identity is proved; `None` when it was sent away.
+async fn welcome_guest(
+    hub: &Hub,
+    mut reader: ControlReader,
+    writer: ControlWriter,
+    node: NodeId,
+    certificate: headwater_model::Hash,
+    observed: SocketAddr,
+    udp: bool,
+) -> Option<(ControlReader, ControlWriter, Guest)> {
     let hello = match next_message(&mut reader).await {
         Ok(Some(FromNode::Hello(hello))) if hello.protocol == PROTOCOL => Ok(hello),
         Ok(Some(FromNode::Hello(hello))) => Err(format!(
@@ -139,11 +199,11 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(Connection, Reader, Wri
         Err(e) => Err(format!("bad message: {e}")),
     };
     match hello {
-        Ok(hello) => Some((connection, reader, writer, Guest { node, observed, certificate, hello })),
+        Ok(hello) => Some((reader, writer, Guest { node, observed, certificate, udp, hello })),
         Err(why) => {
             hub.misbehaved(observed.ip());
             tracing::info!("{node:.8} at {observed} is sent away: {why}");
-            say_goodbye(writer, &connection, Farewell { why, come_back: false }).await;
+            say_goodbye(writer, Farewell { why, come_back: false }).await;
             None
         }
     }
@@ -162,13 +222,15 @@ enum BadMessage {
     TooMany,
 }
 
-async fn next_message(reader: &mut Reader) -> Result<Option<FromNode>, BadMessage> {
+async fn next_message(reader: &mut ControlReader) -> Result<Option<FromNode>, BadMessage> {
     let Some(frame) = reader.next().await? else { return Ok(None) };
     Ok(Some(FromNode::decode(frame)?))
 }
 
-async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writer, guest: Guest) {
+async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut guest: Guest) {
     let (node, observed) = (guest.node, guest.observed);
+    // How the session came is the test; what is claimed does not count (A3).
+    guest.hello.introduction.capabilities.udp = Known { value: guest.udp, from: From::Test };
     let enrolled = is_enrolled(&hub, &guest);
     if enrolled && guest.hello.control_epoch_seen > 0 {
         hub.seen_epoch(guest.hello.control_epoch_seen).await;
@@ -192,23 +254,18 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
             enrolled,
             place,
         };
-        hub.input(&mut state, Input::Arrived(arrival));
+        hub.input(&mut state, Input::Arrived(Box::new(arrival)));
         session
     };
     tracing::debug!("{node:.8} arrived from {} (session {session})", guest.observed);
-    let seen = connection.clone();
-    let sending = send_all(hub.clone(), node, connection, writer, waiting, closed, page_places.clone());
-    let sending = hub.tasks.spawn(sending);
-    let mut inbox = Inbox {
-        hub: hub.clone(),
-        node,
-        session,
-        enrolled,
-        reader,
-        page_places,
-        connection: seen,
-        observed: guest.observed,
+    let connection = match &writer {
+        ControlWriter::Quic(_, connection) => Some(connection.clone()),
+        ControlWriter::Web(..) => None,
     };
+    let sending = send_all(hub.clone(), node, writer, waiting, closed, page_places.clone());
+    let sending = hub.tasks.spawn(sending);
+    let mut inbox =
+        Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places, connection, observed: guest.observed };
     let mut bye = false;
     let guest_address = observed.ip();
     let mut sending = sending;
@@ -216,7 +273,7 @@ async fn run(hub: Arc<Hub>, connection: Connection, reader: Reader, writer: Writ
         read = inbox.read() => match read {
             Ok(said_bye) => bye = said_bye,
             // The connection broke: nobody is left to tell.
-            Err(BadMessage::Read(ReadError::Stream(e))) => tracing::debug!("session {session} of {node:.8} broke: {e}"),
+            Err(BadMessage::Read(e)) if e.is_broken() => tracing::debug!("session {session} of {node:.8} broke: {e}"),
             Err(e) => {
                 hub.misbehaved(guest_address);
                 let why = format!("bad message: {e}");
@@ -271,9 +328,10 @@ struct Inbox {
     node: NodeId,
     session: u64,
     enrolled: bool,
-    reader: Reader,
+    reader: ControlReader,
     page_places: Arc<Semaphore>,
-    connection: Connection,
+    /// None for a WebSocket, which stays at its address.
+    connection: Option<Connection>,
     /// Where its packets come from, as the core knows.
     observed: SocketAddr,
 }
@@ -329,8 +387,8 @@ impl Inbox {
                 }
                 let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
                 self.hub.input(&mut state, Input::Heartbeat(node, heartbeat));
-                let seen = canonical(self.connection.remote_address());
-                if seen != self.observed {
+                let seen = self.connection.as_ref().map(|c| canonical(c.remote_address()));
+                if let Some(seen) = seen.filter(|seen| *seen != self.observed) {
                     self.observed = seen;
                     self.hub.input(&mut state, Input::Moved(node, seen));
                 }
@@ -338,11 +396,11 @@ impl Inbox {
             }
             FromNode::Leave(version) => Input::Leave(node, version),
             FromNode::LeaseDone { version, run } => Input::LeaseDone(node, version, run),
-            FromNode::LeaseFailed { version, run, why, content_changed } => {
+            FromNode::LeaseFailed { version, run, why, content_changed, forbidden } => {
                 let what = if content_changed { ": the origin gives other bytes than the log says" } else { "" };
                 let text = format!("{node:.8} could not fetch run {run} of {:.8}{what}: {why}", version.content);
                 self.hub.lock().events.say(unix_ms(), text);
-                Input::LeaseFailed(node, version, run)
+                Input::LeaseFailed(node, version, run, forbidden)
             }
             FromNode::Alarm { version, alarm } => Input::Alarm(node, version, alarm),
             FromNode::DialResult(result) => Input::Dialled(node, result),
@@ -408,8 +466,7 @@ impl Inbox {
 async fn send_all(
     hub: Arc<Hub>,
     node: NodeId,
-    connection: Connection,
-    mut writer: Writer,
+    mut writer: ControlWriter,
     mut waiting: mpsc::Receiver<Outgoing>,
     mut closed: oneshot::Receiver<Farewell>,
     page_places: Arc<Semaphore>,
@@ -427,6 +484,7 @@ async fn send_all(
             Outgoing::Assign { assignment, highest_piece } => {
                 hub.with_tickets(&node, assignment, highest_piece).encode()
             }
+            Outgoing::Lease { lease, highest_piece } => hub.lease_with_ticket(&node, lease, highest_piece).encode(),
             Outgoing::ParentKeys => FromControl::ParentKeys(hub.parent_keys(&node)).encode(),
             Outgoing::Page(message) => {
                 page_places.add_permits(1);
@@ -442,27 +500,26 @@ async fn send_all(
                 let farewell = farewell.ok();
                 let why = farewell.as_ref().map_or("", |f| f.why.as_str());
                 let code = if farewell.as_ref().is_none_or(|f| f.come_back) { CLOSED } else { CLOSED_FOR_FAULT };
-                connection.close(code, why.as_bytes());
+                writer.close(code, why.as_bytes());
                 return;
             }
         }
     };
     match farewell {
-        Some(farewell) => say_goodbye(writer, &connection, farewell).await,
-        None => connection.close(CLOSED, b"bye"),
+        Some(farewell) => say_goodbye(writer, farewell).await,
+        None => writer.close(CLOSED, b"bye"),
     }
 }
 
-async fn say_goodbye(mut writer: Writer, connection: &Connection, farewell: Farewell) {
+async fn say_goodbye(mut writer: ControlWriter, farewell: Farewell) {
     let Farewell { why, come_back } = farewell;
     let last_words = async {
         writer.send(FromControl::Goodbye { why: why.clone(), come_back }.encode()).await.ok()?;
-        writer.0.finish().ok()?;
-        writer.0.stopped().await.ok()
+        writer.finish().await.ok()
     };
     // A node that does not listen finds the reason in the connection's end.
     let _ = tokio::time::timeout(GOODBYE_WITHIN, last_words).await;
-    connection.close(if come_back { CLOSED } else { CLOSED_FOR_FAULT }, why.as_bytes());
+    writer.close(if come_back { CLOSED } else { CLOSED_FOR_FAULT }, why.as_bytes());
 }
 
 /// A token bucket.

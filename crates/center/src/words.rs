@@ -19,6 +19,10 @@ pub(crate) struct Explained<'a> {
     pub(crate) parents: &'a [NodeId],
     /// The client has everything now.
     pub(crate) complete: bool,
+    /// Why it fetches from the origin and operator nodes only, if it does.
+    pub(crate) limited: Option<&'static str>,
+    /// Runs under way from these.
+    pub(crate) standing_leases: u32,
 }
 
 /// In sentences, one paragraph.
@@ -29,7 +33,16 @@ pub(crate) fn words(e: &Explained<'_>) -> String {
     said.extend(ranked(d));
     said.extend(nobody(d));
     said.push(now(e));
+    said.extend(limited(e));
     said.join(" ")
+}
+
+fn limited(e: &Explained<'_>) -> Option<String> {
+    let why = e.limited?;
+    let runs = counted(e.standing_leases, "run is", "runs are");
+    Some(format!(
+        "Its sources are limited: {why}. It fetches from the origin and operator nodes only; {runs} under way from these."
+    ))
 }
 
 fn asked(e: &Explained<'_>) -> String {
@@ -165,7 +178,16 @@ mod tests {
     }
 
     fn check(decision: &Decision, parents: &[NodeId], complete: bool, expected: &str) {
-        let e = Explained { client: node(0x9f), name: "film", at_s_ago: 12.2, decision, parents, complete };
+        let e = Explained {
+            client: node(0x9f),
+            name: "film",
+            at_s_ago: 12.2,
+            decision,
+            parents,
+            complete,
+            limited: None,
+            standing_leases: 0,
+        };
         assert_eq!(words(&e), expected);
     }
 
@@ -232,7 +254,16 @@ mod tests {
             removed_named: (1..=4).map(|n| (node(n), Removed::Blacklisted)).collect(),
             ..decision()
         };
-        let e = Explained { client: node(1), name: "x", at_s_ago: 600.0, decision: &d, parents: &[], complete: false };
+        let e = Explained {
+            client: node(1),
+            name: "x",
+            at_s_ago: 600.0,
+            decision: &d,
+            parents: &[],
+            complete: false,
+            limited: Some("no UDP (found by test)"),
+            standing_leases: 2,
+        };
         let said = words(&e);
         for part in [
             "10 min ago",

@@ -9,3 +9,5 @@ mod failures;
 mod harness;
 #[path = "server/sessions.rs"]
 mod sessions;
+#[path = "server/web.rs"]
+mod web;

@@ -68,8 +68,8 @@ pub struct Assignment {
     pub children: Vec<Child>,
 }
 
-/// Leave to fetch a run of pieces from the origin.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Leave to fetch a run of pieces without asking a parent for each.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
     /// Which content and version.
     pub version: Version,
@@ -77,6 +77,22 @@ pub struct Lease {
     pub run: u32,
     /// How long the control center waits for it.
     pub within: Micros,
+    /// From where.
+    pub source: LeaseSource,
+}
+
+/// Where a leased run is fetched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LeaseSource {
+    /// The publisher's origin or CDN.
+    Origin,
+    /// A waypoint, by HTTPS.
+    Waypoint {
+        /// Which.
+        node: NodeId,
+        /// Where it answers HTTPS, with which certificate.
+        reach: Reach,
+    },
 }
 
 /// Why a node gets nothing.

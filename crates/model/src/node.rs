@@ -86,7 +86,7 @@ impl<T> Known<T> {
     }
 }
 
-/// The three capabilities of requirement A2.
+/// What a node can do: the three capabilities of requirement A2, and whether UDP gets through to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Capabilities {
     /// Reachability.
@@ -97,6 +97,9 @@ pub struct Capabilities {
     pub sources: Known<SourceAccess>,
     /// Forwarding.
     pub forwards: Known<Forwards>,
+    /// Whether UDP gets through: the control center knows it by how the session came. Without it there are no
+    /// connections with peers; origin and operator nodes are reached by HTTPS.
+    pub udp: Known<bool>,
 }
 
 impl Capabilities {
@@ -107,6 +110,7 @@ impl Capabilities {
             listens: !matches!(accepts, Accepts::DialOnly),
             sources: Known::claim(SourceAccess::Any),
             forwards: Known::claim(Forwards::Disk),
+            udp: Known::claim(true),
         }
     }
     /// Whether no stranger can open a connection to the node.
@@ -115,7 +119,16 @@ impl Capabilities {
     }
     /// Lightweight: less than a regular peer in any capability (A2).
     pub fn lightweight(&self) -> bool {
-        self.dial_only() || self.sources.value == SourceAccess::Listed || self.forwards.value != Forwards::Disk
+        self.dial_only() || self.limited().is_some() || self.forwards.value != Forwards::Disk
+    }
+    /// Why the node may fetch from the origin and operator nodes only, if it may, in words for people.
+    pub fn limited(&self) -> Option<&'static str> {
+        match (self.udp.value, self.udp.from, self.sources.value) {
+            (false, From::Test, _) => Some("no UDP (found by test)"),
+            (false, ..) => Some("no UDP (as it says)"),
+            (true, _, SourceAccess::Listed) => Some("access list (its configuration)"),
+            (true, _, SourceAccess::Any) => None,
+        }
     }
 }
 
@@ -127,5 +140,15 @@ mod tests {
     fn a_dial_only_node_is_lightweight() {
         let of = Capabilities::regular;
         assert!(of(Accepts::DialOnly).lightweight() && !of(Accepts::Open).lightweight());
+    }
+
+    #[test]
+    fn a_node_with_limited_sources_says_why() {
+        let open = Capabilities::regular(Accepts::Open);
+        let walled = Capabilities { udp: Known { value: false, from: From::Test }, ..open };
+        assert!(walled.lightweight());
+        assert_eq!(walled.limited(), Some("no UDP (found by test)"));
+        let listed = Capabilities { sources: Known::claim(SourceAccess::Listed), ..open };
+        assert_eq!((listed.limited(), open.limited()), (Some("access list (its configuration)"), None));
     }
 }

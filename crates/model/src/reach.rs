@@ -12,6 +12,8 @@ pub struct Reachability {
     pub accepts: Accepts,
     /// Whether it listens at all; behind a NAT that helps its own site.
     pub listens: bool,
+    /// Whether UDP gets through to it.
+    pub udp: bool,
     /// Address that the control center sees.
     pub address: IpAddr,
 }
@@ -19,7 +21,12 @@ pub struct Reachability {
 impl Reachability {
     /// Of a node with these capabilities, seen at `address`.
     pub fn new(capabilities: &Capabilities, address: IpAddr) -> Self {
-        Self { accepts: capabilities.accepts.value, listens: capabilities.listens, address: address.to_canonical() }
+        Self {
+            accepts: capabilities.accepts.value,
+            listens: capabilities.listens,
+            udp: capabilities.udp.value,
+            address: address.to_canonical(),
+        }
     }
 
     /// Whether both are behind one public address (IPv6: in one /64), or both on the control center's machine.
@@ -36,7 +43,8 @@ impl Reachability {
         self.reaches(other, self.same_site(other))
     }
 
-    /// Whether a connection can come about: at least one end can be reached by the other (A2).
+    /// Whether a connection can come about: UDP gets through to both, and at least one end can be reached by the other
+    /// (A2).
     pub fn compatible(&self, other: &Self) -> bool {
         self.dials(other) || other.dials(self)
     }
@@ -54,6 +62,8 @@ impl Reachability {
 
     fn reaches(&self, other: &Self, same_site: bool) -> bool {
         match other.accepts {
+            // Connections of nodes are QUIC's.
+            _ if !(self.udp && other.udp) => false,
             _ if same_site && other.listens => true,
             Accepts::Open => true,
             // The open end dials too: its packets alone would not get in, but it need not wait for the other's.
@@ -101,7 +111,7 @@ mod tests {
     use Accepts::{DialOnly, Open, Punchable};
 
     fn at(accepts: Accepts, listens: bool, address: &str) -> Reachability {
-        Reachability { accepts, listens, address: address.parse().unwrap() }
+        Reachability { accepts, listens, udp: true, address: address.parse().unwrap() }
     }
 
     /// (one, other, one dials, other dials)
@@ -126,6 +136,10 @@ mod tests {
             assert_eq!(one.compatible(&other), dials || dialled);
             assert_eq!(one.compatible(&other), other.compatible(&one));
             assert!(one.compatible(&other) || !one.compatible_from_afar(&other));
+        }
+        let walled = Reachability { udp: false, ..at(Open, true, a) };
+        for other in [at(Open, true, a), at(Open, true, b), walled] {
+            assert!(!walled.compatible(&other) && !other.compatible(&walled) && !walled.compatible_from_afar(&other));
         }
         assert!(at(Punchable, true, a).punches(&at(Open, true, b)) && !at(Open, true, a).punches(&at(Open, true, b)));
     }

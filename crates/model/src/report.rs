@@ -21,6 +21,8 @@ pub struct Introduction {
     pub client: String,
     /// Own addresses on its networks, for nodes of the same site.
     pub local_addresses: Vec<SocketAddr>,
+    /// TCP port at which it serves contents by HTTPS (waypoints).
+    pub https_port: Option<u16>,
 }
 
 /// A node joins the swarm of a content, or comes back to it.

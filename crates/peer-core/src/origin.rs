@@ -1,7 +1,11 @@
-//! The origin: runs that the control center leased, and runs fetched alone while it is away (idea 10: the last resort).
+//! Runs that the control center leased, from the origin or from a waypoint by HTTPS, and runs fetched alone from the
+//! origin while it is away (idea 10: the last resort).
 
 use crate::swarm::{Output, Swarm};
-use headwater_model::time::Time;
+use headwater_model::assignment::LeaseSource;
+use headwater_model::id::NodeId;
+use headwater_model::report::EdgeReport;
+use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -12,6 +16,26 @@ struct Fetch {
     by_control: bool,
     /// Pieces that the origin was asked for; others of the run were to come from parents.
     pieces: Vec<Range<u32>>,
+    source: LeaseSource,
+}
+
+/// Why a run did not come.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) why: String,
+    /// The origin's file changed.
+    pub(crate) changed: bool,
+    /// This node's own access list forbids the source.
+    pub(crate) forbidden: bool,
+}
+
+/// What came from a waypoint by HTTPS.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByHttps {
+    pieces: u64,
+    bytes: u64,
+    /// Bytes when it was last reported.
+    reported: u64,
 }
 
 /// Runs being fetched from the origin.
@@ -19,6 +43,7 @@ struct Fetch {
 pub(crate) struct OriginWork {
     runs: BTreeMap<u32, Fetch>,
     pub(crate) bytes: u64,
+    waypoints: BTreeMap<NodeId, ByHttps>,
     /// When this node may begin to fetch without a lease.
     alone_at: Option<Time>,
 }
@@ -30,6 +55,30 @@ impl OriginWork {
     pub(crate) fn leased_runs(&self) -> impl Iterator<Item = u32> {
         self.runs.iter().filter(|(_, f)| f.by_control).map(|(run, _)| *run)
     }
+    pub(crate) fn of_waypoint(&mut self, waypoint: NodeId, bytes: u64) {
+        let came = self.waypoints.entry(waypoint).or_default();
+        came.pieces += 1;
+        came.bytes += bytes;
+    }
+    /// What came from waypoints, as the reports of edges tell it; only what changed, as an edge with the same waypoint
+    /// may exist at another time.
+    pub(crate) fn waypoint_reports(&mut self) -> Vec<EdgeReport> {
+        let changed = self.waypoints.iter_mut().filter(|(_, w)| w.bytes != w.reported);
+        changed
+            .map(|(node, w)| {
+                w.reported = w.bytes;
+                EdgeReport {
+                    node: *node,
+                    pieces: w.pieces,
+                    bytes: w.bytes,
+                    waited: Micros(0),
+                    rtt: Micros(0),
+                    sent_packets: 0,
+                    lost_packets: 0,
+                }
+            })
+            .collect()
+    }
     /// Whether the origin was asked for `piece` of `run`.
     pub(crate) fn fetches(&self, run: u32, piece: u32) -> bool {
         self.runs.get(&run).is_some_and(|f| f.pieces.iter().any(|range| range.contains(&piece)))
@@ -37,7 +86,7 @@ impl OriginWork {
 }
 
 impl Swarm {
-    pub(crate) fn leased(&mut self, run: u32, by_control: bool, out: &mut Vec<Output>) {
+    pub(crate) fn leased(&mut self, run: u32, by_control: bool, source: LeaseSource, out: &mut Vec<Output>) {
         if run >= self.layout.runs() || self.origin.runs.contains_key(&run) {
             return;
         }
@@ -45,7 +94,7 @@ impl Swarm {
             out.push(Output::LeaseDone(run));
             return;
         }
-        self.origin.runs.insert(run, Fetch { by_control, pieces: Vec::new() });
+        self.origin.runs.insert(run, Fetch { by_control, pieces: Vec::new(), source });
         self.fetch_rest(run, out);
     }
 
@@ -61,7 +110,7 @@ impl Swarm {
         }
         if let Some(fetch) = self.origin.runs.get_mut(&run).filter(|_| !pieces.is_empty()) {
             fetch.pieces.clone_from(&pieces);
-            out.push(Output::FetchOrigin { run, pieces });
+            out.push(Output::FetchOrigin { run, source: fetch.source.clone(), pieces });
         }
     }
 
@@ -103,17 +152,20 @@ impl Swarm {
     pub(crate) fn origin_done(&mut self, now: Time, run: u32, out: &mut Vec<Output>) {
         let asked = |p: u32| self.parents.values().any(|l| l.asked().contains(&p));
         let wrong = self.layout.pieces_of_run(run).any(|p| !self.have.get(p) && !asked(p));
-        if wrong && self.origin.runs.contains_key(&run) {
-            let why = "what the origin sends is not what was published: its file was changed".to_owned();
-            self.origin_failed(now, run, why, true, out);
-        }
+        let Some(fetch) = self.origin.runs.get(&run).filter(|_| wrong) else { return };
+        let (why, changed) = match fetch.source {
+            LeaseSource::Origin => ("what the origin sends is not what was published: its file was changed", true),
+            LeaseSource::Waypoint { .. } => ("what the waypoint sends is not what was published", false),
+        };
+        self.origin_failed(now, run, Failure { why: why.to_owned(), changed, forbidden: false }, out);
     }
 
-    pub(crate) fn origin_failed(&mut self, now: Time, run: u32, why: String, changed: bool, out: &mut Vec<Output>) {
+    pub(crate) fn origin_failed(&mut self, now: Time, run: u32, failure: Failure, out: &mut Vec<Output>) {
         let Some(fetch) = self.origin.runs.remove(&run) else { return };
         self.release(run);
         if fetch.by_control {
-            out.push(Output::LeaseFailed { run, why, changed });
+            let Failure { why, changed, forbidden } = failure;
+            out.push(Output::LeaseFailed { run, why, changed, forbidden });
         } else {
             self.wait_alone(now);
         }
@@ -159,7 +211,7 @@ impl Swarm {
                         .map(|i| (first + i) % all)
                         .find(|r| !self.runs.get(*r) && !self.origin.runs.contains_key(r));
                     let Some(run) = missing else { return };
-                    self.leased(run, false, out);
+                    self.leased(run, false, LeaseSource::Origin, out);
                 }
             }
             Some(_) => {}

@@ -1,10 +1,10 @@
 //! One content at one node: what comes in, what goes out, and the state that the parts share.
 
 use crate::children::ChildLink;
-use crate::origin::OriginWork;
+use crate::origin::{Failure, OriginWork};
 use crate::pages::Pages;
 use crate::parents::ParentLink;
-use headwater_model::assignment::{Assignment, Generation, Lease, Parent};
+use headwater_model::assignment::{Assignment, Generation, Lease, LeaseSource, Parent};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
@@ -75,6 +75,8 @@ pub enum PieceFrom {
     Parent(NodeId),
     /// The origin.
     Origin,
+    /// A waypoint, by HTTPS.
+    Waypoint(NodeId),
 }
 
 /// What verification and the store said of a piece.
@@ -135,13 +137,13 @@ pub enum Input {
     Rtt(NodeId, Micros),
     /// Packets sent on the connection to a node, and lost ones among them; cumulative.
     Packets(NodeId, u64, u64),
-    /// Leave to fetch a run from the origin.
+    /// Leave to fetch a run from the origin or a waypoint.
     Leased(Lease),
     /// The leave ended.
     LeaseRevoked(u32),
-    /// The origin sent all that was asked of it for the run, and all of it was verified and told.
+    /// The lease's source sent all that was asked of it for the run, and all of it was verified and told.
     OriginDone(u32),
-    /// The origin did not give the run.
+    /// The lease's source did not give the run.
     OriginFailed {
         /// Which run.
         run: u32,
@@ -149,6 +151,8 @@ pub enum Input {
         why: String,
         /// The file at the origin is another one now.
         changed: bool,
+        /// This node's own access list forbids the source.
+        forbidden: bool,
     },
     /// A child with a valid ticket opened an edge.
     ChildOpened(NodeId),
@@ -197,10 +201,12 @@ pub enum Output {
     Serve(NodeId),
     /// Drop the child's edge.
     CloseChild(NodeId, &'static str),
-    /// Fetch these pieces of `run` from the origin.
+    /// Fetch these pieces of `run` from the origin or a waypoint.
     FetchOrigin {
         /// Which run.
         run: u32,
+        /// From where.
+        source: LeaseSource,
         /// Its missing pieces.
         pieces: Vec<Range<u32>>,
     },
@@ -216,6 +222,8 @@ pub enum Output {
         why: String,
         /// The origin's file changed.
         changed: bool,
+        /// This node's own access list forbids the source.
+        forbidden: bool,
     },
     /// Raise the alarm.
     Alarm(Alarm),
@@ -369,10 +377,12 @@ impl Swarm {
                     c.packets = (sent, lost);
                 }
             }
-            Input::Leased(lease) => self.leased(lease.run, true, out),
+            Input::Leased(lease) => self.leased(lease.run, true, lease.source, out),
             Input::LeaseRevoked(run) => self.lease_revoked(run, out),
             Input::OriginDone(run) => self.origin_done(now, run, out),
-            Input::OriginFailed { run, why, changed } => self.origin_failed(now, run, why, changed, out),
+            Input::OriginFailed { run, why, changed, forbidden } => {
+                self.origin_failed(now, run, Failure { why, changed, forbidden }, out);
+            }
             Input::ChildOpened(child) => self.child_opened(now, child, out),
             Input::ChildClosed(child) => self.child_closed(&child),
             Input::Asked(child, pieces) => self.asked(now, child, &pieces, out),
@@ -442,6 +452,10 @@ impl Swarm {
             PieceFrom::Parent(parent) => self.arrived(now, &parent, piece, len, outcome, out),
             PieceFrom::Origin => {
                 self.origin.bytes += len;
+                false
+            }
+            PieceFrom::Waypoint(waypoint) => {
+                self.origin.of_waypoint(waypoint, len);
                 false
             }
         };
@@ -519,6 +533,7 @@ impl Swarm {
             self.runs_reported = self.runs.clone();
         }
         let mut from = std::mem::take(&mut self.departed);
+        from.extend(self.origin.waypoint_reports());
         from.extend(self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| p.report(now, *n)));
         let to: Vec<EdgeReport> = self.children.iter_mut().map(|(n, c)| c.report(now, *n)).collect();
         ContentReport {

@@ -7,4 +7,5 @@ pub mod node;
 pub mod origin;
 mod pacer;
 pub mod publish;
+pub mod sources;
 pub mod store;

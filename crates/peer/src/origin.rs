@@ -28,8 +28,10 @@ pub use self::access::Access;
 use self::access::{credential_headers, with_query};
 pub use self::body::RangeStream;
 pub use self::error::OriginError;
-use self::error::{causes, shown};
+pub(crate) use self::error::causes;
+use self::error::shown;
 use self::headers::ContentRange;
+use crate::sources::{Sources, Way};
 
 /// Longest `Location` that is followed.
 const MAX_LOCATION_BYTES: usize = 8 * 1024;
@@ -64,6 +66,10 @@ pub struct OriginConfig {
     pub extra_root_pem: Vec<Vec<u8>>,
     /// Whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` of the environment count.
     pub environment_proxy: bool,
+    /// Proxy for everything, in place of the environment's; `NO_PROXY` counts.
+    pub proxy: Option<Url>,
+    /// Where origins may be.
+    pub sources: Sources,
 }
 
 impl Default for OriginConfig {
@@ -77,6 +83,8 @@ impl Default for OriginConfig {
             backoff: Duration::from_millis(250),
             extra_root_pem: Vec::new(),
             environment_proxy: true,
+            proxy: None,
+            sources: Sources::Any,
         }
     }
 }
@@ -136,6 +144,7 @@ impl fmt::Debug for OriginInfo {
 pub struct OriginClient {
     http: reqwest::Client,
     config: Arc<OriginConfig>,
+    way: Way,
 }
 
 /// An answer whose status is not a redirect's.
@@ -163,30 +172,32 @@ impl OriginClient {
             }
             roots.extend(found);
         }
+        let way = Way {
+            proxy: config.proxy.clone(),
+            environment_proxy: config.environment_proxy,
+            sources: config.sources.clone(),
+        };
         let builder = || {
-            let builder = reqwest::Client::builder()
-                .user_agent(concat!("headwater/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
+            let builder = way.builder(true).map_err(|error| setup(&causes(&error)))?;
+            Ok(builder
                 .connect_timeout(config.connect_timeout)
                 .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS_PER_HOST)
-                .pool_idle_timeout(IDLE_CONNECTION_LIFE);
-            if config.environment_proxy { builder } else { builder.no_proxy() }
+                .pool_idle_timeout(IDLE_CONNECTION_LIFE))
         };
-        let with_system = builder().tls_certs_merge(roots.clone()).build();
+        let with_system = builder()?.tls_certs_merge(roots.clone()).build();
         let http = match with_system {
             Ok(http) => http,
             // A container without root certificates still reaches origins by plain HTTP.
             Err(error) if roots.is_empty() => {
                 let cause = causes(&error);
                 tracing::warn!(cause, "no system root certificates: no HTTPS origin is trusted");
-                let without = builder().tls_certs_only(roots).build();
+                let without = builder()?.tls_certs_only(roots).build();
                 without.map_err(|error| setup(&causes(&error)))?
             }
             Err(error) => return Err(setup(&causes(&error))),
         };
         let config = Arc::new(config);
-        Ok(Self { http, config })
+        Ok(Self { http, config, way })
     }
 
     /// Finds out length, validator and whether byte ranges work, by asking for the first byte.
@@ -354,6 +365,10 @@ impl OriginClient {
             if !matches!(target.scheme(), "http" | "https") {
                 let url = shown(&target);
                 return Err(OriginError::NotHttp { url });
+            }
+            if !self.way.allows(&target).await {
+                let url = shown(&target);
+                return Err(OriginError::NotListed { url });
             }
             // Credentials first: nothing in them may replace the range asked for.
             let mut request = self.http.request(method.clone(), target.clone());

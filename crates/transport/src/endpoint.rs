@@ -180,7 +180,7 @@ fn endpoint_config(identity: &Identity) -> EndpointConfig {
 }
 
 /// AES-128 first: it costs a quarter less CPU than AES-256, and what travels is public or ticketed for hours at most.
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     use rustls::crypto::ring::{cipher_suite, default_provider};
     let cipher_suites = vec![
         cipher_suite::TLS13_AES_128_GCM_SHA256,
@@ -191,7 +191,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 fn by_key(expected: Option<NodeId>) -> Arc<ByKey> {
-    Arc::new(ByKey { expected, algorithms: provider().signature_verification_algorithms })
+    Arc::new(ByKey { expected, certificate: None, algorithms: provider().signature_verification_algorithms })
 }
 
 fn server_config(identity: &Identity, accept: &[Alpn]) -> Result<quinn::ServerConfig, BindError> {

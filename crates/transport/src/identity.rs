@@ -89,6 +89,15 @@ impl Identity {
         })
     }
 
+    /// Signs with the identity's key: ECDSA on P-256 with SHA-256, r and s of 32 bytes each, as browsers make it too.
+    /// `None` where the system has no randomness.
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<[u8; 64]> {
+        use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        let random = ring::rand::SystemRandom::new();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.secret_der(), &random).ok()?;
+        key.sign(&random, message).ok()?.as_ref().try_into().ok()
+    }
+
     /// The certificate and its key, for a TLS server beside QUIC.
     pub fn certificate_and_key(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         (self.certificate.clone(), self.key.clone_key())

@@ -1,12 +1,17 @@
 //! QUIC between nodes that know one another by key (architecture, idea 5): identities, endpoints, framed streams.
+//! Where UDP is blocked, HTTP on TCP takes its place: a server for it, and control sessions over a WebSocket.
 //! Both shells use it, the control center's and the peer's.
 
 mod endpoint;
 mod framed;
+mod http;
 mod identity;
 mod tls;
+mod web;
 
 pub use endpoint::{Alpn, BindError, DialError, Listener, bind};
-pub use framed::{ReadError, Reader, Writer};
+pub use framed::{Broken, ControlReader, ControlWriter, ReadError, Reader, Writer};
+pub use http::{BoxError, HttpLimits, Io, http_server_config, serve_http};
 pub use identity::{Identity, IdentityError};
-pub use tls::{certificate_of, node_of};
+pub use tls::{Shown, Shows, certificate_of, https_client_config, node_of};
+pub use web::{ProofError, Proved, prove_as_control, prove_as_node};

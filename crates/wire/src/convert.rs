@@ -4,6 +4,7 @@ pub(crate) mod from_control;
 pub(crate) mod from_node;
 pub(crate) mod from_peer;
 pub(crate) mod static_log;
+pub mod web;
 
 use crate::limits::MAX_ADDRESSES;
 use crate::{WireError, proto};

@@ -2,7 +2,8 @@
 //! nouns of `model`, with a limit on every length. Pure: bytes in, values out.
 //!
 //! [`FromNode`], [`FromControl`] and [`FromPeer`] are the three conversations; each `encode`s to a frame and `decode`s
-//! from the body that a [`frame::FrameDecoder`] gives. [`StaticLog`] is the file that a publisher writes.
+//! from the body that a [`frame::FrameDecoder`] gives. [`StaticLog`] is the file that a publisher writes,
+//! [`web`] what precedes a session over a WebSocket, and what a child shows to a waypoint by HTTPS.
 #![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the pure crates")]
 
 /// The generated messages; see the schema for what each field means. Private, as their `Debug` prints secrets.
@@ -22,6 +23,7 @@ pub use convert::from_control::{FromControl, GivenTicket, OriginAccess, TicketSe
 pub use convert::from_node::{FromNode, Heartbeat, Hello, Join};
 pub use convert::from_peer::{DataHeader, EdgeRefusal, FromPeer, Held};
 pub use convert::static_log::{StaticLog, StaticLogError, decode_log, encode_log};
+pub use convert::web;
 pub use convert::{Bitmap, Token};
 pub use limits::PROTOCOL;
 

@@ -10,6 +10,10 @@ pub const PROTOCOL: u32 = 1;
 pub const MAX_CONTROL_FRAME_BYTES: u32 = 8 << 20;
 /// Frame from node to control center: an announced log fits.
 pub const MAX_NODE_FRAME_BYTES: u32 = 5 << 20;
+/// A message of a WebSocket before both ends have proved who they are.
+pub const MAX_UNPROVED_MESSAGE_BYTES: usize = 4 << 10;
+/// An X.509 certificate of a node or a control center.
+pub const MAX_CERTIFICATE_BYTES: usize = 3 << 10;
 /// Frame between peers: a bitmap of all pieces (512 KiB) fits.
 pub const MAX_PEER_FRAME_BYTES: u32 = 1 << 20;
 /// Frame at the start of a data stream.

@@ -171,7 +171,6 @@ static OF_VERSION: [Field; 1] = [one(1, "version", &VERSION)];
 static LEAVE: Shape = of_version("Leave");
 static LEASE_DONE: Shape = of_version("LeaseDone");
 static PAGE_REQUEST: Shape = of_version("PageRequest");
-static LEASE: Shape = of_version("Lease");
 static LEASE_REVOKED: Shape = of_version("LeaseRevoked");
 static PAGE_UNAVAILABLE: Shape = of_version("PageUnavailable");
 static BAD_PIECE: Shape = of_version("BadPiece");
@@ -277,6 +276,7 @@ static PARENT: Shape = shape(
     HASH_FIELD_BYTES,
     &[hash(1, "node"), one(5, "reach", &REACH), one(6, "ticket", &TICKET), hash(7, "ticket_secret")],
 );
+static LEASE: Shape = shape("Lease", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(4, "from", &PARENT)]);
 static CHILD: Shape = shape("Child", HASH_FIELD_BYTES, &[hash(1, "node"), one(3, "reach", &REACH)]);
 static ASSIGNMENT: Shape = shape(
     "Assignment",
@@ -319,6 +319,22 @@ pub(crate) static CONTROL_MESSAGE: Shape = shape(
         one(20, "probe", &PROBE),
     ],
 );
+
+const NONCE_BYTES: usize = 32;
+pub(crate) static WEB_HELLO: Shape =
+    shape("WebHello", 0, &[bytes(1, "nonce", NONCE_BYTES), bytes(2, "certificate", MAX_CERTIFICATE_BYTES)]);
+pub(crate) static WEB_PROOF: Shape = shape(
+    "WebProof",
+    0,
+    &[
+        bytes(1, "nonce", NONCE_BYTES),
+        bytes(2, "certificate", MAX_CERTIFICATE_BYTES),
+        hash(3, "tls"),
+        bytes(4, "signature", SIGNATURE_BYTES),
+    ],
+);
+pub(crate) static WEB_ANSWER: Shape = shape("WebAnswer", 0, &[bytes(1, "signature", SIGNATURE_BYTES)]);
+pub(crate) static HTTPS_TICKET: Shape = shape("HttpsTicket", 0, &[one(1, "ticket", &TICKET), hash(2, "proof")]);
 
 static PEER_HELLO: Shape = shape("PeerHello", HASH_FIELD_BYTES, &[hash(2, "nonce")]);
 static OPEN_EDGE: Shape =

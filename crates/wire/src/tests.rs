@@ -4,6 +4,7 @@ mod framing;
 mod limits;
 mod logs;
 mod samples;
+mod web;
 
 use crate::*;
 use bytes::Bytes;

@@ -4,6 +4,7 @@ use super::Dcm;
 use super::member::Ix;
 use super::reach::ByAccepts;
 use crate::trust::Standing;
+use headwater_model::node::SourceClass;
 use headwater_model::time::Time;
 
 /// A violated invariant, in words.
@@ -14,13 +15,14 @@ impl Dcm {
     pub fn check(&self, now: Time) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut say = |p: String| problems.push(p);
-        let (mut up, mut wanting, mut by_accepts) = (0, 0, ByAccepts::default());
+        let (mut up, mut wanting, mut walled, mut by_accepts) = (0, 0, 0, ByAccepts::default());
         for (ix, m) in self.members.iter().enumerate() {
             let (ix, Some(m)) = (ix as Ix, m) else { continue };
             up += m.info.up.0;
             by_accepts.up(m.accepts(), 0, m.info.up.0);
-            wanting += u32::from(m.wants);
-            if m.wants {
+            wanting += u32::from(m.wants && m.udp());
+            walled += u32::from(m.wants && !m.udp());
+            if m.wants && m.udp() {
                 by_accepts.wanting(m.accepts(), true);
             }
             if self.by_node.get(&m.info.node) != Some(&ix) {
@@ -32,6 +34,12 @@ impl Dcm {
                     Some(p) => {
                         if !p.children.contains(&ix) {
                             say(format!("{:?} is not a child of its parent {:?}", m.info.node, p.info.node));
+                        }
+                        if !(p.udp() && m.udp()) {
+                            say(format!("UDP does not reach {:?} or its parent {:?}", m.info.node, p.info.node));
+                        }
+                        if m.listed_only() && p.class() != SourceClass::Waypoint {
+                            say(format!("{:?} has a parent that is not on its access list", m.info.node));
                         }
                         if !m.reachability().compatible(&p.reachability()) {
                             say(format!("{:?} and {:?} cannot reach each other", m.info.node, p.info.node));
@@ -59,7 +67,7 @@ impl Dcm {
             if m.parents.len() as u32 > self.config.max_parents + 16 {
                 say(format!("{:?} has {} parents", m.info.node, m.parents.len()));
             }
-            let short = m.wants && (m.parents.len() as u32) < self.target;
+            let short = m.wants && m.udp() && (m.parents.len() as u32) < self.target;
             if short && !self.hungry.contains(&ix) {
                 say(format!("{:?} lacks parents and nobody looks for more", m.info.node));
             }
@@ -78,7 +86,8 @@ impl Dcm {
                 say(format!("{:?} is away for too long", m.info.node));
             }
         }
-        let (counted, right) = ((self.up_total, self.wanting, self.by_accepts), (up, wanting, by_accepts));
+        let counted = (self.up_total, self.wanting, self.wanting_walled, self.by_accepts);
+        let right = (up, wanting, walled, by_accepts);
         if counted != right {
             say(format!("counts {counted:?} should be {right:?}"));
         }
@@ -87,6 +96,7 @@ impl Dcm {
             say("members and ids differ".into());
         }
         self.leases.check(&self.members, &mut say);
+        self.check_standing(&mut say);
         problems
     }
 }

@@ -161,6 +161,9 @@ impl Dcm {
 
     /// Feasible and permitted tests, cheapest first.
     fn removed(&self, now: Time, child: &Member, ix: Ix, parent: &Member, limits: Limits) -> Option<Removed> {
+        if !(child.udp() && parent.udp()) {
+            return Some(Removed::NoUdp);
+        }
         if !self.can_connect(child, parent) {
             return Some(Removed::OutOfReach);
         }
@@ -191,6 +194,9 @@ impl Dcm {
         }
         if limits.keep_open {
             return Some(Removed::KeptForOthers);
+        }
+        if self.is_kept_for_limited(parent, child) {
+            return Some(Removed::KeptForLimited);
         }
         if parent.class() == SourceClass::Waypoint && !self.region_may_use(parent, child.region) {
             return Some(Removed::RegionShare);

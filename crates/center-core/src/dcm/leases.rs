@@ -127,7 +127,7 @@ impl Leases {
             return None;
         }
         let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
-        let run = *self.unheld.iter().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))?;
+        let run = self.next_unheld(now)?;
         self.waiting
             .iter()
             .filter_map(|(region, set)| {
@@ -136,6 +136,11 @@ impl Leases {
             })
             .min()
             .map(|(_, turn)| (turn.4, run))
+    }
+
+    /// The first run that nobody holds or fetches and that may be leased.
+    pub(super) fn next_unheld(&self, now: Time) -> Option<u32> {
+        self.unheld.iter().copied().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))
     }
 
     /// Whether a starving member may be helped now, although others hold the run.

@@ -41,6 +41,8 @@ pub struct MemberInfo {
     pub observed: IpAddr,
     /// Its addresses on its own networks.
     pub local_addresses: Vec<SocketAddr>,
+    /// Where it serves by HTTPS, if it is a waypoint that does.
+    pub https: Option<Reach>,
     /// Whether it may read from the origin (it has the credentials, or none are needed).
     pub may_use_origin: bool,
     /// How well it served others, 0 (badly) to 3; from the history.
@@ -85,6 +87,12 @@ pub struct Member {
     pub spares: Vec<NodeId>,
     /// Leases under way.
     pub leases: u32,
+    /// Standing leases under way, from the origin and from waypoints.
+    pub standing_leases: u32,
+    /// Standing leases under way that others have from it.
+    pub https_leases: u32,
+    /// Standing leases from the origin wait until then, and how many failed in a row.
+    pub origin_again: (Time, u32),
     /// When it last got a lease (a count), so that leases go round.
     pub last_lease: u64,
     /// When its present session joined: what failed with an earlier one says nothing of this one.
@@ -112,7 +120,11 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(info: MemberInfo, runs: u32) -> Self {
+    pub(super) fn new(mut info: MemberInfo, runs: u32) -> Self {
+        if !forwards(&info.capabilities) {
+            // An uplink that nobody can use is none.
+            info.up = Rate(0);
+        }
         let tier_keys = TIERS.map(|t| info.place.key(t));
         let (region, standing) = (info.place.region(), info.standing);
         Self {
@@ -127,6 +139,9 @@ impl Member {
             children: Vec::new(),
             spares: Vec::new(),
             leases: 0,
+            standing_leases: 0,
+            https_leases: 0,
+            origin_again: (Time(0), 0),
             last_lease: 0,
             since: Time(0),
             away_since: None,
@@ -141,9 +156,9 @@ impl Member {
             indexed: None,
         }
     }
-    /// Whether what it holds is relied on.
+    /// Whether what it holds is relied on: it is there, believed, and passes it on.
     pub fn counts(&self) -> bool {
-        self.away_since.is_none() && self.standing.is_believed()
+        self.away_since.is_none() && self.standing.is_believed() && self.forwards()
     }
     /// Whether it may get a child.
     pub fn may_take_child(&self) -> bool {
@@ -183,9 +198,17 @@ impl Member {
     pub fn dial_only(&self) -> bool {
         self.info.capabilities.dial_only()
     }
-    /// Whether it passes anything on.
+    /// Whether it passes anything on to peers.
     pub fn forwards(&self) -> bool {
-        self.info.capabilities.forwards.value != Forwards::No
+        forwards(&self.info.capabilities)
+    }
+    /// Whether UDP gets through to it: without it has no parents and no children.
+    pub fn udp(&self) -> bool {
+        self.info.capabilities.udp.value
+    }
+    /// Whether it may or can fetch from the origin and operator nodes only.
+    pub fn limited(&self) -> bool {
+        self.info.capabilities.limited().is_some()
     }
     /// Whether it may use operator nodes and the origin only.
     pub fn listed_only(&self) -> bool {
@@ -199,6 +222,10 @@ impl Member {
     pub fn tier_to(&self, other: &Member) -> usize {
         (0..5).find(|t| self.tier_keys[*t].is_some() && self.tier_keys[*t] == other.tier_keys[*t]).unwrap_or(5)
     }
+}
+
+fn forwards(capabilities: &Capabilities) -> bool {
+    capabilities.forwards.value != Forwards::No && capabilities.udp.value
 }
 
 type Shelf = (SourceClass, usize, u64, Accepts);

@@ -12,6 +12,7 @@ mod reach;
 mod repair;
 mod sites;
 mod standing;
+mod standing_leases;
 
 pub use check::Problem;
 pub use leases::Leases;
@@ -25,12 +26,14 @@ use headwater_model::assignment::{Assignment, Generation, Lease};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
+use headwater_model::node::Capabilities;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
 use member::SpareIndex;
 use reach::ByAccepts;
 use sites::Site;
+use standing_leases::StandingLeases;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
@@ -92,6 +95,11 @@ pub struct Dcm {
     /// Congested links by region, from and to, and until when they are avoided.
     congested: BTreeMap<(u64, u64), Time>,
     leases: Leases,
+    standing_leases: StandingLeases,
+    /// Waypoints among the members.
+    waypoints: BTreeSet<Ix>,
+    /// Members that lack pieces and have limited sources.
+    limited: BTreeSet<Ix>,
     dirty: BTreeSet<Ix>,
     flush_at: Option<Time>,
     generation: Generation,
@@ -99,6 +107,8 @@ pub struct Dcm {
     /// Uplink and children still fetching, by what they accept.
     by_accepts: ByAccepts,
     wanting: u32,
+    /// Members without UDP that lack pieces: they are not among the `wanting`, who want parents.
+    wanting_walled: u32,
     sites: BTreeMap<u64, Site>,
     wanting_by_region: BTreeMap<u64, u32>,
     /// Links into each region from outside.
@@ -128,12 +138,16 @@ impl Dcm {
             distrusted: BTreeSet::new(),
             congested: BTreeMap::new(),
             leases,
+            standing_leases: StandingLeases::default(),
+            waypoints: BTreeSet::new(),
+            limited: BTreeSet::new(),
             dirty: BTreeSet::new(),
             flush_at: None,
             generation: Generation { epoch, counter: 0 },
             up_total: 0,
             by_accepts: ByAccepts::default(),
             wanting: 0,
+            wanting_walled: 0,
             sites: BTreeMap::new(),
             wanting_by_region: BTreeMap::new(),
             far_links: BTreeMap::new(),
@@ -186,6 +200,15 @@ impl Dcm {
     /// A node joins, or comes back with what it holds.
     pub fn join(&mut self, now: Time, info: MemberInfo, join: &Join) {
         let node = info.node;
+        let same_ways = |m: &Member| {
+            let (a, b) = (&m.info.capabilities, &info.capabilities);
+            let of = |c: &Capabilities| (c.udp.value, c.sources.value, c.forwards.value);
+            of(a) == of(b)
+        };
+        if self.member_of(&node).is_some_and(|m| !same_ways(m)) {
+            // Whom it can reach is another question now: nothing of what was arranged holds.
+            self.leave(now, &node);
+        }
         let ix = match self.by_node.get(&node).copied() {
             // Elsewhere now: its neighbours are others.
             Some(ix) if self.member(ix).is_some_and(|m| m.info.place != info.place) => {
@@ -237,8 +260,10 @@ impl Dcm {
                 }
             }
         }
+        self.end_all_standing(now, ix);
         self.requeue(ix, false);
         self.index(ix, None);
+        self.waypoints.remove(&ix);
         if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::take) {
             self.up_total -= m.info.up.0;
             self.by_accepts.up(m.accepts(), m.info.up.0, 0);
@@ -267,6 +292,7 @@ impl Dcm {
         for run in self.leases.of(ix) {
             self.end_lease(now, ix, run, false);
         }
+        self.end_all_standing(now, ix);
         self.requeue(ix, false);
         self.refresh(ix);
         self.lease_out(now);
@@ -313,6 +339,7 @@ impl Dcm {
     pub fn set_rate(&mut self, node: &NodeId, up: Rate) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
+        let up = if m.forwards() { up } else { Rate(0) };
         let (was, accepts) = (std::mem::replace(&mut m.info.up, up), m.accepts());
         self.up_total = self.up_total - was.0 + up.0;
         self.by_accepts.up(accepts, was.0, up.0);
@@ -323,9 +350,10 @@ impl Dcm {
     /// A run arrived from the origin.
     pub fn lease_done(&mut self, now: Time, node: &NodeId, run: u32) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        // What a node that is not believed fetched is nobody's.
+        // What a node that is not believed, or passes nothing on, fetched is nobody's.
         let counts = self.member(ix).is_some_and(Member::counts);
-        if run >= self.layout.runs() || !self.end_lease(now, ix, run, counts) {
+        let (stood, leased) = (self.end_standing(ix, run, true).is_some(), self.end_lease(now, ix, run, counts));
+        if run >= self.layout.runs() || !(stood || leased) {
             return;
         }
         if self.member_mut(ix).is_some_and(|m| m.runs.set(run)) && counts {
@@ -334,12 +362,31 @@ impl Dcm {
         self.lease_out(now);
     }
 
-    /// A run could not be fetched from the origin.
-    pub fn lease_failed(&mut self, now: Time, node: &NodeId, run: u32) {
+    /// A leased run could not be fetched; `forbidden` where the node's own access list forbids the source.
+    pub fn lease_failed(&mut self, now: Time, node: &NodeId, run: u32, forbidden: bool) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        self.end_lease(now, ix, run, false);
+        let from_origin = match self.end_standing(ix, run, false) {
+            Some(Some(waypoint)) => {
+                self.fail_pair(now, ix, waypoint);
+                false
+            }
+            Some(None) => {
+                self.postpone_origin(now, ix);
+                true
+            }
+            None => self.end_lease(now, ix, run, false),
+        };
+        if from_origin
+            && forbidden
+            && let Some(m) = self.member_mut(ix)
+        {
+            m.info.may_use_origin = false;
+            self.requeue(ix, false);
+        }
         // The next one would fail as fast: the origin gets time to come right.
-        self.leases.postpone(run, now + self.config.lost_run_grace);
+        if !forbidden {
+            self.leases.postpone(run, now + self.config.lost_run_grace);
+        }
         self.lease_out(now);
     }
 
@@ -374,6 +421,7 @@ impl Dcm {
         }
         self.leases.wake(now);
         if self.repair_at <= now {
+            self.standing_overdue(now);
             let gone: Vec<NodeId> = self
                 .members()
                 .filter(|m| m.away_since.is_some_and(|t| now.since(t) > self.config.grace))
@@ -424,22 +472,23 @@ impl Dcm {
         let m = Member::new(info, self.layout.runs());
         self.up_total += m.info.up.0;
         self.by_accepts.up(m.accepts(), 0, m.info.up.0);
-        self.by_accepts.wanting(m.accepts(), true);
         let node = m.info.node;
         let ix = self.free.pop().unwrap_or(self.members.len() as Ix);
         if ix as usize == self.members.len() {
             self.members.push(None);
         }
-        let region = m.region;
-        self.join_site(&m);
+        if m.class() == SourceClass::Waypoint {
+            self.waypoints.insert(ix);
+        }
         if m.standing != Standing::Good {
             self.distrusted.insert(ix);
         }
+        // Everybody lacks pieces at first: counted by `set_wants`.
+        let m = Member { wants: false, ..m };
+        self.join_site(&m);
         self.members[ix as usize] = Some(m);
         self.by_node.insert(node, ix);
-        self.wanting += 1;
-        *self.wanting_by_region.entry(region).or_default() += 1;
-        self.hungry.insert(ix);
+        self.set_wants(ix, true);
         self.requeue(ix, true);
         ix
     }
@@ -451,9 +500,11 @@ impl Dcm {
         for run in self.leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
             self.end_lease(now, ix, run, false);
         }
+        for run in self.standing_leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
+            self.end_standing(ix, run, false);
+        }
         if !join.complete && self.member(ix).is_some_and(|m| !m.wants) {
             self.set_wants(ix, true);
-            self.hungry.insert(ix);
         }
         self.present(ix);
         let same_socket = |m: &Member| m.info.reach.addresses.iter().any(|a| info.reach.addresses.contains(a));
@@ -464,6 +515,7 @@ impl Dcm {
         self.set_reach(now, &info.node, info.capabilities, info.reach);
         if let Some(m) = self.member_mut(ix) {
             m.info.local_addresses = info.local_addresses;
+            m.info.https = info.https;
             m.info.may_use_origin = info.may_use_origin;
         }
         let others: Vec<Ix> = self
@@ -483,6 +535,7 @@ impl Dcm {
         for run in held.iter().filter(|_| counts) {
             self.leases.gained(run);
         }
+        self.standing_leases.due(ix);
         self.requeue(ix, true);
         self.refresh(ix);
         // What changed meanwhile was not sent.
@@ -493,8 +546,21 @@ impl Dcm {
     fn set_wants(&mut self, ix: Ix, wants: bool) {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants != wants) else { return };
         m.wants = wants;
-        let (region, accepts, key) = (m.region, m.accepts(), m.tier_keys[0]);
+        let (region, accepts, key, udp, limited) = (m.region, m.accepts(), m.tier_keys[0], m.udp(), m.limited());
+        if limited && wants {
+            self.limited.insert(ix);
+            self.standing_leases.due(ix);
+        } else {
+            self.limited.remove(&ix);
+        }
         let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
+        if !udp {
+            // It wants no parents.
+            return step(&mut self.wanting_walled);
+        }
+        if wants {
+            self.hungry.insert(ix);
+        }
         step(&mut self.wanting);
         self.by_accepts.wanting(accepts, wants);
         self.site_wants(key, wants);
@@ -510,6 +576,9 @@ impl Dcm {
         self.set_wants(ix, false);
         self.requeue(ix, false);
         self.hungry.remove(&ix);
+        for run in self.standing_leases.of(ix) {
+            self.end_standing(ix, run, true);
+        }
         let parents: Vec<Ix> =
             self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
         for p in parents {
@@ -527,7 +596,6 @@ impl Dcm {
     /// A member that had everything lacks something.
     fn wants_again(&mut self, now: Time, ix: Ix) {
         self.set_wants(ix, true);
-        self.hungry.insert(ix);
         self.requeue(ix, true);
         self.recount();
         self.look_for_parents(now, ix, "it lost pieces");
@@ -547,6 +615,7 @@ impl Dcm {
             }
             // It may have come from elsewhere than the lease.
             self.end_lease(now, ix, run, counts);
+            self.end_standing(ix, run, true);
         }
         for run in went.into_iter().filter(|_| counts) {
             self.leases.lost(run, now);
@@ -574,9 +643,9 @@ impl Dcm {
                 m.settle_until = until;
             }
         }
-        for run in &join.leases {
+        for run in join.leases.iter().filter(|run| !self.standing_leases.has(ix, **run)) {
             if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut)
-                && !self.leases.adopt(now, ix, m, *run)
+                && !(m.counts() && self.leases.adopt(now, ix, m, *run))
             {
                 self.out.push(DcmOutput::Revoke(m.info.node, *run));
             }
@@ -598,12 +667,21 @@ impl Dcm {
                 self.members
                     .iter()
                     .enumerate()
-                    .filter(|(_, m)| m.as_ref().is_some_and(|m| m.wants && (m.parents.len() as u32) < target))
+                    .filter(|(_, m)| {
+                        m.as_ref().is_some_and(|m| m.wants && m.udp() && (m.parents.len() as u32) < target)
+                    })
                     .map(|(ix, _)| ix as Ix),
             );
         }
-        self.target = target;
-        let rate = (self.up_total / u64::from((self.wanting * target).max(1))).max(1);
+        if std::mem::replace(&mut self.target, target) != target {
+            // What their leases by HTTPS take of their slots changed.
+            for ix in self.waypoints.iter().copied().collect::<Vec<_>>() {
+                self.refresh(ix);
+            }
+        }
+        // Members without UDP take no slots of peers but their share of waypoints: leases are counted in slots there.
+        let sharers = self.wanting + self.wanting_walled;
+        let rate = (self.up_total / u64::from((sharers * target).max(1))).max(1);
         if rate.abs_diff(self.slot_rate) * 8 > self.slot_rate {
             self.slot_rate = rate;
             for ix in 0..self.members.len() as Ix {
@@ -636,12 +714,16 @@ impl Dcm {
             return Rate(0);
         }
         let most = if m.standing == Standing::Good { u32::MAX } else { 1 };
-        let free = self.slots_of(m).saturating_sub(m.children.len() as u32).min(most);
+        let used = m.children.len() as u32 + m.https_leases * self.slots_per_lease();
+        let free = self.slots_of(m).saturating_sub(used).min(most);
         Rate(u64::from(free) * self.slot_rate)
     }
 
     fn promised(&self, parent: Ix) -> Rate {
-        self.member(parent).map_or(Rate(0), |m| Rate(m.info.up.0 / m.children.len().max(1) as u64))
+        self.member(parent).map_or(Rate(0), |m| {
+            let sharers = m.children.len() + m.https_leases as usize;
+            Rate(m.info.up.0 / sharers.max(1) as u64)
+        })
     }
 
     fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {

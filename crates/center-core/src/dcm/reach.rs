@@ -51,12 +51,14 @@ impl Dcm {
         if m.info.capabilities == capabilities && m.info.reach == reach {
             return;
         }
-        let (was, up, wants) = (m.accepts(), m.info.up.0, m.wants);
+        let (was, up, wants) = (m.accepts(), m.info.up.0, m.wants && m.udp());
         let parents: Vec<Ix> = m.parents.iter().map(|e| e.parent).collect();
         let children = m.children.clone();
         self.index(ix, None);
         let Some(m) = self.member_mut(ix) else { return };
-        m.info.capabilities = capabilities;
+        // Whether UDP gets through, its sources and what it passes on may differ between sessions only: see `Dcm::join`.
+        let Capabilities { accepts, listens, .. } = capabilities;
+        m.info.capabilities = Capabilities { accepts, listens, ..m.info.capabilities };
         m.info.reach = reach;
         let is = m.accepts();
         self.by_accepts.up(was, up, 0);

@@ -1,11 +1,11 @@
 //! Reassignment (R1–R3, R6): alarms, trouble on edges, children with too few parents, and leases for the starving.
 
-use super::member::Ix;
+use super::member::{Ix, Member};
 use super::sites::ENTRY_STALLED_ALARMS;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
 use crate::network_monitor::Trouble;
 use crate::trust::Offence;
-use headwater_model::assignment::Lease;
+use headwater_model::assignment::{Lease, LeaseSource};
 use headwater_model::id::NodeId;
 use headwater_model::node::Accepts;
 use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
@@ -26,7 +26,9 @@ impl Dcm {
         }
         match alarm {
             Alarm::ParentLost { parent, .. } => {
-                if let Some(p) = self.by_node.get(parent).copied().filter(|p| self.member(ix).is_some_and(|m| m.has_parent(*p))) {
+                if let Some(p) =
+                    self.by_node.get(parent).copied().filter(|p| self.member(ix).is_some_and(|m| m.has_parent(*p)))
+                {
                     self.site_failed(ix, p);
                 }
                 self.gone_bad(now, ix, parent, None);
@@ -141,7 +143,8 @@ impl Dcm {
         for p in choice.parents {
             self.link(now, p, ix);
         }
-        if found < want && self.member(ix).is_some_and(|m| m.dial_only() && !self.site_served(ix, m, false)) {
+        let may_oust = |m: &Member| m.udp() && m.dial_only() && !self.site_served(ix, m, false);
+        if found < want && self.member(ix).is_some_and(may_oust) {
             let left = self.take_open_slots(now, ix, want - found);
             self.relieve_parents(now, ix, left);
         }
@@ -262,6 +265,7 @@ impl Dcm {
             .filter(|ix| self.member(*ix).is_some_and(|m| m.parents.is_empty() || now.since(m.tried) > again))
             .take(MAX_DECISIONS)
             .collect();
+        self.make_room_for_limited(now);
         for ix in hungry {
             self.look_for_parents(now, ix, "it had fewer parents than it should");
         }
@@ -275,18 +279,24 @@ impl Dcm {
         while let Some((ix, run)) = self.leases.next(now) {
             self.give_lease(now, ix, run);
         }
+        self.stand(now);
     }
 
-    fn give_lease(&mut self, now: Time, ix: Ix, run: u32) {
+    pub(super) fn give_lease(&mut self, now: Time, ix: Ix, run: u32) {
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return };
         let (node, within) = (m.info.node, self.leases.give(now, ix, m, run));
         self.requeue(ix, true);
-        self.out.push(DcmOutput::Lease(node, Lease { version: self.version, run, within }));
+        self.out
+            .push(DcmOutput::Lease(node, Lease { version: self.version, run, within, source: LeaseSource::Origin }));
     }
 
     /// A child's parents lack what it lacks: another parent that holds it, else the origin (which is the last resort).
     fn feed(&mut self, now: Time, ix: Ix, runs: &[u32]) {
         let Some(m) = self.member_mut(ix).filter(|m| m.wants) else { return };
+        if !m.udp() {
+            // It lives on standing leases.
+            return self.standing_leases.due(ix);
+        }
         m.starving += 1;
         let patience_over = m.starving >= STARVING_ALARMS;
         let (node, may_lease, starving) = (m.info.node, m.info.may_use_origin, m.starving);

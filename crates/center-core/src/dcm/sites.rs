@@ -30,14 +30,17 @@ pub(super) struct Site {
 
 impl Dcm {
     pub(super) fn join_site(&mut self, m: &Member) {
-        if let Some(key) = m.tier_keys[0] {
-            self.sites.entry(key).or_default().members += 1;
+        // Who has no UDP neither brings anything in nor gets anything from inside.
+        if let Some(key) = m.tier_keys[0].filter(|_| m.udp()) {
+            let site = self.sites.entry(key).or_default();
+            site.members += 1;
+            site.complete += u32::from(!m.wants);
         }
     }
 
     /// `m`, which has no edges and fetches no more, leaves.
     pub(super) fn leave_site(&mut self, ix: Ix, m: &Member) {
-        let Some(key) = m.tier_keys[0] else { return };
+        let Some(key) = m.tier_keys[0].filter(|_| m.udp()) else { return };
         let Some(site) = self.sites.get_mut(&key) else { return };
         site.members -= 1;
         site.complete -= u32::from(!m.wants);
@@ -85,8 +88,9 @@ impl Dcm {
     }
 
     fn site_of_both(&mut self, a: Ix, b: Ix) -> Option<&mut Site> {
-        let (a, b) = (self.member(a)?.tier_keys[0], self.member(b)?.tier_keys[0]);
-        self.sites.get_mut(&a.filter(|a| b == Some(*a))?)
+        let (a, b) = (self.member(a)?, self.member(b)?);
+        let key = a.tier_keys[0].filter(|key| a.udp() && b.udp() && b.tier_keys[0] == Some(*key))?;
+        self.sites.get_mut(&key)
     }
 
     /// Whether those behind the member's public address are on one network, as far as is known.
@@ -135,7 +139,8 @@ impl Dcm {
     pub(super) fn check_sites(&self, say: &mut impl FnMut(String)) {
         let mut right: BTreeMap<u64, Site> = BTreeMap::new();
         for (ix, m) in self.members.iter().enumerate() {
-            let Some((m, key)) = m.as_ref().and_then(|m| Some((m, m.tier_keys[0]?))) else { continue };
+            let m = m.as_ref().filter(|m| m.udp());
+            let Some((m, key)) = m.and_then(|m| Some((m, m.tier_keys[0]?))) else { continue };
             let site = right.entry(key).or_default();
             site.members += 1;
             site.complete += u32::from(!m.wants);

@@ -10,6 +10,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use headwater_center_core::history::Transfer;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use utoipa::{IntoParams, ToSchema};
 
@@ -30,6 +31,10 @@ pub(crate) struct Status {
     sessions: usize,
     /// Published contents.
     contents: usize,
+    /// Nodes that fetch from the origin and operator nodes only, the first 100 of them.
+    limited: Vec<LimitedNode>,
+    /// How many there are, by reason.
+    limited_nodes: BTreeMap<&'static str, usize>,
     /// Since it started.
     totals: Totals,
     /// Dials between peers since it started, by what the two accept.
@@ -47,6 +52,18 @@ pub(crate) struct DialsItem {
     /// After these the two were connected.
     connected: u64,
 }
+
+/// A node that fetches from the origin and operator nodes only.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LimitedNode {
+    /// Its id.
+    node: String,
+    /// Why.
+    why: &'static str,
+}
+
+/// Limited nodes in one answer.
+const LISTED_LIMITED: usize = 100;
 
 /// Running totals.
 #[derive(Serialize, ToSchema)]
@@ -73,12 +90,22 @@ pub(crate) async fn status(State(hub): Shared, caller: Caller) -> Result<Json<St
     caller.admin()?;
     let state = hub.lock();
     let t = state.center.totals();
+    let (mut limited, mut limited_nodes) = (Vec::new(), BTreeMap::new());
+    for (node, client) in state.center.clients().iter() {
+        let Some(why) = client.arrival.introduction.capabilities.limited() else { continue };
+        *limited_nodes.entry(why).or_default() += 1;
+        if limited.len() < LISTED_LIMITED {
+            limited.push(LimitedNode { node: node.to_string(), why });
+        }
+    }
     Ok(Json(Status {
         node: hub.identity.node.node.to_string(),
         epoch: state.center.epoch(),
         uptime_s: hub.clock.now().0 / 1_000_000,
         sessions: state.sessions(),
         contents: state.contents.len(),
+        limited,
+        limited_nodes,
         totals: Totals {
             assignments: t.assignments,
             lightweight_pairs: t.lightweight_pairs,

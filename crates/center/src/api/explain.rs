@@ -48,6 +48,10 @@ pub(crate) struct Explanation {
     parents: Vec<String>,
     /// Where nobody was found: who came nearest, and what would help.
     nearest_miss: Option<NearestMiss>,
+    /// Why the node fetches from the origin and operator nodes only, if it does.
+    limited: Option<&'static str>,
+    /// Runs under way from these.
+    standing_leases: u32,
     /// All of it in sentences.
     words: String,
 }
@@ -138,7 +142,10 @@ pub(crate) async fn explain(
     })?;
     let parents: Vec<NodeId> = member.parents.iter().filter_map(|e| dcm.node_of(e.parent)).collect();
     let at_s_ago = hub.clock.now().since(decision.at).as_secs_f64();
-    let explained = Explained { client, name: &name, at_s_ago, decision, parents: &parents, complete: !member.wants };
+    let limited = member.info.capabilities.limited();
+    let (complete, standing_leases) = (!member.wants, member.standing_leases);
+    let explained =
+        Explained { client, name: &name, at_s_ago, decision, parents: &parents, complete, limited, standing_leases };
     Ok(Json(explanation(&explained, content.to_string())))
 }
 
@@ -173,6 +180,8 @@ fn explanation(e: &Explained<'_>, content: String) -> Explanation {
             why: why(r),
             would_help: r.words().1.to_owned(),
         }),
+        limited: e.limited,
+        standing_leases: e.standing_leases,
         words: words(e),
     }
 }

@@ -35,6 +35,16 @@ pub(crate) struct NodeItem {
     /// Sources that it may use: `any` or `listed`.
     #[schema(value_type = String)]
     sources: headwater_model::SourceAccess,
+    /// How that is known.
+    #[schema(value_type = String)]
+    sources_from: headwater_model::node::From,
+    /// Whether UDP gets through to it.
+    udp: bool,
+    /// How that is known.
+    #[schema(value_type = String)]
+    udp_from: headwater_model::node::From,
+    /// Why it fetches from the origin and operator nodes only, if it does.
+    limited: Option<&'static str>,
     /// What it passes on: `disk`, `memory` or `no`.
     #[schema(value_type = String)]
     forwards: headwater_model::Forwards,
@@ -97,17 +107,23 @@ pub(crate) struct AccusationItem {
 fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeItem {
     let (a, now) = (&client.arrival, hub.clock.now());
     let record = state.center.history().node(node);
-    let prober = state.center.prober();
+    let udp = a.introduction.capabilities.udp.value;
+    let tested = state.center.prober().filter(|_| udp);
+    let untested = if udp { "its claim" } else { "UDP does not get through" };
     NodeItem {
         node: node.to_string(),
         role: a.introduction.role,
         accepts: a.introduction.capabilities.accepts.value,
         accepts_from: a.introduction.capabilities.accepts.from,
-        accepts_why: prober.and_then(|p| p.verdict(node)).map_or("its claim", |v| v.why).to_owned(),
+        accepts_why: tested.and_then(|p| p.verdict(node)).map_or(untested, |v| v.why).to_owned(),
         listens: a.introduction.capabilities.listens,
-        mapped: prober.and_then(|p| p.mapped(node)).map(|m| m.to_string()),
+        mapped: tested.and_then(|p| p.mapped(node)).map(|m| m.to_string()),
         reached_by_mapping: client.via.is_some(),
         sources: a.introduction.capabilities.sources.value,
+        sources_from: a.introduction.capabilities.sources.from,
+        udp,
+        udp_from: a.introduction.capabilities.udp.from,
+        limited: a.introduction.capabilities.limited(),
         forwards: a.introduction.capabilities.forwards.value,
         observed: a.observed.to_string(),
         client: a.introduction.client.clone(),

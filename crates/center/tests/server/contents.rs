@@ -30,7 +30,7 @@ async fn a_swarm_from_publishing_to_explaining() {
     assert!((2..=3).contains(&welcome.parent_keys.len()));
     let (log, access) = seed.joined(newest(film.version.content), false).await;
     assert_eq!((log, access), (film.file.log.clone(), Default::default()));
-    let lease = seed.wait(|m| if let FromControl::Lease(l) = m { Some(l) } else { None }).await;
+    let lease = seed.wait(|m| if let FromControl::Lease { lease, .. } = m { Some(lease) } else { None }).await;
     assert_eq!(lease.version, film.version);
     let runs = film.file.log.verify("films/one", None).unwrap().layout.runs();
     let content = ContentReport {

@@ -203,6 +203,7 @@ pub fn hello() -> Hello {
             down: Rate(0),
             client: "test".into(),
             local_addresses: vec![],
+            https_port: None,
         },
         join_token: Token::default(),
         control_epoch_seen: 0,

@@ -29,7 +29,8 @@ Examples:
   headwater control --listen 0.0.0.0:7400 --public cc.example.com:7400 --data /var/lib/headwater
   headwater control --places places.txt --tls-cert cert.pem --tls-key key.pem")]
 pub struct Args {
-    /// Address to listen at, UDP and TCP; port 0 takes a free one
+    /// Address to listen at, UDP and TCP; port 0 takes a free one. Port 443 where viewers sit behind firewalls: those
+    /// that UDP does not reach keep their session over a WebSocket at the TCP port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400")]
     listen: SocketAddr,
     /// What names of contents call it, where that is another address than the one it listens at

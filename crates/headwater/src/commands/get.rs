@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use headwater_model::{Name, Rate, Role};
 use headwater_peer::node::{ContentStatus, Fetch, FetchError, Node, NodeConfig, StartError};
+use headwater_peer::sources::Sources;
 use headwater_peer::store::Destination;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -14,12 +15,14 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use url::Url;
 
 /// Fetch a file or folder by its hw:// name, verified, from peers, waypoints and the origin.
 ///
 /// The name is the line that `headwater publish` printed. It pins the publisher's key: whatever arrives is checked
 /// against that key before it is used or passed on. An interrupted download goes on where it stopped when the same
-/// command is given again. While it runs it serves others what it has; --seed-time makes it stay longer.
+/// command is given again. Where UDP is blocked it fetches over HTTPS, by a proxy if there is one, from the origin and the
+/// operator's nodes only, and says so. While it runs it serves others what it has; --seed-time makes it stay longer.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  headwater get 'hw://control.example/films/a.mp4#key=…' -o a.mp4\n  \
     headwater get 'hw://…' --up 5MB/s --seed-time 1h\n\nExit status: 0 complete, 1 failed, 3 refused or unknown, 130 interrupted.")]
@@ -57,6 +60,14 @@ pub struct NodeArgs {
     /// Do not ask the router (UPnP, PCP, NAT-PMP) to forward a port to this node.
     #[arg(long)]
     pub no_port_mapping: bool,
+    /// From whom to fetch: any; operator (the origin and the operator's nodes only); or networks, as
+    /// 192.0.2.0/24,2001:db8::/32 (those of them whose address is in one of these).
+    #[arg(long, value_name = "any|operator|PREFIX,…", default_value = "any")]
+    pub sources: Sources,
+    /// HTTP proxy, for the origin and, where UDP is blocked, for waypoints and the control center [default: that of
+    /// HTTPS_PROXY or ALL_PROXY; NO_PROXY counts].
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Url>,
     /// Exit when standard input ends.
     #[arg(long, hide = true)]
     pub exit_with_stdin: bool,
@@ -103,6 +114,9 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             control_id: args.name.control_id,
             join_token: None,
             viewer_token: args.viewer_token.clone(),
+            sources: args.node.sources.clone(),
+            proxy: args.node.proxy.clone(),
+            https: None,
         })
         .await?;
     if args.json {

@@ -6,6 +6,7 @@ use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
 use headwater_peer::node::{Fetch, NodeConfig};
 use serde_json::json;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use std::time::Duration;
 /// operator's join token (from `POST /v1/tokens`), except on the control center's own machine.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  headwater peer --waypoint --control control.example:7400 --cc ID --join-token T --data /var/lib/headwater\n  \
+    after_help = "Examples:\n  headwater peer --waypoint --https 0.0.0.0:443 --control control.example:7400 --cc ID --join-token T \\\n    \
+    --data /var/lib/headwater\n  \
     headwater peer --control control.example:7400 --data ~/.local/share/headwater --fetch 'hw://…'"
 )]
 pub struct PeerArgs {
@@ -31,6 +33,10 @@ pub struct PeerArgs {
     /// Serve only; fetch what the control center says.
     #[arg(long)]
     waypoint: bool,
+    /// Serve contents also by HTTPS at this TCP address, for nodes that UDP does not reach; best port 443, which firewalls
+    /// and proxies let through.
+    #[arg(long, value_name = "ADDR:PORT", requires = "waypoint")]
+    https: Option<SocketAddr>,
     /// Fetch and serve this content (may be given several times).
     #[arg(long, value_name = "HW_NAME")]
     fetch: Vec<Name>,
@@ -62,13 +68,21 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             control_id: args.cc,
             join_token: args.join_token.clone(),
             viewer_token: args.viewer_token.clone(),
+            sources: args.node.sources.clone(),
+            proxy: args.node.proxy.clone(),
+            https: args.https,
         })
         .await?;
     let address = node.address()?.to_string();
     if args.json {
-        say(&json!({"event": "started", "node": node.id().to_string(), "address": address}));
+        let https_port = node.https_port();
+        let node = node.id().to_string();
+        say(&json!({"event": "started", "node": node, "address": address, "https_port": https_port}));
     } else {
         println!("node {} listens on {address}; control center {}", node.id(), args.control);
+        if let Some(port) = node.https_port() {
+            println!("contents by HTTPS at port {port}");
+        }
     }
     for name in args.fetch {
         // Its outcome shows in the state; a resident peer goes on without it.

@@ -1,5 +1,6 @@
 //! `headwater status`: how a control center is doing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -29,6 +30,10 @@ struct Status {
     uptime_s: f64,
     sessions: u64,
     contents: u64,
+    #[serde(default)]
+    limited: Vec<Limited>,
+    #[serde(default)]
+    limited_nodes: BTreeMap<String, u64>,
     #[serde(default)]
     totals: serde_json::Map<String, Value>,
     #[serde(default)]
@@ -60,6 +65,13 @@ struct Node {
 /// Nodes shown; --json and the API show all.
 const MAX_SHOWN_NODES: usize = 50;
 
+/// A node that fetches from the origin and operator nodes only.
+#[derive(Debug, Deserialize)]
+struct Limited {
+    node: String,
+    why: String,
+}
+
 pub async fn run(args: Args) -> Result<()> {
     let api = args.control.api()?;
     let answer = api.get_json("/v1/status").await?;
@@ -81,6 +93,10 @@ pub async fn run(args: Args) -> Result<()> {
         let [a, b] = &d.between;
         (format!("dials {a} to {b}"), format!("{} of {} connected", d.connected, d.attempted))
     }));
+    let count = |(why, count): (&String, &u64)| ("limited nodes".to_owned(), format!("{count}: {why}"));
+    lines.extend(status.limited_nodes.iter().map(count));
+    let limited = status.limited.iter().map(|l| (format!("node {:.8}", l.node), format!("limited: {}", l.why)));
+    lines.extend(limited);
     let width = lines.iter().map(|(what, _)| what.len()).max().unwrap_or(0);
     let text: String = lines.iter().map(|(what, value)| format!("{what:width$}  {value}\n")).collect();
     let nodes: Vec<Node> = serde_json::from_value(api.get_json("/v1/nodes").await?).context("no list of nodes")?;

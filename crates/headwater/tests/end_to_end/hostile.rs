@@ -34,6 +34,7 @@ impl Stranger {
                 down: headwater_model::Rate(0),
                 client: "stranger".into(),
                 local_addresses: vec![],
+                https_port: None,
             },
             join_token: Token(String::new()),
             control_epoch_seen: 0,

@@ -3,6 +3,7 @@
 
 mod faults;
 mod hostile;
+mod limited;
 mod site;
 
 use site::{Site, check};

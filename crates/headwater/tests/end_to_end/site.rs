@@ -127,9 +127,14 @@ pub struct Site {
 impl Site {
     /// Starts one; the origin sends at `origin_up`.
     pub fn start(origin_up: &str) -> Site {
+        Self::start_at(origin_up, "127.0.0.1:0")
+    }
+
+    /// As [`Site::start`], with the control center listening at `control`; elsewhere than on loopback its API has TLS.
+    pub fn start_at(origin_up: &str, control: &str) -> Site {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("www")).unwrap();
-        let (control, said) = start_control(folder.path(), "127.0.0.1:0");
+        let (control, said) = start_control(folder.path(), control);
         let origin = start_origin(folder.path(), "127.0.0.1:0", origin_up);
         let url = origin.until("its address", |v| v["url"].is_string());
         let text = |v: &Value, key: &str| v[key].as_str().unwrap().to_owned();
@@ -185,18 +190,14 @@ impl Site {
 
     /// Starts a `peer`.
     pub fn peer(&self, who: &str, more: &[&str]) -> Process {
+        self.peer_of(&self.control_address, who, more)
+    }
+
+    /// As [`Site::peer`], dialling the control center at another of its addresses.
+    pub fn peer_of(&self, control: &str, who: &str, more: &[&str]) -> Process {
         let data = self.path(who);
-        let arguments = [
-            "peer",
-            "--control",
-            &self.control_address,
-            "--cc",
-            &self.control_id,
-            "--data",
-            &data,
-            "--listen",
-            "127.0.0.1:0",
-        ];
+        let arguments =
+            ["peer", "--control", control, "--cc", &self.control_id, "--data", &data, "--listen", "127.0.0.1:0"];
         Process::start(who, self.folder.path(), &[&arguments[..], more].concat())
     }
 

@@ -1,16 +1,17 @@
 //! The session with the control center: `peer-core` says when to dial and when to beat, this does it.
 
 use super::state::{self, Phase, State};
-use super::{FetchError, Inner, local_unix_ms, messages, pinned};
+use super::{FetchError, Inner, local_unix_ms, messages, pinned, web};
 use crate::origin::{Access, Expected};
 use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
 use headwater_model::report::{ContentReport, Heartbeat, Introduction};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_peer_core::{Input, SessionOutput};
-use headwater_transport::{Alpn, Reader, Writer};
+use headwater_transport::{Alpn, ControlReader, ControlWriter, Proved, Reader, Writer};
 use headwater_wire::limits;
 use headwater_wire::{FromControl, FromNode, Hello, StaticLog, Token};
+use quinn::Connection;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -18,11 +19,19 @@ use url::Url;
 
 /// Messages waiting for the control center.
 const MAX_WAITING: usize = 1024;
-/// A handshake and a welcome that take longer have failed.
+/// A handshake that takes longer has failed; a welcome likewise.
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long QUIC has the field to itself before a WebSocket is tried as well.
+const QUIC_FIRST: Duration = Duration::from_secs(2);
+/// How often QUIC is tried again during a session over a WebSocket.
+const QUIC_AGAIN_EVERY: Duration = Duration::from_secs(60);
+/// What the user is told of a session over a WebSocket.
+pub(crate) const NO_UDP: &str =
+    "UDP does not get through here: fetching over HTTPS from the origin and the operator's nodes only";
 
 /// Runs for as long as the node does.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut quic = None;
     loop {
         let (action, until) = {
             let mut state = inner.lock();
@@ -32,7 +41,14 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         if action == Some(SessionOutput::Dial) {
             let ended = tokio::select! {
                 _ = inner.stopping.cancelled() => return,
-                ended = session(&inner) => ended,
+                ended = session(&inner, quic.take()) => ended,
+            };
+            let ended = match ended {
+                Ended::Moved(connection) => {
+                    quic = Some(connection);
+                    Ended::Broken("QUIC works now".into())
+                }
+                ended => ended,
             };
             lost(&inner, ended);
             continue;
@@ -51,6 +67,8 @@ enum Ended {
     Broken(String),
     /// The control center said so.
     Goodbye(String, bool),
+    /// QUIC works now: the next session begins on this connection.
+    Moved(Connection),
 }
 
 fn lost(inner: &Arc<Inner>, ended: Ended) {
@@ -61,6 +79,7 @@ fn lost(inner: &Arc<Inner>, ended: Ended) {
     match ended {
         Ended::Broken(why) if was => tracing::warn!("lost the control center: {why}; transfers go on, dialling again"),
         Ended::Broken(why) => tracing::debug!("no control center yet: {why}"),
+        Ended::Moved(_) => {}
         Ended::Goodbye(why, true) => tracing::info!("the control center ended the session: {why}"),
         Ended::Goodbye(why, false) => {
             tracing::error!("the control center ended the session for good: {why}");
@@ -73,13 +92,23 @@ fn lost(inner: &Arc<Inner>, ended: Ended) {
     state::happened_to_all(inner, &mut state, || Input::Control(false));
 }
 
-async fn session(inner: &Arc<Inner>) -> Ended {
-    let begun = tokio::time::timeout(DIAL_PATIENCE, connect(inner)).await;
+async fn session(inner: &Arc<Inner>, quic: Option<Connection>) -> Ended {
+    let reached = match quic {
+        Some(connection) => open_stream(connection).await,
+        None => reach(inner).await,
+    };
+    let begun = match reached {
+        Ok(reached) => tokio::time::timeout(DIAL_PATIENCE, greet(inner, reached)).await,
+        Err(why) => return Ended::Broken(why),
+    };
     let (connection, mut reader, out) = match begun {
         Ok(Ok(parts)) => parts,
         Ok(Err(why)) => return Ended::Broken(why),
-        Err(_) => return Ended::Broken(format!("no answer from {} within 5 s", inner.config.control)),
+        Err(_) => return Ended::Broken(format!("no welcome from {} within 5 s", inner.config.control)),
     };
+    let by_web = connection.is_none();
+    let better = async { if by_web { quic_again(inner).await } else { std::future::pending().await } };
+    tokio::pin!(better);
     let ended = loop {
         let until = {
             let state = inner.lock();
@@ -98,6 +127,7 @@ async fn session(inner: &Arc<Inner>) -> Ended {
                 Ok(None) => break Ended::Broken("it closed the session".into()),
                 Err(e) => break Ended::Broken(e.to_string()),
             },
+            connection = &mut better => break Ended::Moved(connection),
             _ = tokio::time::sleep_until(inner.at(until)) => {
                 let mut state = inner.lock();
                 match state.session.poll(inner.now()) {
@@ -109,32 +139,87 @@ async fn session(inner: &Arc<Inner>) -> Ended {
         }
     };
     drop(out);
-    connection.close(0u32.into(), b"");
+    if let Some(connection) = connection {
+        connection.close(0u32.into(), b"");
+    }
     ended
 }
 
-type Session = (quinn::Connection, Reader, mpsc::Sender<Bytes>);
+/// With the connection where it is QUIC's.
+type Session = (Option<Connection>, ControlReader, mpsc::Sender<Bytes>);
+/// Both halves of a session before the hello; with the connection where it is QUIC's.
+type Reached = (Option<Connection>, ControlReader, ControlWriter);
 
-/// Dials, says hello, is welcomed, and joins all contents.
-async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
+/// The control center, by QUIC; where that takes long also by a WebSocket: the first of them that is there.
+async fn reach(inner: &Arc<Inner>) -> Result<Reached, String> {
+    let sooner = tokio::sync::Notify::new();
+    let quic = async {
+        let dialled = tokio::time::timeout(DIAL_PATIENCE, dial_quic(inner)).await;
+        dialled.unwrap_or_else(|_| Err(format!("no answer from {} within 5 s", inner.config.control)))
+    };
+    let web = async {
+        let first = if inner.lock().by_web { Duration::ZERO } else { QUIC_FIRST };
+        let _ = tokio::time::timeout(first, sooner.notified()).await;
+        web::dial(inner).await
+    };
+    tokio::pin!(quic, web);
+    let (mut no_quic, mut no_web) = (None, None);
+    loop {
+        if let (Some(quic), Some(web)) = (&no_quic, &no_web) {
+            return Err(format!("{quic}; by WebSocket: {web}"));
+        }
+        tokio::select! {
+            dialled = &mut quic, if no_quic.is_none() => match dialled {
+                Ok(connection) => return open_stream(connection).await,
+                Err(why) => {
+                    no_quic = Some(why);
+                    sooner.notify_one();
+                }
+            },
+            dialled = &mut web, if no_web.is_none() => match dialled {
+                Ok(Proved { reader, writer, .. }) => return Ok((None, reader, writer)),
+                Err(why) => no_web = Some(why),
+            },
+        }
+    }
+}
+
+async fn dial_quic(inner: &Arc<Inner>) -> Result<Connection, String> {
     let config = &inner.config;
     let addresses = tokio::net::lookup_host(&config.control)
         .await
         .map_err(|e| format!("cannot look up {}: {e}", config.control))?;
     let mut problem = format!("{} has no address", config.control);
-    let mut connected = None;
     for address in addresses.take(4) {
         match inner.listener.dial(address, config.control_id, Alpn::Control).await {
-            Ok(connection) => {
-                connected = Some(connection);
-                break;
-            }
+            Ok(connection) => return Ok(connection),
             Err(e) => problem = e.to_string(),
         }
     }
-    let connection = connected.ok_or(problem)?;
+    Err(problem)
+}
+
+/// Tries QUIC now and then, until it works.
+async fn quic_again(inner: &Arc<Inner>) -> Connection {
+    loop {
+        tokio::time::sleep(QUIC_AGAIN_EVERY).await;
+        if let Ok(Ok(connection)) = tokio::time::timeout(DIAL_PATIENCE, dial_quic(inner)).await {
+            return connection;
+        }
+    }
+}
+
+async fn open_stream(connection: Connection) -> Result<Reached, String> {
     let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
-    let (mut writer, mut reader) = (Writer(send), Reader::new(receive, limits::MAX_CONTROL_FRAME_BYTES));
+    let reader = ControlReader::Quic(Reader::new(receive, limits::MAX_CONTROL_FRAME_BYTES));
+    let writer = ControlWriter::Quic(Writer(send), connection.clone());
+    Ok((Some(connection), reader, writer))
+}
+
+/// Says hello, is welcomed, and joins all contents.
+async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> {
+    let (connection, mut reader, mut writer) = reached;
+    let by_web = connection.is_none();
     let said_at = inner.now();
     writer.send(hello(inner).encode()).await.map_err(|e| e.to_string())?;
     let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("it closed the session at once")?;
@@ -150,7 +235,7 @@ async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
                 return;
             }
         }
-        let _ = writer.0.finish();
+        let _ = writer.finish().await;
     });
     let mut state = inner.lock();
     let now = inner.now();
@@ -167,6 +252,10 @@ async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
     if state.mapped_port.is_some() {
         state.tell_mapped();
     }
+    state.by_web = by_web;
+    if by_web {
+        state.contents.values_mut().for_each(|c| c.note(NO_UDP.into()));
+    }
     inner.session_began.notify_one();
     let joins: Vec<_> = state
         .contents
@@ -181,7 +270,7 @@ async fn connect(inner: &Arc<Inner>) -> Result<Session, String> {
         state::join_content(inner, &mut state, join);
     }
     state::happened_to_all(inner, &mut state, || Input::Control(true));
-    tracing::info!(epoch = welcome.control_epoch, "session with the control center");
+    tracing::info!(epoch = welcome.control_epoch, by_web, "session with the control center");
     Ok((connection, reader, out))
 }
 
@@ -195,6 +284,7 @@ fn hello(inner: &Inner) -> FromNode {
             down: Rate(0),
             client: format!("headwater/{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS),
             local_addresses: inner.local_addresses(),
+            https_port: inner.https_port,
         },
         join_token: Token(inner.config.join_token.clone().unwrap_or_default()),
         control_epoch_seen: inner.lock().control_epoch_seen,

@@ -18,6 +18,9 @@ async fn lonely(folder: &std::path::Path) -> Node {
         control_id: None,
         join_token: None,
         viewer_token: None,
+        sources: Sources::Any,
+        proxy: None,
+        https: None,
     };
     Node::start(config).await.unwrap()
 }

@@ -3,9 +3,10 @@
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all, keep_for_later};
 use super::{FetchError, Inner};
 use bytes::Bytes;
-use headwater_model::assignment::Refusal;
+use headwater_model::assignment::{Parent, Refusal};
 use headwater_model::id::{NodeId, Version};
 use headwater_model::merkle::Page;
+use headwater_model::report::DialResult;
 use headwater_model::ticket::{Ticket, TicketError};
 use headwater_peer_core::{Input, PageSource};
 use headwater_wire::{EdgeRefusal, FromControl, FromNode, FromPeer, Held};
@@ -43,8 +44,10 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             }
         }
         FromControl::Refused { version, refusal } => refused(inner, state, version, refusal),
-        FromControl::Assignment { assignment, tickets } => {
+        FromControl::Assignment { mut assignment, tickets } => {
             let version = assignment.version;
+            keep_to_list(inner, state, &mut assignment.parents);
+            keep_to_list(inner, state, &mut assignment.spares);
             if let Some(r) = state.running(version) {
                 for given in tickets {
                     r.tickets.insert(given.ticket.parent, given);
@@ -53,7 +56,12 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 happened(inner, state, version, Input::Assigned(assignment));
             }
         }
-        FromControl::Lease(lease) => happened(inner, state, lease.version, Input::Leased(lease)),
+        FromControl::Lease { lease, ticket } => {
+            if let Some((r, given)) = state.running(lease.version).zip(ticket) {
+                r.tickets.insert(given.ticket.parent, given);
+            }
+            happened(inner, state, lease.version, Input::Leased(lease));
+        }
         FromControl::LeaseRevoked { version, run } => happened(inner, state, version, Input::LeaseRevoked(run)),
         FromControl::Page { version, page } => page_came(inner, state, version, page),
         FromControl::PageUnavailable { version, page } => {
@@ -82,9 +90,21 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
 fn about(message: &FromControl) -> Option<headwater_model::ContentId> {
     match message {
         FromControl::Assignment { assignment, .. } => Some(assignment.version.content),
-        FromControl::Lease(lease) => Some(lease.version.content),
+        FromControl::Lease { lease, .. } => Some(lease.version.content),
         FromControl::LeaseRevoked { version, .. } => Some(version.content),
         _ => None,
+    }
+}
+
+/// Parents that are not on this node's access list are left out, and the control center is told.
+fn keep_to_list(inner: &Inner, state: &mut State, parents: &mut Vec<Parent>) {
+    let sources = &inner.config.sources;
+    let (permitted, refused): (Vec<_>, Vec<_>) =
+        std::mem::take(parents).into_iter().map(|p| (p.node, sources.permit(p))).partition(|(_, p)| p.is_some());
+    *parents = permitted.into_iter().filter_map(|(_, parent)| parent).collect();
+    for (node, _) in refused {
+        let error = Some(state::NOT_LISTED.to_owned());
+        state.tell_control(&FromNode::DialResult(DialResult { node, error }));
     }
 }
 

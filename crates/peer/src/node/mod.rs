@@ -3,20 +3,25 @@
 
 mod connections;
 mod control;
+mod https_fetch;
+mod https_server;
 mod messages;
 mod origin_fetch;
 mod port_mapping;
 mod probes;
 mod serving;
 mod state;
+mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
 use crate::pacer::Pacer;
+use crate::sources::{Sources, Way};
 use crate::store::{Destination, StoreError};
 use headwater_model::assignment::Refusal;
 use headwater_model::log::LogError;
+use headwater_model::node::Known;
 use headwater_model::{Accepts, Capabilities, ContentId, Hash, Name, NodeId, Rate, Role, Time};
-use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind};
+use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
 use serde::Serialize;
 use state::{ContentState, State};
 use std::net::SocketAddr;
@@ -49,6 +54,12 @@ pub struct NodeConfig {
     pub join_token: Option<String>,
     /// For contents that are not open to all.
     pub viewer_token: Option<String>,
+    /// From whom it may fetch.
+    pub sources: Sources,
+    /// HTTP proxy for the origin, waypoints, and the control center where UDP is blocked; the environment's where `None`.
+    pub proxy: Option<url::Url>,
+    /// Address of the TCP socket at which it, a waypoint, serves contents by HTTPS.
+    pub https: Option<SocketAddr>,
 }
 
 /// What a node without a limit says that it can upload: the capacity of a gigabit line.
@@ -85,6 +96,14 @@ pub enum StartError {
         "a join token is sent only to a control center that is pinned: give its node id with --cc (`headwater control` prints it)"
     )]
     JoinTokenWithoutPin,
+    /// HTTPS cannot listen.
+    #[error("cannot serve HTTPS at {address}: {source}; choose another address with --https")]
+    Https {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -174,6 +193,10 @@ pub(crate) struct Inner {
     pub(crate) listener: Listener,
     pub(crate) origin: OriginClient,
     pub(crate) pacer: Pacer,
+    pub(crate) way: Way,
+    pub(crate) https_clients: https_fetch::Clients,
+    /// TCP port at which contents are served by HTTPS.
+    pub(crate) https_port: Option<u16>,
     begun: Instant,
     /// Differs between two runs of this node.
     pub(crate) instance: u64,
@@ -207,7 +230,8 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
     pub(crate) fn capabilities(&self) -> Capabilities {
-        Capabilities::regular(if self.config.dial_only { Accepts::DialOnly } else { Accepts::Open })
+        let accepts = if self.config.dial_only { Accepts::DialOnly } else { Accepts::Open };
+        Capabilities { sources: Known::claim(self.config.sources.access()), ..Capabilities::regular(accepts) }
     }
     /// Whether this end decides which one of several connections with `node` is kept.
     pub(crate) fn keeps_one_with(&self, node: &NodeId) -> bool {
@@ -261,11 +285,30 @@ impl Node {
             return Err(StartError::JoinTokenWithoutPin);
         }
         let identity = Arc::new(Identity::load_or_create(&config.data.join("identity"))?);
+<<<<<<< HEAD
         let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer, Alpn::Probe] };
+=======
+        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer] };
+        let tls = http_server_config(&identity)?;
+>>>>>>> merge-d
         let listener = bind(config.listen, identity, accept)?;
+        let https = match config.https {
+            None => None,
+            Some(address) => {
+                let listen = tokio::net::TcpListener::bind(address).await;
+                Some(listen.map_err(|source| StartError::Https { address, source })?)
+            }
+        };
+        let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
+        let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
+        let origin =
+            OriginConfig { proxy: config.proxy.clone(), sources: config.sources.clone(), ..OriginConfig::default() };
         let inner = Arc::new(Inner {
-            origin: OriginClient::new(OriginConfig::default())?,
+            origin: OriginClient::new(origin)?,
+            way,
+            https_clients: https_fetch::Clients::default(),
+            https_port,
             pacer: Pacer::new(config.up.map(|r| r.0)),
             begun,
             instance: random_seed(),
@@ -283,6 +326,9 @@ impl Node {
             let mapping = tokio::spawn(port_mapping::keep(inner.clone()));
             inner.lock().port_mapping = Some(mapping);
         }
+        if let Some(https) = https {
+            tokio::spawn(https_server::serve(inner.clone(), https, tls));
+        }
         Ok(Node(inner))
     }
 
@@ -297,6 +343,11 @@ impl Node {
     /// The system's.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.0.listener.address()
+    }
+
+    /// TCP port at which it serves contents by HTTPS, if it does.
+    pub fn https_port(&self) -> Option<u16> {
+        self.0.https_port
     }
 
     /// Begins to fetch a content, or goes on where an earlier run stopped.
@@ -364,7 +415,7 @@ impl Content {
     }
 }
 
-fn is_loopback(control: &str) -> bool {
+pub(crate) fn is_loopback(control: &str) -> bool {
     control.starts_with("127.") || control.starts_with("localhost:") || control.starts_with("[::1]")
 }
 

@@ -1,12 +1,15 @@
-//! Fetching leased runs from the origin by HTTP ranges.
+//! Fetching leased runs, from the origin by HTTP ranges or from a waypoint.
 
 use super::Inner;
 use super::connections::store_piece;
+use super::https_fetch::{Waypoint, WaypointError};
 use super::state::{Running, happened};
-use crate::buffer_pool::Pool;
+use crate::buffer_pool::{Pool, Pooled};
 use crate::origin::{Access, Expected, OriginError};
 use crate::publish::object_url;
 use crate::store::StoreHandle;
+use bytes::Bytes;
+use headwater_model::assignment::LeaseSource;
 use headwater_model::id::Version;
 use headwater_model::log::Track;
 use headwater_peer_core::{Input, PieceFrom};
@@ -16,10 +19,20 @@ use tokio::task::{AbortHandle, JoinSet};
 use url::Url;
 
 /// Bytes of one HTTP request at most: what is fetched ahead of the disk stays in memory.
-const MAX_REQUEST_BYTES: u64 = 4 << 20;
+pub(super) const MAX_REQUEST_BYTES: u64 = 4 << 20;
 
 /// Begins to fetch `pieces` of `run`; aborting the handle ends it.
-pub(crate) fn start(inner: &Arc<Inner>, r: &Running, run: u32, pieces: Vec<Range<u32>>) -> AbortHandle {
+pub(crate) fn start(
+    inner: &Arc<Inner>,
+    r: &Running,
+    run: u32,
+    source: LeaseSource,
+    pieces: Vec<Range<u32>>,
+) -> AbortHandle {
+    let source = match source {
+        LeaseSource::Origin => Ok(None),
+        LeaseSource::Waypoint { node, reach } => Waypoint::new(inner, r, node, reach).map(Some),
+    };
     let job = Job {
         inner: inner.clone(),
         track: r.track.clone(),
@@ -28,16 +41,34 @@ pub(crate) fn start(inner: &Arc<Inner>, r: &Running, run: u32, pieces: Vec<Range
         version: r.version(),
     };
     tokio::spawn(async move {
-        let input = match job.fetch(pieces).await {
+        let fetched = match source {
+            Ok(source) => job.fetch(source, pieces).await,
+            Err(e) => Err(e.into()),
+        };
+        let input = match fetched {
             Ok(()) => Input::OriginDone(run),
             Err(e) => {
-                let changed = matches!(e, OriginError::Changed { .. });
-                Input::OriginFailed { run, why: e.to_string(), changed }
+                let changed = matches!(e, FetchFailure::Origin(OriginError::Changed { .. }));
+                let forbidden = matches!(
+                    e,
+                    FetchFailure::Origin(OriginError::NotListed { .. })
+                        | FetchFailure::Waypoint(WaypointError::NotListed)
+                );
+                Input::OriginFailed { run, why: e.to_string(), changed, forbidden }
             }
         };
         happened(&job.inner, &mut job.inner.lock(), job.version, input);
     })
     .abort_handle()
+}
+
+/// Why a run did not come.
+#[derive(Debug, thiserror::Error)]
+enum FetchFailure {
+    #[error("origin: {0}")]
+    Origin(#[from] OriginError),
+    #[error("waypoint: {0}")]
+    Waypoint(#[from] WaypointError),
 }
 
 struct Job {
@@ -49,7 +80,7 @@ struct Job {
 }
 
 impl Job {
-    async fn fetch(&self, pieces: Vec<Range<u32>>) -> Result<(), OriginError> {
+    async fn fetch(&self, waypoint: Option<Waypoint>, pieces: Vec<Range<u32>>) -> Result<(), FetchFailure> {
         let layout = &self.track.layout;
         let per_request = (MAX_REQUEST_BYTES / u64::from(layout.piece_bytes())).max(1) as u32;
         for range in pieces {
@@ -58,45 +89,33 @@ impl Job {
                 let Some(at) = layout.at(first) else { return Ok(()) };
                 // A request stays within one object.
                 let end = range.end.min(first + per_request).min(layout.pieces_of_object(at.object).end);
-                self.fetch_pieces(at.object, at.offset, first..end).await?;
+                match &waypoint {
+                    None => self.read_origin(at.object, at.offset, first..end).await?,
+                    Some(waypoint) => self.read_waypoint(waypoint, first..end).await?,
+                }
                 first = end;
             }
         }
         Ok(())
     }
 
-    async fn fetch_pieces(&self, object: usize, offset: u64, pieces: Range<u32>) -> Result<(), OriginError> {
-        let layout = &self.track.layout;
+    async fn read_origin(&self, object: usize, offset: u64, pieces: Range<u32>) -> Result<(), OriginError> {
         let object_of = &self.track.objects[object];
         let url = self.url(object)?;
-        let bytes = offset..offset + layout.len_of(pieces.clone());
+        let bytes = offset..offset + self.track.layout.len_of(pieces.clone());
         let expected = Expected { length: object_of.size_bytes, validator: None };
-        let pool = Arc::new(Pool::new(layout.piece_bytes() as usize));
-        let mut writes = JoinSet::new();
-        let (mut piece, mut filled, mut buffer) = (pieces.start, 0usize, pool.take());
-        let fetched = self
-            .inner
-            .origin
-            .fetch_all(&url, &self.access, bytes, &expected, |_, mut chunk| {
-                while !chunk.is_empty() && piece < pieces.end {
-                    let len = layout.piece_len(piece) as usize;
-                    let some = chunk.split_to(chunk.len().min(len - filled));
-                    buffer.whole()[filled..filled + some.len()].copy_from_slice(&some);
-                    filled += some.len();
-                    if filled == len {
-                        let data = std::mem::replace(&mut buffer, pool.take()).freeze(len);
-                        let (inner, store, version, number) =
-                            (self.inner.clone(), self.store.clone(), self.version, piece);
-                        writes.spawn(async move {
-                            store_piece(&inner, &store, version, PieceFrom::Origin, number, data).await
-                        });
-                        piece += 1;
-                        filled = 0;
-                    }
-                }
-            })
-            .await;
-        while writes.join_next().await.is_some() {}
+        let mut cutter = Cutter::new(self, PieceFrom::Origin, pieces);
+        let fetched =
+            self.inner.origin.fetch_all(&url, &self.access, bytes, &expected, |_, chunk| cutter.take(chunk)).await;
+        cutter.finish().await;
+        fetched
+    }
+
+    async fn read_waypoint(&self, waypoint: &Waypoint, pieces: Range<u32>) -> Result<(), WaypointError> {
+        let bytes = self.track.layout.len_of(pieces.clone());
+        let mut cutter = Cutter::new(self, PieceFrom::Waypoint(waypoint.node), pieces.clone());
+        let fetched = waypoint.fetch(self.version, pieces, bytes, |chunk| cutter.take(chunk)).await;
+        cutter.finish().await;
         fetched
     }
 
@@ -106,5 +125,46 @@ impl Job {
         let origin =
             Url::parse(origin).map_err(|e| OriginError::BadAccess { what: format!("the origin's URL: {e}") })?;
         Ok(object_url(&origin, objects.len(), &objects[object].path))
+    }
+}
+
+/// Cuts a stream of bytes into pieces, each of which is verified and stored as soon as it is whole.
+struct Cutter<'a> {
+    job: &'a Job,
+    from: PieceFrom,
+    pieces: Range<u32>,
+    filled: usize,
+    buffer: Pooled,
+    pool: Arc<Pool>,
+    writes: JoinSet<()>,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(job: &'a Job, from: PieceFrom, pieces: Range<u32>) -> Self {
+        let pool = Arc::new(Pool::new(job.track.layout.piece_bytes() as usize));
+        Self { job, from, pieces, filled: 0, buffer: pool.take(), pool, writes: JoinSet::new() }
+    }
+
+    fn take(&mut self, mut chunk: Bytes) {
+        while !chunk.is_empty() && !self.pieces.is_empty() {
+            let piece = self.pieces.start;
+            let len = self.job.track.layout.piece_len(piece) as usize;
+            let some = chunk.split_to(chunk.len().min(len - self.filled));
+            self.buffer.whole()[self.filled..self.filled + some.len()].copy_from_slice(&some);
+            self.filled += some.len();
+            if self.filled == len {
+                let data = std::mem::replace(&mut self.buffer, self.pool.take()).freeze(len);
+                let (inner, store, version) = (self.job.inner.clone(), self.job.store.clone(), self.job.version);
+                let from = self.from;
+                self.writes.spawn(async move { store_piece(&inner, &store, version, from, piece, data).await });
+                self.pieces.start += 1;
+                self.filled = 0;
+            }
+        }
+    }
+
+    /// Waits until all whole pieces were told.
+    async fn finish(mut self) {
+        while self.writes.join_next().await.is_some() {}
     }
 }

@@ -3,12 +3,13 @@
 use super::probes::PerSecond;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, pinned, random_seed, serving};
 use crate::origin::Access;
+use crate::sources::Sources;
 use crate::store::{Destination, Store, StoreHandle};
 use bytes::Bytes;
 use headwater_model::assignment::Child;
 use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_model::log::{Log, Track};
-use headwater_model::report::{Alarm, Join};
+use headwater_model::report::{Alarm, DialResult, Join};
 use headwater_model::ticket::{ParentKey, Ticket};
 use headwater_model::time::{Micros, Time};
 use headwater_model::{Bits, Name, SourceClass, merkle};
@@ -32,6 +33,9 @@ const MAX_NOTES: usize = 16;
 const TICK: Duration = Duration::from_millis(50);
 /// A connection that no edge uses is closed after this long.
 const UNUSED: Micros = Micros::from_secs(15);
+
+/// Why a node is not fetched from.
+pub(crate) const NOT_LISTED: &str = "it is not on this node's access list (--sources)";
 
 /// A connection to another node, its hello received.
 #[derive(Clone)]
@@ -59,6 +63,8 @@ pub(crate) struct Kept {
 pub(crate) struct State {
     pub(crate) session: ControlSession,
     pub(crate) control: Option<mpsc::Sender<Bytes>>,
+    /// The session is, or was when there was one, over a WebSocket.
+    pub(crate) by_web: bool,
     pub(crate) control_epoch_seen: u64,
     pub(crate) parent_keys: Vec<(u64, ParentKey)>,
     pub(crate) contents: BTreeMap<ContentId, ContentState>,
@@ -77,6 +83,8 @@ pub(crate) struct State {
     /// Port of the router's that it forwards here.
     pub(crate) mapped_port: Option<NonZeroU16>,
     pub(crate) dialling: BTreeSet<NodeId>,
+    /// Requests by HTTPS under way, by child.
+    pub(crate) https_children: BTreeMap<NodeId, u32>,
     pub(crate) next_link: u64,
     pub(crate) leaving: bool,
     /// When a heartbeat last told of traffic, and the bytes sent and received by then.
@@ -143,6 +151,7 @@ impl State {
         Self {
             session: ControlSession::new(now, seed),
             control: None,
+            by_web: false,
             control_epoch_seen: 0,
             parent_keys: Vec::new(),
             contents: BTreeMap::new(),
@@ -155,6 +164,7 @@ impl State {
             mapped_port: None,
             port_mapping: None,
             dialling: BTreeSet::new(),
+            https_children: BTreeMap::new(),
             next_link: 0,
             leaving: false,
             told_traffic: (now, 0, 0),
@@ -290,6 +300,13 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
             return;
         }
         let join = content.first_join();
+        let mut content = content;
+        if state.by_web {
+            content.note(super::control::NO_UDP.into());
+        }
+        if let Some(note) = limited_by(inner) {
+            content.note(note);
+        }
         state.contents.insert(id, content);
         if saved.is_none() && state.session.is_connected() {
             join_content(inner, &mut state, join);
@@ -303,6 +320,16 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
             }
         }
     }
+}
+
+/// What the user is told of its own access list.
+fn limited_by(inner: &Inner) -> Option<String> {
+    let from = match &inner.config.sources {
+        Sources::Any => return None,
+        Sources::Operator => "the origin and the operator's nodes only",
+        Sources::Networks(_) => "those of the origin and the operator's nodes whose address is listed, only",
+    };
+    Some(format!("this node's access list (--sources) limits it: fetching from {from}"))
 }
 
 pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
@@ -493,6 +520,7 @@ pub(crate) fn piece(
     match (from, outcome) {
         (_, PieceOutcome::Already | PieceOutcome::Bad) => r.wasted_bytes += len,
         (PieceFrom::Origin, _) => r.origin_bytes += len,
+        (PieceFrom::Waypoint(_), _) => r.waypoint_bytes += len,
         (PieceFrom::Parent(node), _) => match r.classes.get(&node) {
             Some(SourceClass::Waypoint) => r.waypoint_bytes += len,
             _ => r.peer_bytes += len,
@@ -529,7 +557,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                     connections::dial(inner, state, node, reach, wait);
                 }
             }
-            Output::OpenEdge(parent) => open_edge(state, version, parent),
+            Output::OpenEdge(parent) => open_edge(inner, state, version, parent),
             Output::CloseEdge(node) => {
                 let close = FromPeer::CloseEdge { version, as_child: true, why: String::new() };
                 state.tell_peer(&node, &close);
@@ -563,8 +591,8 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 r.senders.remove(&child);
                 state.tell_peer(&child, &FromPeer::CloseEdge { version, as_child: false, why: why.into() });
             }
-            Output::FetchOrigin { run, pieces } => {
-                let job = origin_fetch::start(inner, r, run, pieces);
+            Output::FetchOrigin { run, source, pieces } => {
+                let job = origin_fetch::start(inner, r, run, source, pieces);
                 r.origin_jobs.insert(run, job);
             }
             Output::StopOrigin(run) => {
@@ -576,11 +604,12 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 r.origin_jobs.remove(&run);
                 state.tell_control(&FromNode::LeaseDone { version, run });
             }
-            Output::LeaseFailed { run, why, changed } => {
+            Output::LeaseFailed { run, why, changed, forbidden } => {
                 if let Some(c) = state.contents.get_mut(&id) {
-                    c.note(format!("origin: {why}"));
+                    c.note(why.clone());
                 }
-                state.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed: changed });
+                let content_changed = changed;
+                state.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed, forbidden });
             }
             Output::Alarm(alarm) => {
                 match &alarm {
@@ -609,8 +638,13 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
     }
 }
 
-fn open_edge(state: &mut State, version: Version, parent: NodeId) {
+fn open_edge(inner: &Inner, state: &mut State, version: Version, parent: NodeId) {
     let Some(link) = state.links.get(&parent).cloned() else { return };
+    if !inner.config.sources.allows(link.connection.remote_address().ip()) {
+        // It dialled from elsewhere than where it was assigned.
+        let error = Some(NOT_LISTED.to_owned());
+        return state.tell_control(&FromNode::DialResult(DialResult { node: parent, error }));
+    }
     let Some(given) = state.running(version).and_then(|r| r.tickets.get(&parent)).cloned() else { return };
     let proof = Ticket::prove(&given.secret.0, &link.their_nonce, &link.their_certificate);
     state.tell_peer(&parent, &FromPeer::OpenEdge { version, ticket: given.ticket, proof });

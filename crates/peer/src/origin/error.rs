@@ -23,6 +23,12 @@ pub enum OriginError {
         /// The address.
         url: String,
     },
+    /// This node's own access list has not the origin.
+    #[error("{url} is not on this node's access list (--sources)")]
+    NotListed {
+        /// The address.
+        url: String,
+    },
     /// The credentials cannot be put into a request. The message shows none of their values.
     #[error("the origin's credentials cannot be sent: {what}")]
     BadAccess {
@@ -207,6 +213,7 @@ impl OriginError {
             | Self::Busy { .. } => true,
             Self::Setup { .. }
             | Self::NotHttp { .. }
+            | Self::NotListed { .. }
             | Self::BadAccess { .. }
             | Self::BadRange { .. }
             | Self::Tls { .. }
@@ -260,7 +267,7 @@ pub(super) fn shown(url: &Url) -> String {
 }
 
 /// The error and its sources in one line, outermost first.
-pub(super) fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -258,7 +258,7 @@ impl World {
             self.control.sessions[node as usize] =
                 Some(Session { number: session, life, heard: self.now, broken: false });
             let arrival = self.arrival(node, session);
-            self.center(Input::Arrived(arrival));
+            self.center(Input::Arrived(Box::new(arrival)));
             return;
         }
         if self.control.sessions[node as usize].is_some_and(|s| s.number == session && s.broken) {
@@ -317,6 +317,7 @@ impl World {
                 down: Rate(n.spec.down() as u64),
                 client: "simulator".into(),
                 local_addresses: Vec::new(),
+                https_port: None,
             },
             observed: SocketAddr::new(IpAddr::V4(address), 4433),
             certificate: Hash(n.id.0),

@@ -377,7 +377,7 @@ impl World {
             Event::OriginFails { node, life, run } => {
                 if self.is_life(node, life) {
                     let why = "the origin does not answer".into();
-                    self.tell(node, Input::OriginFailed { run, why, changed: false });
+                    self.tell(node, Input::OriginFailed { run, why, changed: false, forbidden: false });
                 }
             }
             Event::Fault(step) => self.fault(step),
@@ -505,16 +505,16 @@ impl World {
                     self.stop_serving(node, &child);
                     self.send(node, &child, PeerMessage::Dropped(why));
                 }
-                Output::FetchOrigin { run, pieces } => self.fetch_origin(node, run, pieces),
+                Output::FetchOrigin { run, pieces, .. } => self.fetch_origin(node, run, pieces),
                 Output::StopOrigin(run) => self.stop_origin(node, run),
                 Output::LeaseDone(run) => {
                     let input =
                         headwater_center_core::Input::LeaseDone(self.nodes[node as usize].id, self.version, run);
                     self.tell_center(node, ToCenter::Input(Box::new(input)));
                 }
-                Output::LeaseFailed { run, .. } => {
-                    let input =
-                        headwater_center_core::Input::LeaseFailed(self.nodes[node as usize].id, self.version, run);
+                Output::LeaseFailed { run, forbidden, .. } => {
+                    let id = self.nodes[node as usize].id;
+                    let input = headwater_center_core::Input::LeaseFailed(id, self.version, run, forbidden);
                     self.tell_center(node, ToCenter::Input(Box::new(input)));
                 }
                 Output::Alarm(alarm) => self.alarm(node, alarm),

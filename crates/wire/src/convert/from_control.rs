@@ -4,7 +4,7 @@ use super::static_log::{log_from_proto, log_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent, Reach, Refusal};
+use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
@@ -39,8 +39,13 @@ pub enum FromControl {
         /// One for each parent and spare that asks for one, in their order; others are not sent.
         tickets: Vec<GivenTicket>,
     },
-    /// Leave to fetch a run from the origin.
-    Lease(Lease),
+    /// Leave to fetch a run from the origin or a waypoint.
+    Lease {
+        /// It.
+        lease: Lease,
+        /// For the waypoint, where one is the source.
+        ticket: Option<GivenTicket>,
+    },
     /// That leave is withdrawn.
     LeaseRevoked {
         /// Of which content.
@@ -172,9 +177,7 @@ impl FromControl {
             },
             Body::Refused(r) => Self::Refused { version: version(r.version.clone())?, refusal: refusal(r)? },
             Body::Assignment(a) => assignment(a)?,
-            Body::Lease(l) => {
-                Self::Lease(Lease { version: version(l.version)?, run: run(l.run)?, within: Micros(l.within_us) })
-            }
+            Body::Lease(l) => lease(l)?,
             Body::LeaseRevoked(l) => Self::LeaseRevoked { version: version(l.version)?, run: run(l.run)? },
             Body::HeartbeatReply(h) => {
                 Self::HeartbeatReply { control_unix_ms: h.control_unix_ms, echo_local_us: h.echo_local_us }
@@ -208,9 +211,7 @@ impl FromControl {
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
             Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
-            Self::Lease(l) => {
-                Body::Lease(proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0 })
-            }
+            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_ref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
             }
@@ -350,6 +351,38 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
     })
 }
 
+fn lease(l: proto::Lease) -> Result<FromControl, WireError> {
+    let (version, run, within) = (version(l.version)?, run(l.run)?, Micros(l.within_us));
+    let mut tickets = Vec::new();
+    let source = match l.from {
+        None => LeaseSource::Origin,
+        Some(from) => {
+            let parent = parent(from, &mut tickets)?;
+            if parent.class != SourceClass::Waypoint {
+                return Err(WireError::Value("from"));
+            }
+            LeaseSource::Waypoint { node: parent.node, reach: parent.reach }
+        }
+    };
+    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop() })
+}
+
+fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
+    let from = match &l.source {
+        LeaseSource::Origin => None,
+        LeaseSource::Waypoint { node, reach } => Some(proto::Parent {
+            node: copy(&node.0),
+            class: class_to_proto(SourceClass::Waypoint),
+            dial: true,
+            promised_bytes_per_s: 0,
+            reach: reach_to_proto(reach),
+            ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
+            ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
+        }),
+    };
+    proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
+}
+
 fn child(c: proto::Child) -> Result<Child, WireError> {
     Ok(Child { node: node("node", &c.node)?, dial: c.dial, punch: c.punch, reach: reach(c.reach)? })
 }
@@ -359,10 +392,11 @@ fn reach(r: Option<proto::Reach>) -> Result<Reach, WireError> {
     Ok(Reach { addresses: addresses("addresses", &r.addresses)?, certificate: hash("certificate", &r.certificate)? })
 }
 
+fn reach_to_proto(r: &Reach) -> Option<proto::Reach> {
+    Some(proto::Reach { addresses: addresses_to_proto(&r.addresses), certificate: copy(&r.certificate.0) })
+}
+
 fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assignment {
-    let reach = |r: &Reach| {
-        Some(proto::Reach { addresses: addresses_to_proto(&r.addresses), certificate: copy(&r.certificate.0) })
-    };
     let parent = |p: &Parent| {
         let given = tickets.iter().find(|t| t.ticket.parent == p.node);
         proto::Parent {
@@ -370,13 +404,17 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             class: class_to_proto(p.class),
             dial: p.dial,
             promised_bytes_per_s: p.promised.0,
-            reach: reach(&p.reach),
+            reach: reach_to_proto(&p.reach),
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
         }
     };
-    let child =
-        |c: &Child| proto::Child { node: copy(&c.node.0), dial: c.dial, reach: reach(&c.reach), punch: c.punch };
+    let child = |c: &Child| proto::Child {
+        node: copy(&c.node.0),
+        dial: c.dial,
+        reach: reach_to_proto(&c.reach),
+        punch: c.punch,
+    };
     proto::Assignment {
         version: version_to_proto(a.version),
         generation: Some(proto::Generation { epoch: a.generation.epoch, counter: a.generation.counter }),

@@ -40,6 +40,8 @@ pub enum FromNode {
         why: String,
         /// The origin gives other bytes than the log says.
         content_changed: bool,
+        /// The node's own access list forbids the source.
+        forbidden: bool,
     },
     /// Something that cannot wait for a heartbeat.
     Alarm {
@@ -185,6 +187,7 @@ impl FromNode {
                 run: run(l.run)?,
                 why: l.why,
                 content_changed: l.content_changed,
+                forbidden: l.forbidden,
             },
             Body::Alarm(a) => Self::Alarm { version: version(a.version)?, alarm: alarm(a.what)? },
             Body::DialResult(d) => Self::DialResult(report::DialResult {
@@ -215,12 +218,15 @@ impl FromNode {
             Self::LeaseDone { version, run } => {
                 Body::LeaseDone(proto::LeaseDone { version: version_to_proto(*version), run: *run })
             }
-            Self::LeaseFailed { version, run, why, content_changed } => Body::LeaseFailed(proto::LeaseFailed {
-                version: version_to_proto(*version),
-                run: *run,
-                why: cut(why, MAX_WHY_BYTES),
-                content_changed: *content_changed,
-            }),
+            Self::LeaseFailed { version, run, why, content_changed, forbidden } => {
+                Body::LeaseFailed(proto::LeaseFailed {
+                    version: version_to_proto(*version),
+                    run: *run,
+                    why: cut(why, MAX_WHY_BYTES),
+                    content_changed: *content_changed,
+                    forbidden: *forbidden,
+                })
+            }
             Self::Alarm { version, alarm } => Body::Alarm(proto::AlarmMessage {
                 version: version_to_proto(*version),
                 what: Some(alarm_to_proto(alarm)),
@@ -286,11 +292,16 @@ fn hello(h: proto::Hello) -> Result<Hello, WireError> {
                 listens: h.listens,
                 sources: Known::claim(sources_from_proto(h.sources)?),
                 forwards: Known::claim(forwards_from_proto(h.forwards)?),
+                udp: Known::claim(true),
             },
             up: Rate(h.up_bytes_per_s),
             down: Rate(h.down_bytes_per_s),
             client: h.client,
             local_addresses: addresses("local_addresses", &h.local_addresses)?,
+            https_port: match h.https_port {
+                0 => None,
+                port => Some(u16::try_from(port).map_err(|_| WireError::Value("https_port"))?),
+            },
         },
         join_token: Token(h.join_token),
         control_epoch_seen: h.control_epoch_seen,
@@ -314,6 +325,7 @@ fn hello_to_proto(h: &Hello) -> proto::Hello {
         control_epoch_seen: h.control_epoch_seen,
         local_unix_ms: h.local_unix_ms,
         listens: i.capabilities.listens,
+        https_port: i.https_port.map_or(0, u32::from),
     }
 }
 

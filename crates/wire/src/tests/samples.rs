@@ -4,7 +4,7 @@ use crate::{
     Bitmap, EdgeRefusal, FromControl, FromNode, FromPeer, GivenTicket, Heartbeat, Held, Hello, Join, OriginAccess,
     TicketSecret, Token, Welcome,
 };
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, Parent, Reach, Refusal};
+use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
 use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
@@ -129,11 +129,13 @@ pub fn from_node() -> Vec<FromNode> {
                     listens: accepts != Accepts::DialOnly,
                     sources: Known::claim(sources),
                     forwards: Known::claim(forwards),
+                    udp: Known::claim(true),
                 },
                 up: Rate(7),
                 down: Rate(8),
                 client: "headwater/0.1 linux".into(),
                 local_addresses: vec!["10.1.2.3:4567".parse().unwrap(), "[fe80::1%3]:9".parse().unwrap()],
+                https_port: (role == Role::Waypoint).then_some(443),
             },
             join_token: Token(SECRET.into()),
             control_epoch_seen: 3,
@@ -151,7 +153,7 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::Leave(version),
         FromNode::Heartbeat(Heartbeat::new(heartbeat(), 99)),
         FromNode::LeaseDone { version, run: 3 },
-        FromNode::LeaseFailed { version, run: 3, why: "status 404".into(), content_changed: true },
+        FromNode::LeaseFailed { version, run: 3, why: "status 404".into(), content_changed: true, forbidden: true },
         alarm(Alarm::ParentLost { parent: node(1), why: "timed out".into() }),
         alarm(Alarm::Silent { parent: node(1) }),
         alarm(Alarm::Slow { parent: node(1) }),
@@ -212,6 +214,10 @@ pub fn from_control() -> Vec<FromControl> {
             parent_keys: keys.clone(),
         })
     };
+    let lease = |source, ticket| FromControl::Lease {
+        lease: Lease { version, run: 3, within: Micros(5_000_000), source },
+        ticket,
+    };
     let refused = |refusal| FromControl::Refused { version, refusal };
     vec![
         welcome(Some("192.0.2.9:5".parse().unwrap())),
@@ -238,7 +244,8 @@ pub fn from_control() -> Vec<FromControl> {
             },
             tickets: vec![given(2), given(3), given(4)],
         },
-        FromControl::Lease(Lease { version, run: 3, within: Micros(5_000_000) }),
+        lease(LeaseSource::Origin, None),
+        lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
         FromControl::LeaseRevoked { version, run: 3 },
         FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6 },
         FromControl::ParentKeys(keys.clone()),
@@ -264,7 +271,7 @@ pub fn kind_of_control(m: &FromControl) -> usize {
         FromControl::Content { .. } => 1,
         FromControl::Refused { .. } => 2,
         FromControl::Assignment { .. } => 3,
-        FromControl::Lease(_) => 4,
+        FromControl::Lease { .. } => 4,
         FromControl::LeaseRevoked { .. } => 5,
         FromControl::HeartbeatReply { .. } => 6,
         FromControl::ParentKeys(_) => 7,
