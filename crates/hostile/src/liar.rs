@@ -251,7 +251,7 @@ impl Liar {
             self.story.harm(*node, "was slandered");
         }
         let why = "the origin gives other bytes".to_owned();
-        self.tell_control(&FromNode::LeaseFailed { version, run: 0, why, content_changed: true });
+        self.tell_control(&FromNode::LeaseFailed { version, run: 0, why, content_changed: true, forbidden: false });
     }
 
     fn control_said(&mut self, message: FromControl) {
@@ -262,7 +262,7 @@ impl Liar {
             FromControl::Content { log, access } if self.content.is_none() => self.open(log, &access),
             FromControl::Refused { refusal, .. } => self.story.refused("control", "join", &refusal.to_string()),
             FromControl::Assignment { assignment, tickets } => self.assigned(assignment, tickets),
-            FromControl::Lease(lease) => self.lease(lease.run),
+            FromControl::Lease { lease, .. } => self.lease(lease.run),
             FromControl::LeaseRevoked { run, .. } => {
                 self.leased.remove(&run);
             }
@@ -558,7 +558,7 @@ impl Liar {
                 self.keep(&some);
                 self.tell_control(&FromNode::LeaseDone { version, run });
             }
-            Err(why) => self.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed: false }),
+            Err(why) => self.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed: false, forbidden: false }),
         }
     }
 

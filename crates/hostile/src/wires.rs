@@ -73,6 +73,7 @@ pub fn hello(setup: &Setup) -> Hello {
             up: setup.kind.up(),
             down: Rate(0),
             client: setup.victim.map_or_else(|| "hostile".to_owned(), |v| v.to_string()),
+            https_port: None,
             local_addresses: victim.collect(),
         },
         join_token: Token(String::new()),

@@ -285,12 +285,8 @@ impl Node {
             return Err(StartError::JoinTokenWithoutPin);
         }
         let identity = Arc::new(Identity::load_or_create(&config.data.join("identity"))?);
-<<<<<<< HEAD
         let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer, Alpn::Probe] };
-=======
-        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer] };
         let tls = http_server_config(&identity)?;
->>>>>>> merge-d
         let listener = bind(config.listen, identity, accept)?;
         let https = match config.https {
             None => None,

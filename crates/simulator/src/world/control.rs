@@ -305,6 +305,7 @@ impl World {
             sources: Known { value: if limited { SourceAccess::Listed } else { SourceAccess::Any }, from: From::Claim },
             forwards: Known::claim(if n.spec.reach.has_udp() { Forwards::Disk } else { Forwards::No }),
             accepts: Known { value: self.scenario.accepts(&n.spec), from: tested },
+            udp: Known { value: n.spec.reach.has_udp(), from: tested },
             listens: n.spec.reach != Reach::DialOnly && n.spec.reach.has_udp(),
         };
         Arrival {
