@@ -17,6 +17,9 @@ pub struct Config {
     pub parents: u32,
     /// Most parents of a child, when few still fetch.
     pub max_parents: u32,
+    /// Links from other regions that the members of a region have together (requirement S7), so that about one copy of
+    /// the content comes in however many they are; a member without parents may always have one.
+    pub far_links: u32,
     /// Spare parents named in an assignment.
     pub spares: u32,
     /// Most children of one node in one content.
@@ -63,6 +66,7 @@ impl Default for Config {
             slow_percent: 20,
             parents: 8,
             max_parents: 24,
+            far_links: 6,
             spares: 2,
             max_children: 200,
             first_blacklist: Micros::from_secs(4),

@@ -231,8 +231,8 @@ impl Dcm {
     /// Links from far that the child's region may still have; a child without parents may always have one.
     pub(super) fn far_links_left(&self, child: &Member) -> u32 {
         let into = self.far_links.get(&child.region).copied().unwrap_or(0);
-        let free = (2 * self.config.parents).saturating_sub(into);
-        if child.parents.is_empty() { free.max(2) } else { free }
+        let free = self.config.far_links.saturating_sub(into);
+        if child.parents.is_empty() { free.max(1) } else { free }
     }
 
     /// A waypoint's slots are shared by the regions that fetch: none may take them all.
