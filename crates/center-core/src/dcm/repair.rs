@@ -11,6 +11,7 @@ use headwater_model::node::Accepts;
 use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
+use std::collections::BTreeMap;
 
 /// Members looked at for a holder of what a starving child lacks.
 const MAX_SAMPLED: usize = 64;
@@ -266,8 +267,35 @@ impl Dcm {
             .take(MAX_DECISIONS)
             .collect();
         self.make_room_for_limited(now);
+        self.bring_near(now);
         for ix in hungry {
             self.look_for_parents(now, ix, "it had fewer parents than it should");
+        }
+    }
+
+    /// Regions that came to have more links from outside than they should (while nobody near was known to be reachable)
+    /// give the surplus up, one link at a time of children that have other parents, which look for near ones instead.
+    fn bring_near(&mut self, now: Time) {
+        let mut surplus: BTreeMap<u64, u32> = (self.far_links.iter())
+            .filter_map(|(region, n)| Some((*region, n.checked_sub(self.config.far_links).filter(|n| *n > 0)?)))
+            .collect();
+        if surplus.is_empty() {
+            return;
+        }
+        let far_of = |c: &Member| {
+            c.parents.iter().map(|e| e.parent).find(|p| self.member(*p).is_some_and(|p| self.is_far(p, c)))
+        };
+        let mut cut = Vec::new();
+        for (ix, c) in self.members.iter().enumerate().filter_map(|(ix, c)| Some((ix as Ix, c.as_ref()?))) {
+            let Some(left) = surplus.get_mut(&c.region).filter(|n| **n > 0 && c.parents.len() > 1) else { continue };
+            if let Some(parent) = far_of(c) {
+                *left -= 1;
+                cut.push((parent, ix));
+            }
+        }
+        for (parent, child) in cut {
+            self.unlink(parent, child);
+            self.look_for_parents(now, child, "its region had more links from outside than it needs");
         }
     }
 
@@ -342,8 +370,9 @@ impl Dcm {
             .filter(|p| *p != child_ix && !child.has_parent(*p))
             .filter(|p| !inside_only || self.member(*p).is_some_and(|p| p.tier_to(child) == 0))
             .filter(|p| {
-                self.member(*p).is_some_and(|m| m.standing.is_believed() && m.runs.get(run) && (may_be_far || !self.is_far(m, child)))
-                    && self.pair_ok(now, *p, child_ix)
+                self.member(*p).is_some_and(|m| {
+                    m.standing.is_believed() && m.runs.get(run) && (may_be_far || !self.is_far(m, child))
+                }) && self.pair_ok(now, *p, child_ix)
             })
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
     }
