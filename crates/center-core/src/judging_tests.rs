@@ -184,7 +184,7 @@ fn who_spoils_loses_its_children_and_gets_no_more() {
     for c in &accusers {
         s.alarm(*c, Alarm::BadPieces { parent: node(liar) });
     }
-    s.pass(200);
+    s.pass(1600);
     assert_eq!(s.standing(liar), Standing::Banned);
     assert!(s.events.iter().any(|e| matches!(e, Event::Verdict(Verdict::Standing { standing: Standing::Banned, .. }))));
     for _ in 0..20 {

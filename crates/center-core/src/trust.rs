@@ -19,6 +19,11 @@ const MAX_WITNESSES_OF_NETWORK: usize = 4;
 pub const MAX_ACCUSED_BY_ONE: usize = 32;
 /// Accusers of unrelated networks that it takes to ban.
 pub const MIN_ACCUSERS: usize = 2;
+/// An accuser's word is one, shared by all whom it accuses: so many whole words, in thousandths, it takes to ban. Two that
+/// accuse one parent ban it; two that accuse everybody ban nobody.
+const MIN_WORDS_MILLI: usize = 1000;
+/// Accusations do not ban before this time: whom else the accuser accuses is known by then.
+const HEARING: Micros = Micros::from_millis(500);
 /// Contradicted accusations that make a slanderer.
 pub const MIN_CONTRADICTED: usize = 2;
 /// Good pieces that others got since an accusation of bad ones, which contradict it: of a parent that spoils one piece
@@ -175,6 +180,8 @@ pub struct Terms {
 struct Accusation {
     offence: Offence,
     at: Time,
+    /// When it was first made.
+    first: Time,
     /// Good pieces that others had from the accused by then.
     good_then: u64,
     /// The accused was heard of since.
@@ -237,6 +244,9 @@ pub struct Trust {
 struct Count {
     bad: usize,
     any: usize,
+    /// Words behind `bad` and `any` that had their hearing, in thousandths.
+    bad_milli: usize,
+    any_milli: usize,
     praise: usize,
     undecided: usize,
     most: Option<Offence>,
@@ -246,9 +256,10 @@ struct Count {
 impl Count {
     fn convicts(&self) -> bool {
         let doubt = self.praise + self.undecided;
-        let bad = self.bad >= MIN_ACCUSERS && self.bad > doubt;
+        let bad = self.bad >= MIN_ACCUSERS && self.bad > doubt && self.bad_milli >= MIN_WORDS_MILLI;
         // Silence and the like can be a link's fault: one child that is served well speaks against all of them.
-        bad || (self.any >= MIN_ACCUSERS && self.praise == 0 && self.any > doubt)
+        let any = self.any >= MIN_ACCUSERS && self.any > doubt && self.any_milli >= MIN_WORDS_MILLI;
+        bad || (any && self.praise == 0)
     }
 }
 
@@ -319,7 +330,7 @@ impl Trust {
             }
         }
         let good_then = case.good_pieces;
-        let new = Accusation { offence, at: now, good_then, weighs: !offence.needs_life() };
+        let new = Accusation { offence, at: now, first: now, good_then, weighs: !offence.needs_life() };
         let said =
             case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
         // The gravest stays.
@@ -417,24 +428,31 @@ impl Trust {
     }
 
     fn count(&self, now: Time, case: &Case) -> Count {
-        let mut accusers: BTreeMap<Network, Offence> = BTreeMap::new();
+        let mut accusers: BTreeMap<Network, (Offence, usize)> = BTreeMap::new();
         let mut praisers = BTreeSet::new();
         let mut holdings = false;
-        for (_, t) in case.said.iter().filter(|(n, _)| !self.is_void(n)) {
+        for (node, t) in case.said.iter().filter(|(n, _)| !self.is_void(n)) {
             if let Some(a) = t.accusation.filter(|a| a.weighs) {
                 holdings |= a.offence == Offence::Holdings;
-                let worst = accusers.entry(t.network).or_insert(a.offence);
+                let heard = now.since(a.first) >= HEARING;
+                let milli = if heard { 1000 / self.words.get(node).map_or(1, |w| w.accused.len().max(1)) } else { 0 };
+                let (worst, most) = accusers.entry(t.network).or_insert((a.offence, milli));
                 *worst = (*worst).min(a.offence);
+                *most = (*most).max(milli);
             } else if t.praised_at.is_some_and(|p| now.since(p) <= PRAISE) {
                 praisers.insert(t.network);
             }
         }
         praisers.retain(|n| !accusers.contains_key(n));
         let mut by_offence: BTreeMap<Offence, usize> = BTreeMap::new();
-        accusers.values().for_each(|o| *by_offence.entry(*o).or_default() += 1);
+        accusers.values().for_each(|(o, _)| *by_offence.entry(*o).or_default() += 1);
+        let milli =
+            |bad: bool| accusers.values().filter(|(o, _)| !bad || *o == Offence::BadPieces).map(|(_, m)| m).sum();
         Count {
             bad: by_offence.get(&Offence::BadPieces).copied().unwrap_or(0),
             any: accusers.len(),
+            bad_milli: milli(true),
+            any_milli: milli(false),
             praise: praisers.len(),
             undecided: case.jury.iter().filter(|(n, t)| **t > now && !praisers.contains(n)).count(),
             most: by_offence.iter().max_by_key(|(o, n)| (**n, std::cmp::Reverse(**o))).map(|(o, _)| *o),

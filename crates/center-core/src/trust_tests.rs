@@ -26,9 +26,11 @@ enum Say {
     Heard(u8),
     /// Seconds pass.
     Pass(u64),
+    /// The half second in which accusers show whom else they accuse.
+    Hearing,
 }
 use Offence::{BadPieces, Holdings, Silent, Slow};
-use Say::{Accuse, Heard, Pass, Praise};
+use Say::{Accuse, Heard, Hearing, Pass, Praise};
 
 struct Court {
     trust: Trust,
@@ -51,6 +53,10 @@ impl Court {
                 }
                 Praise(by, whom, pieces) => self.trust.praise(self.now, witness(by), &node(whom), pieces, &mut out),
                 Heard(n) => self.trust.heard(self.now, &node(n), &mut out),
+                Hearing => {
+                    self.now = self.now + HEARING;
+                    self.trust.tick(self.now, &mut out);
+                }
                 Pass(s) => {
                     for _ in 0..s {
                         self.now = self.now + Micros(S);
@@ -78,7 +84,8 @@ const TRIAL: Standing = Standing::OnTrial { doubted: false };
 fn wrong_bytes() {
     check(&[], &[Accuse(10, 1, BadPieces)], TRIAL);
     check(&[], &[Accuse(10, 1, BadPieces), Accuse(10, 1, BadPieces)], TRIAL);
-    check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces)], Standing::Banned);
+    check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces)], TRIAL);
+    check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Hearing], Standing::Banned);
     // A single accuser's word fades.
     check(&[], &[Accuse(10, 1, BadPieces), Pass(601)], Standing::Good);
     // Children that have not spoken yet are waited for, but not for long.
@@ -103,7 +110,7 @@ fn a_flipper_is_banned_when_most_of_its_children_have_noticed() {
 #[test]
 fn silence() {
     let silent = [Accuse(10, 1, Silent), Accuse(11, 1, Silent)];
-    check(&[], &[silent[0], silent[1], Heard(1)], Standing::Banned);
+    check(&[], &[silent[0], silent[1], Heard(1), Hearing], Standing::Banned);
     // An honest parent whose line dies is not heard of either.
     check(&[], &silent, Standing::Good);
     check(&[], &[silent[0], silent[1], Pass(5), Heard(1)], Standing::Good);
@@ -112,19 +119,19 @@ fn silence() {
     check(&[], &[silent[0], Praise(12, 1, 9), silent[1], Praise(13, 1, 9), Heard(1), Praise(14, 1, 9)], Standing::Good);
     // Who is served again takes the accusation back.
     check(&[], &[silent[0], Heard(1), Praise(10, 1, 9)], Standing::Good);
-    check(&[], &[Accuse(10, 1, Slow), Accuse(11, 1, Slow), Heard(1)], Standing::Banned);
+    check(&[], &[Accuse(10, 1, Slow), Accuse(11, 1, Slow), Heard(1), Hearing], Standing::Banned);
 }
 
 #[test]
 fn lies_about_holdings_are_doubted_at_once() {
     check(&[], &[Accuse(10, 1, Holdings)], Standing::OnTrial { doubted: true });
-    check(&[], &[Accuse(10, 1, Holdings), Accuse(11, 1, Holdings)], Standing::Banned);
+    check(&[], &[Accuse(10, 1, Holdings), Accuse(11, 1, Holdings), Hearing], Standing::Banned);
     check(&[], &[Accuse(10, 1, Holdings), Praise(11, 1, 9), Praise(12, 1, 9)], Standing::Good);
 }
 
 #[test]
 fn bans_end_on_probation_and_grow() {
-    let two = [Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces)];
+    let two = [Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Hearing];
     let mut court = Court::new(&[]);
     court.hear(two);
     court.hear([Pass(599)]);
@@ -192,14 +199,31 @@ fn many_identities_of_one_network_are_one() {
     assert_eq!(trust.standing(&accused.node), TRIAL);
     // Nor do neighbours of the accused acquit it.
     trust.accuse(Time(S), witness(250), accused, BadPieces, [], &mut out);
+    trust.tick(Time(S) + HEARING, &mut out);
     assert_eq!(trust.standing(&accused.node), Standing::Banned);
+}
+
+/// Before anybody was served: a word that accuses everybody is worth little against each.
+#[test]
+fn two_that_slander_all_newcomers_ban_none() {
+    let mut court = Court::new(&[]);
+    court.hear((1..9).flat_map(|parent| [Accuse(10, parent, BadPieces), Accuse(11, parent, BadPieces)]));
+    court.hear([Hearing, Pass(9)]);
+    assert!((1..9).all(|n| court.standing(n) == TRIAL));
+    // Four honest children of three spoilers each are believed, three not yet.
+    let mut court = Court::new(&[]);
+    court.hear((1..4).flat_map(|spoiler| (10..13).map(move |child| Accuse(child, spoiler, BadPieces))));
+    court.hear([Hearing]);
+    assert!((1..4).all(|n| court.standing(n) == TRIAL), "three whole words over nine accusations are too few");
+    court.hear((1..4).map(|spoiler| Accuse(13, spoiler, BadPieces)).chain([Hearing]));
+    assert!((1..4).all(|n| court.standing(n) == Standing::Banned));
 }
 
 #[test]
 fn a_banned_nodes_word_is_void() {
     let mut court = Court::new(&[]);
-    court.hear([Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces)]);
-    court.hear([Accuse(1, 2, BadPieces), Accuse(12, 2, BadPieces)]);
+    court.hear([Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Hearing]);
+    court.hear([Accuse(1, 2, BadPieces), Accuse(12, 2, BadPieces), Hearing]);
     assert_eq!((court.standing(1), court.standing(2)), (Standing::Banned, TRIAL));
 }
 
@@ -260,6 +284,7 @@ fn spoilers_are_banned_by_their_honest_children() {
             }
             court.hear([Accuse(child, 1, BadPieces), Pass(rng.below(3))]);
         }
+        court.hear([Hearing]);
         assert_eq!(court.standing(1), Standing::Banned, "seed {seed}");
     }
 }

@@ -2,8 +2,8 @@
 
 use headwater_center_core::Event;
 use headwater_center_core::network_monitor::Trouble;
-use headwater_model::Accepts;
 use headwater_center_core::trust::{Offence, Standing, Verdict};
+use headwater_model::Accepts;
 use headwater_model::report::Alarm;
 use serde::Serialize;
 use std::collections::VecDeque;

@@ -240,10 +240,8 @@ fn transport(alpn: Alpn) -> TransportConfig {
         Alpn::Peer => (5_000, Some(Duration::from_millis(1_500))),
         Alpn::Probe => (3_000, None),
     };
-    if alpn != Alpn::Control {
-        // The first packets of a dial meet closed NATs: they are sent again soon, four times within 3 s.
-        t.initial_rtt(DIAL_RTT);
-    }
+    // The first packets of a dial meet closed NATs or full lines: they are sent again soon, four times within 3 s.
+    t.initial_rtt(DIAL_RTT);
     t.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms))));
     t.keep_alive_interval(keep_alive);
     t.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES));
