@@ -231,7 +231,15 @@ impl Liar {
 
     fn report(&self, node: NodeId, pieces: u64, bytes: u64) -> EdgeReport {
         let rtt = self.links.get(&node).and_then(|l| l.first()).map_or(0, |l| l.connection.rtt().as_micros() as u64);
-        EdgeReport { node, pieces, bytes, waited: Micros::from_millis(self.heartbeat_ms / 4), rtt: Micros(rtt), sent_packets: 0, lost_packets: 0 }
+        EdgeReport {
+            node,
+            pieces,
+            bytes,
+            waited: Micros::from_millis(self.heartbeat_ms / 4),
+            rtt: Micros(rtt),
+            sent_packets: 0,
+            lost_packets: 0,
+        }
     }
 
     fn slander(&mut self) {
@@ -558,7 +566,13 @@ impl Liar {
                 self.keep(&some);
                 self.tell_control(&FromNode::LeaseDone { version, run });
             }
-            Err(why) => self.tell_control(&FromNode::LeaseFailed { version, run, why, content_changed: false, forbidden: false }),
+            Err(why) => self.tell_control(&FromNode::LeaseFailed {
+                version,
+                run,
+                why,
+                content_changed: false,
+                forbidden: false,
+            }),
         }
     }
 

@@ -174,7 +174,9 @@ pub async fn greet(connection: &Connection) -> Result<Writer, quinn::WriteError>
     let _ = send.set_priority(1);
     send.write_all(&[PEER_CONTROL_STREAM]).await?;
     let mut writer = Writer(send);
-    writer.send(FromPeer::Hello { protocol: limits::PROTOCOL, nonce: NONCE, instance: 1, linked: false }.encode()).await?;
+    writer
+        .send(FromPeer::Hello { protocol: limits::PROTOCOL, nonce: NONCE, instance: 1, linked: false }.encode())
+        .await?;
     Ok(writer)
 }
 

@@ -6,7 +6,7 @@ use super::member::{Ix, Member};
 use super::{Dcm, DcmOutput};
 use headwater_model::assignment::{Lease, LeaseSource};
 use headwater_model::id::NodeId;
-use headwater_model::node::SourceClass;
+use headwater_model::node::{Accepts, SourceClass};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
 use std::cmp::Reverse;
@@ -68,7 +68,8 @@ impl Dcm {
 
     /// One more lease for a member, if it should have one and there is a source.
     fn stand_one(&mut self, now: Time, ix: Ix) -> bool {
-        let Some(m) = self.member(ix).filter(|m| m.wants && m.limited() && m.away_since.is_none()) else {
+        let due = |m: &&Member| m.wants && m.away_since.is_none() && (m.limited() || self.is_short_of_parents(m));
+        let Some(m) = self.member(ix).filter(due) else {
             return false;
         };
         if m.standing_leases + m.leases >= self.standing_wanted(m) {
@@ -94,6 +95,17 @@ impl Dcm {
         let Some(run) = self.run_at_origin(ix, m) else { return false };
         self.give_standing(now, ix, run, None);
         true
+    }
+
+    /// Whether `m` can use open parents only while these have less than half of the uplink that all such members should
+    /// get (requirement R5: who cannot be fed by peers is fed by the origin), and everything has left the origin once.
+    fn is_short_of_parents(&self, m: &Member) -> bool {
+        m.udp() && m.dial_only() && self.open_uplink_is_scarce() && self.leases.unheld() == 0
+    }
+
+    fn open_uplink_is_scarce(&self) -> bool {
+        let wanted = u64::from(self.by_accepts.wanting_of(Accepts::DialOnly)) * u64::from(self.target);
+        2 * self.by_accepts.up_of(Accepts::Open) / self.slot_rate.max(1) < wanted
     }
 
     /// Leases that a member should have: all where there are no parents, else for what its parents (waypoints) do not
@@ -228,6 +240,11 @@ impl Dcm {
         }
         let limited = self.limited.iter().copied();
         self.standing_leases.due.extend(limited);
+        if self.open_uplink_is_scarce() && self.leases.unheld() == 0 {
+            let members = self.members.iter().enumerate();
+            let short = members.filter(|(_, m)| m.as_ref().is_some_and(|m| m.wants && m.dial_only()));
+            self.standing_leases.due.extend(short.map(|(ix, _)| ix as Ix));
+        }
     }
 
     /// Children with other sources that `waypoint` may have while members with limited sources fetch: what these leave
@@ -295,7 +312,7 @@ impl Dcm {
             }
         }
         for (ix, run) in self.standing_leases.active.keys() {
-            if !self.member(*ix).is_some_and(|m| m.limited()) {
+            if !self.member(*ix).is_some_and(|m| m.limited() || m.dial_only()) {
                 say(format!("run {run} stands leased to a member with other sources, or none"));
             }
         }
