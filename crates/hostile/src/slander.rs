@@ -17,5 +17,14 @@ pub fn of(node: NodeId, version: Version) -> [FromNode; 4] {
 
 /// A heartbeat's word of a parent that was asked all the time and gave nothing.
 pub fn report(node: NodeId, interval: Micros) -> EdgeReport {
-    EdgeReport { node, pieces: 0, bytes: 0, waited: interval, rtt: Micros::from_millis(20), sent_packets: 0, lost_packets: 0 }
+    EdgeReport {
+        node,
+        pieces: 0,
+        bytes: 0,
+        waited: interval,
+        rtt: Micros::from_millis(20),
+        sent_packets: 0,
+        lost_packets: 0,
+        offers_nothing: true,
+    }
 }

@@ -67,7 +67,12 @@ async fn hold(
     if number % 8 == 6
         && let Some(writer) = &mut greeting
     {
-        let _ = writer.send(FromPeer::Hello { protocol: headwater_wire::PROTOCOL, nonce: [0; 32], instance: 1, linked: false }.encode()).await;
+        let _ = writer
+            .send(
+                FromPeer::Hello { protocol: headwater_wire::PROTOCOL, nonce: [0; 32], instance: 1, linked: false }
+                    .encode(),
+            )
+            .await;
     }
     let why = connection.closed().await;
     story.left_by(node, &format!("connection with {} streams: {why}", streams.len()));

@@ -50,16 +50,18 @@ impl Dcm {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let Some(m) = self.member(ix) else { return };
         let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
-        if let Some(offence) = offence.filter(|_| assigned || spare) {
+        // A child may leave a parent for better ones; what accuses it is a trickle.
+        let accuses = |o: &Offence| (assigned || spare) && (*o != Offence::Slow || self.trickles(ix, p));
+        if let Some(offence) = offence.filter(accuses) {
             self.accuse(ix, p, offence);
             if offence == Offence::BadPieces {
                 self.spoil_pair(now, ix, p);
             }
         }
+        if assigned || spare {
+            self.part(now, ix, p);
+        }
         if assigned {
-            self.fail_pair(now, ix, p);
-            self.unlink(p, ix);
-            self.dirty(now, ix);
             self.look_for_parents(now, ix, "it lost a parent");
         }
     }
@@ -101,9 +103,7 @@ impl Dcm {
             Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
             Trouble::Congested => {}
         }
-        self.fail_pair(now, child, parent);
-        self.unlink(parent, child);
-        self.dirty(now, child);
+        self.part(now, child, parent);
         let occasion = match trouble {
             Trouble::Silent => "a parent fell silent",
             Trouble::Slow => "a parent was slow",
@@ -342,8 +342,9 @@ impl Dcm {
             .filter(|p| *p != child_ix && !child.has_parent(*p))
             .filter(|p| !inside_only || self.member(*p).is_some_and(|p| p.tier_to(child) == 0))
             .filter(|p| {
-                self.member(*p).is_some_and(|m| m.standing.is_believed() && m.runs.get(run) && (may_be_far || !self.is_far(m, child)))
-                    && self.pair_ok(now, *p, child_ix)
+                self.member(*p).is_some_and(|m| {
+                    m.standing.is_believed() && m.runs.get(run) && (may_be_far || !self.is_far(m, child))
+                }) && self.pair_ok(now, *p, child_ix)
             })
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
     }
