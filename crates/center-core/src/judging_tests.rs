@@ -23,17 +23,19 @@ fn node(n: u8) -> NodeId {
     NodeId([n; 32])
 }
 
-/// What a pair shows in an interval: bytes that arrive, packets sent, lost ones, round trip in ms.
+/// What a pair shows in an interval: bytes that arrive, packets sent, lost ones, round trip in ms,
+/// and whether the parent offers the child nothing.
 #[derive(Clone, Copy)]
 struct Path {
     bytes: u64,
     sent: u64,
     lost: u64,
     rtt_ms: u64,
+    offers_nothing: bool,
 }
 
-const FINE: Path = Path { bytes: 400_000, sent: 300, lost: 0, rtt_ms: 20 };
-const LOSSY: Path = Path { bytes: 300_000, sent: 300, lost: 6, rtt_ms: 60 };
+const FINE: Path = Path { bytes: 400_000, sent: 300, lost: 0, rtt_ms: 20, offers_nothing: false };
+const LOSSY: Path = Path { bytes: 300_000, sent: 300, lost: 6, rtt_ms: 60, offers_nothing: false };
 
 struct Swarm {
     center: Center,
@@ -149,6 +151,7 @@ impl Swarm {
                     rtt: Micros::from_millis(path(pair.0, pair.1).rtt_ms),
                     sent_packets: if as_parent { sent } else { 0 },
                     lost_packets: if as_parent { lost } else { 0 },
+                    offers_nothing: !as_parent && path(pair.0, pair.1).offers_nothing,
                 }
             };
             let from = edges.iter().filter(|e| e.1 == n).map(|e| report(e.0, *e, false)).collect();
@@ -201,6 +204,43 @@ fn who_spoils_loses_its_children_and_gets_no_more() {
     ));
     s.pass(500);
     assert_eq!(s.standing(liar), Standing::Banned);
+}
+
+#[test]
+fn who_claims_what_it_does_not_offer_is_left_after_one_interval() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let liar = 2;
+    assert!(s.children(liar).len() >= 4);
+    let nothing = Path { bytes: 0, offers_nothing: true, ..FINE };
+    s.beat(|p, _| if p == liar { nothing } else { FINE });
+    s.pass(200);
+    assert_eq!(s.children(liar), Vec::<u8>::new());
+    s.beat(|_, _| FINE);
+    s.beat(|_, _| FINE);
+    assert_eq!(s.standing(liar), Standing::Banned);
+    assert!(nodes.iter().all(|n| *n == liar || s.standing(*n) == Standing::Good));
+}
+
+#[test]
+fn who_is_accused_is_no_spare_either() {
+    let nodes: Vec<u8> = (1..=16).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let named = |s: &Swarm, child: u8| {
+        let a = s.assigned[&node(child)].clone();
+        (a.parents.iter().map(|p| p.node).collect::<Vec<_>>(), a.spares.iter().map(|p| p.node).collect::<Vec<_>>())
+    };
+    let child = *nodes.iter().find(|n| !named(&s, **n).1.is_empty()).unwrap();
+    let (parents, spares) = named(&s, child);
+    // It called the spare in, for a parent that fell silent, and hears nothing from that one either.
+    for silent in [parents[0], spares[0]] {
+        s.alarm(child, Alarm::Silent { parent: silent });
+        s.pass(300);
+        let (parents, spares) = named(&s, child);
+        assert!(!parents.contains(&silent) && !spares.contains(&silent));
+    }
 }
 
 #[test]

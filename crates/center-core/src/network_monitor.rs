@@ -275,6 +275,7 @@ mod tests {
             rtt: Micros::from_millis(20),
             sent_packets: 0,
             lost_packets: 0,
+            offers_nothing: false,
         }
     }
 

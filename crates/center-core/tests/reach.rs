@@ -186,6 +186,7 @@ impl World {
                 rtt: Micros(0),
                 sent_packets: 0,
                 lost_packets: 0,
+                offers_nothing: false,
             };
             let from = self.assigned.get(&node).map(|a| a.parents.iter().map(|p| edge(p.node)).collect());
             let report = ContentReport {

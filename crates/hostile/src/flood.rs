@@ -53,6 +53,7 @@ fn costly(version: Version, turn: u64) -> FromNode {
                 rtt: Micros(1),
                 sent_packets: 0,
                 lost_packets: 0,
+                offers_nothing: false,
             };
             let report = ContentReport {
                 version,

@@ -6,7 +6,7 @@ use crate::content::Content;
 use crate::kind::{Claims, Kind};
 use crate::serving::{Queue, Serving};
 use crate::story::{Story, unix_ms};
-use crate::wires::{self, Event, Events, Link};
+use crate::wires::{self, Event, Events, Kept, Link};
 use crate::{replay, slander, streams};
 use bytes::Bytes;
 use headwater_model::assignment::{Assignment, Parent, Reach};
@@ -77,6 +77,7 @@ struct Liar {
     tickets: BTreeMap<NodeId, GivenTicket>,
     /// Everyone ever heard of.
     known: BTreeMap<NodeId, Reach>,
+    kept: Kept,
     links: BTreeMap<NodeId, Vec<Link>>,
     parents: BTreeMap<NodeId, ParentEdge>,
     children: BTreeMap<NodeId, ChildEdge>,
@@ -88,7 +89,8 @@ struct Liar {
 /// Misbehaves until it is stopped.
 pub async fn run(setup: Arc<Setup>, story: Story) -> anyhow::Result<()> {
     let (events, mut queue) = mpsc::unbounded_channel();
-    tokio::spawn(wires::accept(setup.listener.clone(), events.clone()));
+    let kept = Kept::default();
+    tokio::spawn(wires::accept(setup.listener.clone(), kept.clone(), events.clone()));
     let mut liar = Liar {
         origin: OriginClient::new(OriginConfig::default())?,
         setup,
@@ -103,6 +105,7 @@ pub async fn run(setup: Arc<Setup>, story: Story) -> anyhow::Result<()> {
         content: None,
         tickets: BTreeMap::new(),
         known: BTreeMap::new(),
+        kept,
         links: BTreeMap::new(),
         parents: BTreeMap::new(),
         children: BTreeMap::new(),
@@ -239,6 +242,7 @@ impl Liar {
             rtt: Micros(rtt),
             sent_packets: 0,
             lost_packets: 0,
+            offers_nothing: false,
         }
     }
 
@@ -382,11 +386,18 @@ impl Liar {
             if self.links.contains_key(&node) {
                 self.open_edge(node);
             } else if dial {
-                wires::dial(&self.setup.listener, node, reach, Duration::ZERO, self.events.clone());
+                wires::dial(&self.setup.listener, node, reach, Duration::ZERO, &self.kept, self.events.clone());
             }
         }
         for child in assignment.children.into_iter().filter(|c| c.dial && !self.links.contains_key(&c.node)) {
-            wires::dial(&self.setup.listener, child.node, child.reach, CHILD_DIALS_FIRST, self.events.clone());
+            wires::dial(
+                &self.setup.listener,
+                child.node,
+                child.reach,
+                CHILD_DIALS_FIRST,
+                &self.kept,
+                self.events.clone(),
+            );
         }
     }
 
@@ -500,9 +511,7 @@ impl Liar {
                     }
                     return;
                 }
-                if self.parents.contains_key(&node) {
-                    self.story.left_by(node, &format!("edge, as parent: {why}"));
-                }
+                // It serves this liar no more, and may still suffer from it.
                 self.lost_parent(node, &why);
             }
             FromPeer::BadPiece { .. } => self.story.count("called_bad", 1),

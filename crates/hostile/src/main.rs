@@ -4,7 +4,7 @@
 //! fetches what it needs to be believed, and then does its `--kind` of harm. It prints one JSON object a line, each with
 //! `unix_ms`: `started`, `assigned` (its parents and children, when they change), `claimed` (a victim's address),
 //! `harm` (the first to each node), `left-by` (an edge or connection that the other end dropped, also because it was
-//! complete), `assigned-again` (a child that had left), `refused`, `end` (counters).
+//! complete), `assigned-again` (a child that had been harmed and left), `refused`, `end` (counters).
 
 mod content;
 mod flood;

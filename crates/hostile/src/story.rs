@@ -61,10 +61,10 @@ impl Story {
             print("left-by", json!({"node": node.to_string(), "how": how, "ms_after_first_harm": after_ms}));
         }
     }
-    /// The control center assigned the child `node`, perhaps after it had left.
+    /// The control center assigned the child `node`, perhaps after that was harmed and left.
     pub fn assigned(&self, node: NodeId) {
         let mut told = self.told();
-        if told.left_by.remove(&node) && !told.ended {
+        if told.left_by.remove(&node) && told.harmed_at.contains_key(&node) && !told.ended {
             *told.counts.entry("assigned_again").or_default() += 1;
             print("assigned-again", json!({"node": node.to_string()}));
         }

@@ -11,7 +11,9 @@ use headwater_transport::{Alpn, Listener, Reader, Writer, certificate_of, node_o
 use headwater_wire::frame::{PEER_CONTROL_STREAM, PEER_DATA_STREAM, PieceHeader};
 use headwater_wire::{DataHeader, FromControl, FromNode, FromPeer, Hello, Token, Welcome, limits};
 use quinn::{Connection, RecvStream};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -19,6 +21,8 @@ use tokio::sync::mpsc;
 const MAX_WAITING: usize = 4096;
 /// Handshakes that take longer have failed.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Application error code of a connection that another one with the same node makes superfluous.
+const MERGED: u32 = 2;
 /// Tickets are shown over it; a hostile peer checks none.
 const NONCE: [u8; 32] = [7; 32];
 
@@ -46,6 +50,10 @@ pub enum Event {
 
 /// Where events go.
 pub type Events = mpsc::UnboundedSender<Event>;
+
+/// Nodes with a connection that this end keeps. Of two with the same node the one with the lower id keeps the first, like
+/// the product: a liar that lets connections replace each other would lose its victims without their doing.
+pub type Kept = Arc<Mutex<BTreeSet<NodeId>>>;
 
 /// A connection with a peer.
 #[derive(Clone)]
@@ -142,26 +150,26 @@ pub fn converse(session: Session, events: Events) -> (Welcome, mpsc::Sender<Byte
 }
 
 /// Accepts peers' connections.
-pub async fn accept(listener: Listener, events: Events) {
+pub async fn accept(listener: Listener, kept: Kept, events: Events) {
     while let Some(incoming) = listener.endpoint.accept().await {
-        let events = events.clone();
+        let (own, kept, events) = (listener.identity().node, kept.clone(), events.clone());
         tokio::spawn(async move {
             if let Ok(Ok(connection)) = tokio::time::timeout(PATIENCE, incoming).await {
-                serve(connection, events).await;
+                keep_one(own, connection, &kept, events).await;
             }
         });
     }
 }
 
 /// Dials a peer at all its addresses after `wait`.
-pub fn dial(listener: &Listener, node: NodeId, reach: Reach, wait: Duration, events: Events) {
-    let listener = listener.clone();
+pub fn dial(listener: &Listener, node: NodeId, reach: Reach, wait: Duration, kept: &Kept, events: Events) {
+    let (listener, kept) = (listener.clone(), kept.clone());
     tokio::spawn(async move {
         tokio::time::sleep(wait).await;
         for address in reach.addresses {
             let dialled = tokio::time::timeout(PATIENCE, listener.dial(address, Some(node), Alpn::Peer)).await;
             if let Ok(Ok(connection)) = dialled {
-                return serve(connection, events).await;
+                return keep_one(listener.identity().node, connection, &kept, events).await;
             }
         }
         let _ = events.send(Event::NotLinked(node));
@@ -190,6 +198,19 @@ pub async fn greeted(connection: &Connection) -> Result<(Reader, [u8; 32]), Stri
     match FromPeer::decode(body).map_err(|e| e.to_string())? {
         FromPeer::Hello { nonce, .. } => Ok((reader, nonce)),
         _ => Err("it did not begin with a hello".into()),
+    }
+}
+
+async fn keep_one(own: NodeId, connection: Connection, kept: &Kept, events: Events) {
+    let Some(node) = node_of(&connection) else { return };
+    let all = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let decides = own < node;
+    if decides && !all().insert(node) {
+        return connection.close(MERGED.into(), b"connected already");
+    }
+    serve(connection, events).await;
+    if decides {
+        all().remove(&node);
     }
 }
 

@@ -187,7 +187,7 @@ impl Peer {
                     }
                 }
             }
-            Some("assigned-again") if line["as"] == "child" => self.assigned_again += 1,
+            Some("assigned-again") => self.assigned_again += 1,
             _ => {}
         }
     }

@@ -57,6 +57,8 @@ pub struct EdgeReport {
     pub sent_packets: u64,
     /// Of these, the lost ones.
     pub lost_packets: u64,
+    /// In a child's report: the edge has been open for half a second or more, and the parent offers no piece.
+    pub offers_nothing: bool,
 }
 
 /// One content in a heartbeat.

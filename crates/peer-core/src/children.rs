@@ -44,6 +44,7 @@ impl ChildLink {
             rtt: self.rtt,
             sent_packets: self.packets.0,
             lost_packets: self.packets.1,
+            offers_nothing: false,
         }
     }
 }

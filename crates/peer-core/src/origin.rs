@@ -75,6 +75,7 @@ impl OriginWork {
                     rtt: Micros(0),
                     sent_packets: 0,
                     lost_packets: 0,
+                    offers_nothing: false,
                 }
             })
             .collect()

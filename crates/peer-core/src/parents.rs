@@ -16,8 +16,12 @@ const PICK_SAMPLE: usize = 128;
 const MAX_PARENTS: usize = 64;
 /// However little a parent promises, more silence than this is too much.
 const PATIENCE_MAX: Micros = Micros::from_secs(30);
-/// A parent trickles below this fraction of its promise and of what others deliver.
-const TRICKLE: u64 = 8;
+/// A parent trickles below this fraction of what others deliver, and below two thirds of its promise.
+const TRICKLE: u64 = 4;
+/// What others deliver says something from so many pieces on.
+const USUAL_PIECES: u64 = 8;
+/// Within this time of opening, what a parent holds is known here.
+const OFFER_WITHIN: Micros = Micros::from_millis(500);
 
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
@@ -49,9 +53,13 @@ pub(crate) struct ParentLink {
     late: bool,
     /// Asked, silent, and said so: nothing more is asked until something comes, or for a while.
     suspect: Option<Time>,
-    /// Bytes by then, at each look of late while it was waited for.
+    /// Bytes by then, at each look of late.
     looks: VecDeque<(Time, u64)>,
+    /// Since when it was waited for at every look.
+    waited_for_since: Option<Time>,
     last_arrival: Time,
+    /// How long earlier requests were outstanding since it last sent something.
+    unheard: Micros,
     /// Smoothed rate while pieces were outstanding, bytes per second.
     rate: f64,
     window: (Time, u64),
@@ -74,7 +82,9 @@ impl ParentLink {
             late: false,
             suspect: None,
             looks: VecDeque::new(),
+            waited_for_since: None,
             last_arrival: now,
+            unheard: Micros(0),
             rate: 0.0,
             window: (now, 0),
             busy_since: None,
@@ -117,22 +127,21 @@ impl ParentLink {
     }
     /// Silence after which it is left.
     fn silent_after(&self, silent: Micros, piece_bytes: u32) -> Micros {
-        let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 4);
-        silent.max(promised).max(self.piece_time(piece_bytes).times(4)).min(PATIENCE_MAX)
+        // A promise is that of a node whose uplink was not seen yet: often less than what it can.
+        let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 2);
+        let seen = if self.rate > 0.0 { self.piece_time(piece_bytes).times(4) } else { Micros(0) };
+        silent.max(promised).max(seen).min(PATIENCE_MAX)
     }
-    /// Bytes in the last `span`; `None` when it was not waited for all that time.
-    fn bytes_in(&mut self, now: Time, span: Micros) -> Option<u64> {
-        if !self.is_waited_for() {
-            self.looks.clear();
-            return None;
-        }
+    /// Looks at it: bytes in the last `span` or less, and whether it was waited for all that time.
+    fn look(&mut self, now: Time, span: Micros) -> (u64, bool) {
+        self.waited_for_since = self.is_waited_for().then(|| self.waited_for_since.unwrap_or(now));
         self.looks.push_back((now, self.bytes));
         // The newest look that is old enough is the first.
         while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= span) {
             self.looks.pop_front();
         }
-        let (at, bytes) = *self.looks.front()?;
-        (now.since(at) >= span).then(|| self.bytes - bytes)
+        let before = self.looks.front().map_or(0, |(_, bytes)| *bytes);
+        (self.bytes - before, self.waited_for_since.is_some_and(|t| now.since(t) >= span))
     }
     fn is_waited_for(&self) -> bool {
         self.is_open() && self.suspect.is_none() && (self.late || !self.asked.is_empty())
@@ -160,7 +169,22 @@ impl ParentLink {
             && let Some(since) = self.busy_since.take()
         {
             self.waited = Micros(self.waited.0 + now.since(since).0);
+            if !self.late {
+                self.unheard = self.quiet(now);
+                self.last_arrival = now;
+            }
         }
+    }
+    /// It sent something, or gets another chance.
+    fn heard(&mut self, now: Time) {
+        self.suspect = None;
+        self.last_arrival = now;
+        self.unheard = Micros(0);
+    }
+    /// How long requests have been outstanding since it last sent something. Taking them back before they are answered
+    /// does not make it less silent.
+    fn quiet(&self, now: Time) -> Micros {
+        Micros(now.since(self.last_arrival).0 + self.unheard.0)
     }
 
     pub(crate) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
@@ -179,6 +203,11 @@ impl ParentLink {
             rtt: self.rtt,
             sent_packets: 0,
             lost_packets: 0,
+            // Who says nothing at all is left for that.
+            offers_nothing: self.is_open()
+                && !self.has.words().is_empty()
+                && self.has.is_empty()
+                && now.since(self.since) >= OFFER_WITHIN,
         }
     }
 }
@@ -350,9 +379,8 @@ impl Swarm {
         if let Some(at) = at {
             p.asked.remove(at);
         }
-        p.suspect = None;
+        p.heard(now);
         p.late = false;
-        p.last_arrival = now;
         if outcome == PieceOutcome::Bad {
             out.push(Output::ToldBad(*parent, piece));
             out.push(Output::CloseEdge(*parent));
@@ -492,14 +520,13 @@ impl Swarm {
         let (mut late, mut silent, mut mute, mut stuck) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (node, p) in &mut self.parents {
             if p.suspect.is_some_and(|t| now.since(t) > forgive) {
-                p.suspect = None;
-                p.last_arrival = now;
+                p.heard(now);
             }
             let (quiet, age) = (now.since(p.last_arrival), now.since(p.since));
             // It does not answer, or says nothing of what it holds, which every parent says first.
             if (p.edge == Edge::Opening || (p.is_open() && p.has.words().is_empty())) && age > silent_after {
                 mute.push(*node);
-            } else if p.is_waited_for() && quiet > p.silent_after(silent_after, piece_bytes) {
+            } else if p.is_waited_for() && p.quiet(now) > p.silent_after(silent_after, piece_bytes) {
                 silent.push(*node);
             } else if p.is_waited_for() && !p.late && quiet > p.late_after(late_after, piece_bytes) {
                 late.push(*node);
@@ -567,16 +594,21 @@ impl Swarm {
     /// neither a small uplink nor this node's own line explains that.
     fn trickling(&mut self, now: Time) -> Vec<NodeId> {
         let (piece_bytes, span) = (u64::from(self.layout.piece_bytes()), self.config.slow);
-        let came: Vec<(NodeId, u64)> =
-            self.parents.iter_mut().filter_map(|(n, p)| Some((*n, p.bytes_in(now, span)?))).collect();
+        let came: Vec<(NodeId, u64, bool)> = (self.parents.iter_mut().filter(|(_, p)| p.is_open()))
+            .map(|(n, p)| {
+                let (bytes, waited) = p.look(now, span);
+                (*n, bytes, waited)
+            })
+            .collect();
         let mut slow = Vec::new();
-        for (node, bytes) in &came {
-            let mut others: Vec<u64> = came.iter().filter(|(n, _)| n != node).map(|(_, b)| *b).collect();
+        for (node, bytes, _) in came.iter().filter(|(_, _, waited)| *waited) {
+            let others = came.iter().filter(|(n, b, _)| n != node && *b > 0);
+            let mut others: Vec<u64> = others.map(|(_, b, _)| *b).collect();
             others.sort_unstable();
             let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
-            let usual = others.get(others.len() / 2).copied().unwrap_or(0).min(promised);
-            // Of a few pieces, one more or less says nothing.
-            if usual >= piece_bytes * TRICKLE && bytes.saturating_mul(TRICKLE) < usual {
+            let usual = others.get(others.len() / 2).copied().unwrap_or(0);
+            let broken = bytes.saturating_mul(3) < promised.saturating_mul(2);
+            if usual >= piece_bytes * USUAL_PIECES && broken && bytes.saturating_mul(TRICKLE) < usual {
                 slow.push(*node);
             }
         }

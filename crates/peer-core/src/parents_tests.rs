@@ -184,12 +184,40 @@ fn a_dead_parents_pieces_are_asked_of_others_before_it_is_left() {
 fn silent_and_mute_parents_are_left() {
     check(&[GOOD, GOOD, (500_000, Turns::Dead(0))], &[(3, "silent")], 0, 3000);
     check(&[GOOD, GOOD, (500_000, Turns::Mute)], &[(3, "silent")], 0, 3000);
+    // One of whose uplink little was believed.
+    check(&[GOOD, GOOD, (70_000, Turns::Dead(0))], &[(3, "silent")], 0, 3000);
+}
+
+#[test]
+fn requests_that_are_taken_back_do_not_excuse_silence() {
+    let entry = Parent {
+        node: NodeId([1; 32]),
+        class: SourceClass::Peer,
+        dial: true,
+        promised: Rate(500_000),
+        reach: Reach::default(),
+    };
+    let mut p = ParentLink::new(Time(1), entry, true);
+    let at = |ms: u64| Time(1 + ms * 1000);
+    for ms in (0..7000).step_by(1000) {
+        p.asked.push_back(1);
+        p.began(at(ms));
+        p.asked.clear();
+        p.settled(at(ms + 300));
+    }
+    p.asked.push_back(1);
+    p.began(at(9000));
+    assert_eq!(p.quiet(at(9100)), Micros::from_millis(2200), "only what was waited for counts");
+    p.heard(at(9200));
+    assert_eq!(p.quiet(at(9200)), Micros(0));
 }
 
 #[test]
 fn a_trickle_is_left_within_six_seconds() {
     check(&[GOOD, GOOD, (500_000, Turns::Trickle(3000, 1500))], &[(3, "slow")], 3000, 6000);
     check(&[GOOD, GOOD, GOOD, (500_000, Turns::Trickle(0, 1800))], &[(4, "slow")], 0, 6000);
+    // So little was believed of it that the trickle is almost what it promised.
+    check(&[GOOD, GOOD, GOOD, (70_000, Turns::Trickle(0, 1900))], &[(4, "slow")], 0, 6000);
 }
 
 #[test]

@@ -51,16 +51,18 @@ impl Dcm {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let Some(m) = self.member(ix) else { return };
         let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
-        if let Some(offence) = offence.filter(|_| assigned || spare) {
+        // A child may leave a parent for better ones; what accuses it is a trickle.
+        let accuses = |o: &Offence| (assigned || spare) && (*o != Offence::Slow || self.trickles(ix, p));
+        if let Some(offence) = offence.filter(accuses) {
             self.accuse(ix, p, offence);
             if offence == Offence::BadPieces {
                 self.spoil_pair(now, ix, p);
             }
         }
+        if assigned || spare {
+            self.part(now, ix, p);
+        }
         if assigned {
-            self.fail_pair(now, ix, p);
-            self.unlink(p, ix);
-            self.dirty(now, ix);
             self.look_for_parents(now, ix, "it lost a parent");
         }
     }
@@ -102,9 +104,7 @@ impl Dcm {
             Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
             Trouble::Congested => {}
         }
-        self.fail_pair(now, child, parent);
-        self.unlink(parent, child);
-        self.dirty(now, child);
+        self.part(now, child, parent);
         let occasion = match trouble {
             Trouble::Silent => "a parent fell silent",
             Trouble::Slow => "a parent was slow",

@@ -9,6 +9,8 @@ use headwater_model::time::{Micros, Time};
 
 /// A claim and an edge this old are known at both ends of the edge.
 const SETTLED: Micros = Micros::from_millis(2500);
+/// Who claims something to the control center has told its children so much earlier than this.
+const CLAIM_TOLD: Micros = Micros::from_millis(500);
 /// Runs that a parent claims and its child lacks: with so many, an idle child is not merely waiting for others.
 const MIN_CLAIMED_RUNS: usize = 8;
 /// Idle intervals after which the claim is not believed.
@@ -73,6 +75,16 @@ impl Dcm {
         }
     }
 
+    /// A child and its parent have failed each other: no edge, and no spare, until the pair is tried again.
+    pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix) {
+        self.fail_pair(now, child, parent);
+        if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
+            c.spares.retain(|s| *s != node);
+        }
+        self.unlink(parent, child);
+        self.dirty(now, child);
+    }
+
     pub(super) fn accuse(&mut self, child: Ix, parent: Ix, offence: Offence) {
         if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent)) {
             self.out.push(DcmOutput::Accuse(c, p, offence));
@@ -119,8 +131,8 @@ impl Dcm {
         }
     }
 
-    /// A heartbeat of a child: a parent of which it asks nothing, while others serve it, offers nothing of what the parent
-    /// says that it holds.
+    /// A heartbeat of a child: a parent offers nothing of what it says that it holds. The child says so, or it asks nothing
+    /// of that parent while others serve it.
     pub(super) fn watch_idle(&mut self, now: Time, child: Ix, parent: Ix, interval: u64, said: &EdgeReport) {
         let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return };
         let Some(edge) = c.parents.iter().find(|e| e.parent == parent) else { return };
@@ -129,13 +141,17 @@ impl Dcm {
         let offers_nothing = idle
             && c.parents.iter().any(|e| e.watch.last_bytes > 0)
             && p.runs.iter().filter(|r| !c.runs.get(*r)).nth(MIN_CLAIMED_RUNS - 1).is_some();
+        let lies = interval > 0
+            && said.offers_nothing
+            && c.wants
+            && p.away_since.is_none()
+            && now.since(p.runs_at) > CLAIM_TOLD
+            && p.runs.iter().nth(MIN_CLAIMED_RUNS - 1).is_some();
         let Some(w) = self.edge_mut(child, parent) else { return };
         w.idle = if offers_nothing { w.idle + 1 } else { 0 };
-        if w.idle >= IDLE_INTERVALS {
+        if lies || w.idle >= IDLE_INTERVALS {
             self.accuse(child, parent, Offence::Holdings);
-            self.fail_pair(now, child, parent);
-            self.unlink(parent, child);
-            self.dirty(now, child);
+            self.part(now, child, parent);
             self.look_for_parents(now, child, "a parent offered nothing of what it claims");
         }
     }

@@ -394,6 +394,7 @@ fn edge(e: &proto::Edge) -> Result<EdgeReport, WireError> {
         rtt: Micros(e.rtt_us),
         sent_packets: e.sent_packets,
         lost_packets: e.lost_packets,
+        offers_nothing: e.offers_nothing,
     })
 }
 
@@ -406,6 +407,7 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
         rtt_us: e.rtt.0,
         sent_packets: e.sent_packets,
         lost_packets: e.lost_packets,
+        offers_nothing: e.offers_nothing,
     };
     let content = |(c, runs): (&report::ContentReport, &Option<Bitmap>)| proto::ContentReport {
         version: version_to_proto(c.version),

@@ -98,6 +98,7 @@ pub fn heartbeat() -> report::Heartbeat {
         rtt: Micros(4),
         sent_packets: 5,
         lost_packets: 6,
+        offers_nothing: true,
     };
     let content = |epoch, runs| ContentReport {
         version: Version { epoch, ..version() },
