@@ -7,7 +7,7 @@ use headwater_model::time::{Micros, Time};
 const FIRST_PAUSE: Micros = Micros::from_millis(200);
 /// Every heartbeat is answered; an answer that is late by more means that the session is lost. On a full line that loses
 /// packets a good session's answers are late by more than a second.
-const REPLY_PATIENCE: Micros = Micros::from_millis(3000);
+const REPLY_PATIENCE: Micros = Micros::from_millis(2000);
 /// A local clock that differs by more is worth a warning.
 const SKEW_WORTH_A_WARNING: Micros = Micros::from_secs(5);
 
@@ -210,7 +210,7 @@ mod tests {
             }
             assert!(sent < 10);
         };
-        assert!(end.0 - due.0 >= 4 * S && end.0 - due.0 <= 6 * S, "{}", end.0 - due.0);
+        assert!(end.0 - due.0 >= 3 * S && end.0 - due.0 <= 5 * S, "{}", end.0 - due.0);
         assert!(!s.is_connected());
     }
 

@@ -99,6 +99,11 @@ impl Dcm {
         site.is_none_or(|s| s.works || s.failed < MAX_FAILED)
     }
 
+    /// Whether others are behind the member's public address.
+    pub(super) fn shares_site(&self, m: &Member) -> bool {
+        m.tier_keys[0].and_then(|k| self.sites.get(&k)).is_some_and(|s| s.members > 1)
+    }
+
     /// Whether others bring the content in for `child`: then it gets no parents from outside. `near`: it gets one inside.
     pub(super) fn site_served(&self, ix: Ix, child: &Member, near: bool) -> bool {
         let Some(site) = child.tier_keys[0].and_then(|k| self.sites.get(&k)) else { return false };

@@ -6,7 +6,7 @@ use super::member::{Ix, Member};
 use super::{Dcm, DcmOutput};
 use headwater_model::assignment::{Lease, LeaseSource};
 use headwater_model::id::NodeId;
-use headwater_model::node::{Accepts, SourceClass};
+use headwater_model::node::{Accepts, From, SourceClass};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
 use std::cmp::Reverse;
@@ -100,7 +100,9 @@ impl Dcm {
     /// Whether `m` can use open parents only while these have less than half of the uplink that all such members should
     /// get (requirement R5: who cannot be fed by peers is fed by the origin), and everything has left the origin once.
     fn is_short_of_parents(&self, m: &Member) -> bool {
-        m.udp() && m.dial_only() && self.open_uplink_is_scarce() && self.leases.unheld() == 0
+        let found = m.info.capabilities.accepts.from == From::Test;
+        let alone = m.udp() && m.dial_only() && found && !self.shares_site(m);
+        alone && self.open_uplink_is_scarce() && self.leases.unheld() == 0
     }
 
     fn open_uplink_is_scarce(&self) -> bool {
@@ -312,8 +314,8 @@ impl Dcm {
             }
         }
         for (ix, run) in self.standing_leases.active.keys() {
-            if !self.member(*ix).is_some_and(|m| m.limited() || m.dial_only()) {
-                say(format!("run {run} stands leased to a member with other sources, or none"));
+            if self.member(*ix).is_none() {
+                say(format!("run {run} stands leased to nobody"));
             }
         }
     }
