@@ -1,8 +1,8 @@
 //! Namespaces, links, NATs, firewalls.
 //!
 //! Every host is a network namespace. What leaves it (or the *box* that it sits behind: a NAT or an enterprise's router, a
-//! namespace of its own) goes through a TUN device to one thread, the [`forwarder`], which routes by destination address and
-//! models the links ([`wires`]): uplink, peering link, delay, downlink. The lab needs no netem, and sees
+//! namespace of its own) goes through a TUN device to one thread, the `forwarder`, which routes by destination address and
+//! models the links (`wires`): uplink, peering link, delay, downlink. The lab needs no netem, and sees
 //! every packet that leaves a LAN.
 //!
 //! Rates are those of IP bytes as they would be on the wire. All hosts have IPv4 or all have IPv6 addresses: ISP `k` is
