@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use headwater_model::{Rng, Role};
 use headwater_simulator::Scenario;
-use headwater_simulator::scenario::{CONTROL_MBIT, HostSpec, Reach};
+use headwater_simulator::scenario::{HostSpec, Reach};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use crate::calibrate::Cache;
-use crate::net::{Counters, Net, NetHost, NetSpec};
+use crate::net::{Counters, Net};
 use crate::outcome::{Bar, Outcome};
 use crate::process::Process;
 use crate::run::{self, Interrupted, Options, say};
@@ -160,7 +160,7 @@ fn aria2(scenario: &Scenario, hosts: &[HostSpec], options: &Options, programs: &
     // Declared before the processes, so that it goes after them.
     let folder = tempfile::Builder::new().prefix("headwater-lab-").tempdir()?;
     let folder = folder.path();
-    let net = Net::build(network(scenario, hosts))?;
+    let net = Net::build(run::net_spec(scenario, hosts))?;
     let home = |name: &str| -> Result<PathBuf> {
         let home = folder.join(name);
         fs::create_dir(&home)?;
@@ -220,25 +220,6 @@ fn aria2(scenario: &Scenario, hosts: &[HostSpec], options: &Options, programs: &
         origin_bytes: origin_bytes(&after) - origin_bytes(&before),
         across_bytes: across_bytes(&after) - across_bytes(&before),
     })
-}
-
-/// The links that Headwater gets: the origin's own, the control center's for the tracker, and the hosts'.
-fn network(scenario: &Scenario, hosts: &[HostSpec]) -> NetSpec {
-    let network = scenario.network.unwrap_or_default();
-    let host = |name: &str, isp: u16, up_mbit: f64, down_mbit: f64| NetHost {
-        name: name.to_owned(),
-        isp,
-        up_mbit,
-        down_mbit,
-        reach: Reach::Open,
-        site: None,
-    };
-    let mut all = vec![
-        host("origin", network.origin_isp, scenario.origin_up_mbit, scenario.origin_up_mbit),
-        host("control", network.origin_isp, CONTROL_MBIT, CONTROL_MBIT),
-    ];
-    all.extend(hosts.iter().map(|h| host(&h.name, h.isp, h.up_mbit, h.down_mbit)));
-    NetSpec { network, sites: Vec::new(), hosts: all }
 }
 
 /// opentracker serves only what is on its list, and never as root: it enters `home` and becomes nobody.

@@ -99,7 +99,7 @@ pub fn say(scenario: &str, text: &str) {
 }
 
 /// The origin and the control center first, then the scenario's hosts.
-fn net_spec(scenario: &Scenario, hosts: &[HostSpec]) -> NetSpec {
+pub(crate) fn net_spec(scenario: &Scenario, hosts: &[HostSpec]) -> NetSpec {
     let network = scenario.network.unwrap_or_default();
     let server = |name: &str, up_mbit, down_mbit| NetHost {
         name: name.into(),

@@ -8,6 +8,9 @@ const FIRST_PAUSE: Micros = Micros::from_millis(200);
 /// Every heartbeat is answered; an answer that is late by more means that the session is lost. On a full line that loses
 /// packets a good session's answers are late by more than a second.
 const REPLY_PATIENCE: Micros = Micros::from_millis(2000);
+/// Where QUIC has worked a few failed dials are a busy line's or the control center's: so many losses in a row, the
+/// session's own among them, before a WebSocket is tried.
+const QUIC_FAILURES: u32 = 4;
 /// A local clock that differs by more is worth a warning.
 const SKEW_WORTH_A_WARNING: Micros = Micros::from_secs(5);
 
@@ -29,6 +32,8 @@ pub struct ControlSession {
     dialling: bool,
     dial_at: Time,
     failures: u32,
+    /// The last session was by QUIC.
+    quic_worked: bool,
     heartbeat: Micros,
     backoff_cap: Micros,
     /// Control time, Unix microseconds, when the local clock showed `at`; and its error.
@@ -46,6 +51,7 @@ impl ControlSession {
             dialling: false,
             dial_at: now,
             failures: 0,
+            quic_worked: false,
             heartbeat: Micros::from_secs(2),
             backoff_cap: Micros::from_secs(2),
             clock: None,
@@ -58,6 +64,16 @@ impl ControlSession {
     /// Whether there is a session.
     pub fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// The session that began is by QUIC, or by a WebSocket.
+    pub fn is_by_quic(&mut self, quic: bool) {
+        self.quic_worked = quic;
+    }
+
+    /// Whether a WebSocket may be the way to the control center: QUIC has never worked, or not for a while.
+    pub fn web_is_due(&self) -> bool {
+        !self.quic_worked || self.failures > QUIC_FAILURES
     }
 
     /// Control time in Unix milliseconds; `None` before the first contact.
@@ -212,6 +228,23 @@ mod tests {
         };
         assert!(end.0 - due.0 >= 3 * S && end.0 - due.0 <= 5 * S, "{}", end.0 - due.0);
         assert!(!s.is_connected());
+    }
+
+    #[test]
+    fn a_websocket_is_tried_at_first_and_where_quic_fails_for_long() {
+        let mut s = ControlSession::new(Time(0), 1);
+        assert!(s.web_is_due());
+        s.welcomed(Time(S), Time(0), 1_000_000_500, 2000, 2000);
+        s.is_by_quic(true);
+        for _ in 0..QUIC_FAILURES {
+            s.lost(Time(S));
+            assert!(!s.web_is_due());
+        }
+        s.lost(Time(S));
+        assert!(s.web_is_due());
+        s.welcomed(Time(S), Time(0), 1_000_000_500, 2000, 2000);
+        s.is_by_quic(false);
+        assert!(s.web_is_due());
     }
 
     #[test]

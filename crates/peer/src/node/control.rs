@@ -23,9 +23,6 @@ const MAX_WAITING: usize = 1024;
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long QUIC has the field to itself before a WebSocket is tried as well.
 const QUIC_FIRST: Duration = Duration::from_secs(3);
-/// Where QUIC has worked a few failed dials are a busy line's or the control center's: so many in a row before a
-/// WebSocket is tried.
-const QUIC_FAILURES: u32 = 4;
 /// How often QUIC is tried again during a session over a WebSocket.
 const QUIC_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// What the user is told of a session over a WebSocket.
@@ -160,19 +157,8 @@ async fn reach(inner: &Arc<Inner>) -> Result<Reached, String> {
         let dialled = tokio::time::timeout(DIAL_PATIENCE, dial_quic(inner)).await;
         dialled.unwrap_or_else(|_| Err(format!("no answer from {} within 5 s", inner.config.control)))
     };
-    if !web_is_due(&inner.lock()) {
-        let dialled = quic.await;
-        let mut state = inner.lock();
-        match dialled {
-            Ok(connection) => {
-                drop(state);
-                return open_stream(connection).await;
-            }
-            Err(why) => {
-                state.quic_failures += 1;
-                return Err(why);
-            }
-        }
+    if !inner.lock().session.web_is_due() {
+        return open_stream(quic.await?).await;
     }
     let web = async {
         let first = if inner.lock().by_web { Duration::ZERO } else { QUIC_FIRST };
@@ -199,11 +185,6 @@ async fn reach(inner: &Arc<Inner>) -> Result<Reached, String> {
             },
         }
     }
-}
-
-/// Whether a WebSocket may be the way: QUIC has never worked, or not for a while.
-fn web_is_due(state: &State) -> bool {
-    !state.quic_worked || state.quic_failures >= QUIC_FAILURES
 }
 
 async fn dial_quic(inner: &Arc<Inner>) -> Result<Connection, String> {
@@ -275,8 +256,7 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         state.tell_mapped();
     }
     state.by_web = by_web;
-    state.quic_worked = !by_web;
-    state.quic_failures = 0;
+    state.session.is_by_quic(!by_web);
     if by_web {
         state.contents.values_mut().for_each(|c| c.note(NO_UDP.into()));
     }

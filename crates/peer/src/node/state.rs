@@ -65,9 +65,6 @@ pub(crate) struct State {
     pub(crate) control: Option<mpsc::Sender<Bytes>>,
     /// The session is, or was when there was one, over a WebSocket.
     pub(crate) by_web: bool,
-    /// The last session was by QUIC, and dials that failed since.
-    pub(crate) quic_worked: bool,
-    pub(crate) quic_failures: u32,
     pub(crate) control_epoch_seen: u64,
     pub(crate) parent_keys: Vec<(u64, ParentKey)>,
     pub(crate) contents: BTreeMap<ContentId, ContentState>,
@@ -155,8 +152,6 @@ impl State {
             session: ControlSession::new(now, seed),
             control: None,
             by_web: false,
-            quic_worked: false,
-            quic_failures: 0,
             control_epoch_seen: 0,
             parent_keys: Vec::new(),
             contents: BTreeMap::new(),
