@@ -40,7 +40,8 @@ pub struct Config {
     pub flush: Micros,
     /// How long pieces whose last complete holder left may still turn up before the origin is asked again.
     pub lost_run_grace: Micros,
-    /// After a restart: how long nodes that come back have to say what they hold before the origin is asked.
+    /// After a restart: how long nodes that come back have to say what they hold before the origin is asked, at most; a
+    /// quarter of it after the last one that came.
     pub settle: Micros,
     /// Tests who can be reached among nodes on this machine too, whose claims are believed otherwise: for tests.
     pub test_on_loopback: bool,

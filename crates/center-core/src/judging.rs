@@ -2,13 +2,18 @@
 
 use crate::client_manager::Client;
 use crate::network_monitor::{Trouble, region_name};
-use crate::trust::{Network, Offence, Verdict, Witness};
+use crate::trust::{Network, Offence, Standing, Verdict, Witness};
 use crate::{Center, Event, Output};
 use headwater_model::id::{ContentId, NodeId};
-use headwater_model::time::{Micros, Time};
+use headwater_model::time::{Micros, Rate, Time};
 
 /// A parent serves a child well from this fraction on of what the child's busy parents give on average.
 const FAIR_SHARE: u64 = 4;
+
+/// A node that says it sends so many times what it says it can, and [`OVERSTATED`] beyond that, says what cannot be.
+const OVERSTATED_TIMES: u64 = 4;
+/// See [`OVERSTATED_TIMES`]: what a clock's jumps and a full socket buffer make of a small uplink.
+const OVERSTATED: Rate = Rate(1_000_000);
 
 /// What a child had from a parent in an interval.
 pub(crate) struct Served {
@@ -85,6 +90,17 @@ impl Center {
         if self.trust.has_case(&node) {
             let mut verdicts = Vec::new();
             self.trust.heard(now, &node, &mut verdicts);
+            self.carry_out(now, verdicts, out);
+        }
+    }
+
+    /// A node says that it sends at `claimed`: not believed beyond what it says that it can.
+    pub(crate) fn weigh_words(&mut self, now: Time, node: NodeId, claimed: Rate, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get(&node) else { return };
+        let can = client.arrival.introduction.up.0.saturating_mul(OVERSTATED_TIMES).saturating_add(OVERSTATED.0);
+        if claimed.0 > can && self.trust.standing(&node) != Standing::Banned {
+            let mut verdicts = Vec::new();
+            self.trust.contradicts_itself(now, witness(node, client), Offence::Sent, &mut verdicts);
             self.carry_out(now, verdicts, out);
         }
     }

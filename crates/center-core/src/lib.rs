@@ -450,6 +450,7 @@ impl Center {
         let may_use_origin = !content.origin_needs_credentials || content.share_origin_credentials || trusted;
         let info = MemberInfo {
             node,
+            session: arrival.session,
             role: if trusted { Role::Waypoint } else { Role::Peer },
             capabilities: arrival.introduction.capabilities,
             up: client.up,
@@ -497,6 +498,7 @@ impl Center {
         client.heard = now;
         client.quiet = false;
         self.alive(now, node, out);
+        let mut claimed = Rate(0);
         for report in &said.contents {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
@@ -531,7 +533,7 @@ impl Center {
             p.max_rate = p.max_rate.max(Rate::of(moved, self.config.heartbeat));
             let complete = report.pieces_held == pieces && p.complete_at.is_none();
             if let Some(dcm) = self.directory.dcm_mut(&id) {
-                dcm.heartbeat(now, &node, said.interval, report);
+                claimed.0 = claimed.0.saturating_add(dcm.heartbeat(now, &node, said.interval, report).0);
             }
             if complete {
                 self.record(now, id, node, true, out);
@@ -539,6 +541,7 @@ impl Center {
             self.collect(now, id, out);
             self.praise(now, node, u64::from(piece_bytes), &served, out);
         }
+        self.weigh_words(now, node, claimed.max(said.up_used), out);
     }
 
     fn dialled(&mut self, now: Time, node: NodeId, result: &DialResult, out: &mut Vec<Output>) {

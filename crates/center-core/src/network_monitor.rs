@@ -91,6 +91,16 @@ impl EdgeWatch {
         self.compare(said.rtt, t)
     }
 
+    /// Payload that the parent, by its report of `interval`, sent since its last one; nothing where either is of a part
+    /// of an interval, or it began anew. Before [`EdgeWatch::parent_says`].
+    pub fn claimed(&self, interval: u64, said: &EdgeReport, t: &Thresholds) -> Rate {
+        let intervals = interval.saturating_sub(self.sent.0);
+        if self.sent.0 == 0 || interval == 0 || intervals == 0 {
+            return Rate(0);
+        }
+        Rate::of(said.bytes.saturating_sub(self.sent.1), t.interval.times(intervals))
+    }
+
     /// The parent's report of `interval`.
     pub fn parent_says(&mut self, interval: u64, said: &EdgeReport, t: &Thresholds) -> Option<Trouble> {
         self.sent = (interval, said.bytes);

@@ -80,7 +80,7 @@ pub enum Offence {
     Slow,
     /// It tells the control center of runs that it does not offer.
     Holdings,
-    /// It says that it sent far more than arrives.
+    /// It says that it sent far more than arrives, or than it has uplink for.
     Sent,
 }
 
@@ -208,6 +208,8 @@ struct Case {
     last_ban: Time,
     /// Back from a ban: on trial until it serves somebody well.
     probation: bool,
+    /// What its own words prove; it takes no accuser.
+    own_words: Option<Offence>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -368,6 +370,15 @@ impl Trust {
         self.sentence(now, parent, out);
     }
 
+    /// What `accused` says of itself cannot be true: it is banned without accusers.
+    pub fn contradicts_itself(&mut self, now: Time, accused: Witness, offence: Offence, out: &mut Vec<Verdict>) {
+        if self.cases.len() < MAX_CASES || self.cases.contains_key(&accused.node) {
+            let case = self.cases.entry(accused.node).or_insert_with(|| Case::new(accused.network));
+            case.own_words = Some(offence);
+            self.sentence(now, &accused.node, out);
+        }
+    }
+
     /// A heartbeat of a node: it is there, so that its silence towards others is its own.
     pub fn heard(&mut self, now: Time, node: &NodeId, out: &mut Vec<Verdict>) {
         let Some(case) = self.cases.get_mut(node) else { return };
@@ -392,6 +403,7 @@ impl Trust {
                 case.banned_until = None;
                 case.probation = true;
                 case.said.values_mut().for_each(|t| t.accusation = None);
+                case.own_words = None;
             }
             // What brought a ban about is kept for as long as it lasts.
             let banned = case.banned_until.is_some();
@@ -455,7 +467,11 @@ impl Trust {
             any_milli: milli(false),
             praise: praisers.len(),
             undecided: case.jury.iter().filter(|(n, t)| **t > now && !praisers.contains(n)).count(),
-            most: by_offence.iter().max_by_key(|(o, n)| (**n, std::cmp::Reverse(**o))).map(|(o, _)| *o),
+            most: by_offence
+                .iter()
+                .max_by_key(|(o, n)| (**n, std::cmp::Reverse(**o)))
+                .map(|(o, _)| *o)
+                .or(case.own_words),
             holdings,
         }
     }
@@ -509,14 +525,15 @@ impl Trust {
         let mut lasts = Micros(0);
         let serving_ban = case.banned_until.is_some_and(|t| t > now);
         // A ban that only slander had brought about ends when the slander is found out.
-        let stays = serving_ban && count.any >= MIN_ACCUSERS;
+        let by_own_words = case.own_words.is_some();
+        let stays = serving_ban && (by_own_words || count.any >= MIN_ACCUSERS);
         if serving_ban && !stays {
             case.bans = case.bans.saturating_sub(1);
             case.banned_until = None;
         }
         let standing = if stays {
             Standing::Banned
-        } else if count.convicts() {
+        } else if by_own_words || count.convicts() {
             lasts = Micros(terms.ban.0 << case.bans.min(16)).min(terms.max_ban);
             case.bans += 1;
             case.banned_until = Some(now + lasts);
@@ -546,6 +563,7 @@ impl Case {
             bans: 0,
             last_ban: Time(0),
             probation: false,
+            own_words: None,
         }
     }
 

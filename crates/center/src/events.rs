@@ -104,9 +104,13 @@ fn verdict_words(verdict: &Verdict) -> String {
         Verdict::Standing { node, standing, accusers, praisers, offence, lasts } => {
             let of = offence.map_or("", Offence::words);
             let networks = |n: &usize| if *n == 1 { "1 network".to_owned() } else { format!("{n} networks") };
+            let none = &(*accusers == 0);
             let (accusers, praisers) = (networks(accusers), networks(praisers));
             let seconds = lasts.0 / 1_000_000;
             match standing {
+                Standing::Banned if *none => {
+                    format!("{node:.8} is banned as a parent for {seconds} s: its own words prove it guilty of {of}")
+                }
                 Standing::Banned => format!(
                     "{node:.8} is banned as a parent for {seconds} s: {accusers} accuse it, most of {of}; {praisers} are served well"
                 ),

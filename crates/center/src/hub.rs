@@ -246,10 +246,12 @@ impl Hub {
                 self.send(state, &node, Outgoing::Assign { assignment, highest_piece })
             }
             Output::Lease(node, lease) => {
+                tracing::debug!("run {} is leased to {node:.8} for {} s", lease.run, lease.within.0 / 1_000_000);
                 let highest_piece = state.contents.get(&lease.version.content)?.pieces.saturating_sub(1);
                 self.send(state, &node, Outgoing::Lease { lease, highest_piece })
             }
             Output::Revoke(node, version, run) => {
+                tracing::debug!("the lease of run {run} to {node:.8} is revoked");
                 self.send(state, &node, say(FromControl::LeaseRevoked { version, run }))
             }
             Output::Probe(node, probe) => self.send(state, &node, say(FromControl::Probe(probe))),

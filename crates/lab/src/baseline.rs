@@ -314,6 +314,7 @@ mod tests {
 
     #[test]
     fn four_hosts_get_a_file_with_aria2() {
+        let _alone = crate::net::tests::alone();
         let text = "name = \"x\"\ncontent_bytes = 4_000_000\npiece_bytes = 65_536\norigin_up_mbit = 20.0\n\
             time_limit_s = 60.0\n[network]\n[[groups]]\ncount = 2\nup_mbit = 20.0\ndown_mbit = 20.0\n\
             [[groups]]\ncount = 2\nisp = 2\nup_mbit = 20.0\ndown_mbit = 20.0\n";

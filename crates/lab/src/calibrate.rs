@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 const RATES_MAX: usize = 3;
 /// Slow start, and the queue's first overflow, are over then.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// A rate with less goodput over line rate than this is measured again: a busy machine, or an unlucky loss, held it up.
+const WEAK: f64 = 0.93;
+/// How often a rate is measured at most. The best counts: a bound must not be below what the link can do.
+const ATTEMPTS: u32 = 3;
 /// What is measured after it.
 const MEASURED: Duration = Duration::from_secs(3);
 /// A transfer that has not ended by then never will.
@@ -167,7 +171,7 @@ impl Job {
 
 impl Cache {
     /// The calibrated rates for `scenario`: its lowest, middle and highest rate with QUIC, the origin's with TCP too.
-    /// Takes some six seconds, unless all of them are known.
+    /// Takes some six seconds, unless all of them are known, and up to three times that on a busy machine.
     ///
     /// # Errors
     /// [`CalibrateError`].
@@ -184,9 +188,18 @@ impl Cache {
         let lines = rates(scenario, hosts);
         let quic: Vec<Job> = ends_and_middle(&lines).into_iter().map(|r| job(Carrier::Quic, r)).collect();
         let wanted: Vec<Job> = quic.iter().chain([&origin]).copied().collect();
-        let unknown: Vec<Job> = wanted.iter().filter(|j| !self.known.contains_key(j)).copied().collect();
-        if !unknown.is_empty() {
-            self.known.extend(measure(&network, &unknown)?);
+        let mut open: Vec<Job> = wanted.iter().filter(|j| !self.known.contains_key(j)).copied().collect();
+        for _ in 0..ATTEMPTS {
+            if open.is_empty() {
+                break;
+            }
+            for (job, point) in measure(&network, &open)? {
+                let best = self.known.entry(job).or_insert(point);
+                if point.goodput_mbit > best.goodput_mbit {
+                    *best = point;
+                }
+            }
+            open.retain(|job| self.known.get(job).is_none_or(|best| best.factor() < WEAK));
         }
         let point = |job: &Job| {
             let not_measured = || CalibrateError::Transfer { line_mbit: job.line_mbit(), what: "not measured".into() };
@@ -402,6 +415,7 @@ mod tests {
     /// A second scenario with the same links must cost nothing.
     #[test]
     fn one_transfer_gets_nearly_the_whole_link() {
+        let _alone = crate::net::tests::alone();
         let scenario = "name = \"x\"\ncontent_bytes = 1\npiece_bytes = 65536\norigin_up_mbit = 20.0\n[network]\n\
             [[groups]]\ncount = 1\nup_mbit = 5.0\ndown_mbit = 20.0\n";
         let scenario: Scenario = toml::from_str(scenario).unwrap();

@@ -9,6 +9,9 @@ use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// A session that broke is usually back by then, and the parents bring on what they have meanwhile.
+const RECONNECTING: Micros = Micros::from_secs(3);
+
 /// A run being fetched.
 #[derive(Clone, Debug)]
 struct Fetch {
@@ -52,8 +55,9 @@ impl OriginWork {
     pub(crate) fn busy(&self) -> bool {
         !self.runs.is_empty()
     }
-    pub(crate) fn leased_runs(&self) -> impl Iterator<Item = u32> {
-        self.runs.iter().filter(|(_, f)| f.by_control).map(|(run, _)| *run)
+    /// Runs under way, also those fetched alone: the control center decides about them from now on.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = u32> {
+        self.runs.keys().copied()
     }
     pub(crate) fn of_waypoint(&mut self, waypoint: NodeId, bytes: u64) {
         let came = self.waypoints.entry(waypoint).or_default();
@@ -181,12 +185,11 @@ impl Swarm {
         }
     }
 
-    /// The control center is back: it says who fetches what.
-    pub(crate) fn not_alone(&mut self, out: &mut Vec<Output>) {
-        let alone: Vec<u32> = self.origin.runs.iter().filter(|(_, f)| !f.by_control).map(|(run, _)| *run).collect();
-        for run in alone {
-            self.lease_revoked(run, out);
-        }
+    /// The control center is back: it says who fetches what. What is under way is told when this node joins again, as if
+    /// it had been leased: it is revoked where others fetch it, and what has come of it is not thrown away elsewhere.
+    pub(crate) fn not_alone(&mut self) {
+        self.origin.runs.values_mut().for_each(|fetch| fetch.by_control = true);
+        self.origin.alone_at = None;
     }
 
     fn wait_alone(&mut self, now: Time) {
@@ -198,7 +201,8 @@ impl Swarm {
     /// random time, so that many who are alone do not fetch the same.
     pub(crate) fn go_alone(&mut self, now: Time, out: &mut Vec<Output>) {
         let idle = self.parents.values().all(|p| p.asked().is_empty());
-        if self.control || !idle || !self.may_use_origin || !self.pages.complete() {
+        let just_lost = now.since(self.control_lost_at) < RECONNECTING && !self.parents.is_empty();
+        if self.control || just_lost || !idle || !self.may_use_origin || !self.pages.complete() {
             self.origin.alone_at = None;
             return;
         }

@@ -402,7 +402,7 @@ impl Swarm {
                 }
                 self.control = up;
                 if up {
-                    self.not_alone(out);
+                    self.not_alone();
                     self.ask_everyone(now, out);
                 }
                 self.ask_pages(now, out);
@@ -522,7 +522,7 @@ impl Swarm {
             runs: Some(self.runs.clone()),
             complete: self.is_complete(),
             parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
-            leases: self.origin.leased_runs().collect(),
+            leases: self.origin.under_way().collect(),
         }
     }
 

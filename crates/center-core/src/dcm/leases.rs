@@ -12,8 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// origin's uplink in use, while each still ends soon (measured in the simulator: 16 peers whose downlinks equal the
 /// origin's uplink need 1.10 times the bound with these, 1.22 times with four leases at once).
 const SHORT_LEASE_US: u64 = 4_000_000;
-/// See [`SHORT_LEASE_US`].
+/// See [`SHORT_LEASE_US`]. More at once than a line can carry costs losses: of what 32 sent into a line of 10 Mbit/s a
+/// third never arrived (measured in the lab).
 const LONG_LEASE_US: u64 = 8_000_000;
+/// What a lease is thought to take before one was done.
+const FIRST_LEASE_US: u64 = 2_500_000;
+/// A lease whose node comes and goes ends after so many times what it was given.
+const MOST_EXTENSIONS: u64 = 4;
 
 /// A lease under way.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +56,8 @@ pub struct Leases {
     slots: u32,
     slots_min: u32,
     slots_max: u32,
-    /// Smoothed duration of a lease in microseconds.
-    duration_us: u64,
+    /// Smoothed duration of a lease in microseconds; `None` before one was done.
+    duration_us: Option<u64>,
     /// Leases that were done.
     pub done: u64,
 }
@@ -71,7 +76,7 @@ impl Leases {
             slots: slots_min,
             slots_min,
             slots_max,
-            duration_us: 1_000_000,
+            duration_us: None,
             done: 0,
         }
     }
@@ -157,7 +162,7 @@ impl Leases {
 
     /// Gives `run` to `ix`; returns how long it has.
     pub(super) fn give(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> Micros {
-        let within = Micros((self.duration_us * 4).clamp(3_000_000, 60_000_000));
+        let within = Micros((self.duration_us.unwrap_or(FIRST_LEASE_US) * 4).clamp(3_000_000, 60_000_000));
         self.given += 1;
         member.leases += 1;
         member.last_lease = self.given;
@@ -169,10 +174,21 @@ impl Leases {
 
     /// A lease that a returning node works on: kept unless others hold or fetch the run. Whether it is its lease now.
     pub(super) fn adopt(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> bool {
-        if run < self.replicas.len() as u32 && self.replicas(run) == 0 && !self.active.contains_key(&run) {
+        let free = run < self.replicas.len() as u32 && self.replicas(run) == 0 && !self.active.contains_key(&run);
+        if free && (self.active.len() as u32) < self.slots_max {
             self.give(now, ix, member, run);
         }
-        self.active.get(&run).is_some_and(|a| a.to == ix)
+        let Some(a) = self.active.get_mut(&run).filter(|a| a.to == ix) else { return false };
+        a.deadline = (now + a.within).min(a.since + a.within.times(MOST_EXTENSIONS));
+        true
+    }
+
+    /// The node of these leases is not heard. It may fetch all the same: they end at `until`, unless it comes back.
+    pub(super) fn doubt(&mut self, ix: Ix, until: Time) {
+        for a in self.active.values_mut().filter(|a| a.to == ix) {
+            a.missed = 1;
+            a.deadline = a.deadline.min(until);
+        }
     }
 
     /// Ends the lease of `run` if `ix` has it; `done` when the run arrived.
@@ -188,20 +204,30 @@ impl Leases {
                 self.active_by_region.remove(&member.region);
             }
         }
-        if done {
-            self.done += 1;
-            self.duration_us = (self.duration_us * 7 + now.since(a.since).0) / 8;
-            // A child's downlink is shared with its parents, so that few leases leave the origin idle: more at once until
-            // each takes seconds, fewer where they crowd a slow origin.
-            if self.duration_us < SHORT_LEASE_US {
-                self.slots = (self.slots + 1).min(self.slots_max);
-            } else if self.duration_us > LONG_LEASE_US {
-                self.slots = (self.slots - 1).max(self.slots_min);
-            }
-        } else if self.replicas(run) == 0 {
+        self.done += u64::from(done);
+        self.learn(now.since(a.since).0, done);
+        if !done && self.replicas(run) == 0 {
             self.unheld.insert(run);
         }
         true
+    }
+
+    /// A lease took so long, or was not done by then.
+    fn learn(&mut self, took_us: u64, done: bool) {
+        let before = self.duration_us.unwrap_or(took_us);
+        if !done && took_us < before {
+            return;
+        }
+        let smoothed = (before * 7 + took_us) / 8;
+        self.duration_us = Some(smoothed);
+        // A child's downlink is shared with its parents, so that few leases leave the origin idle: more at once until
+        // each takes seconds, fewer where they crowd a slow origin or line. What began before the last change is not
+        // taken for its effect: this lease and those before it must agree.
+        if done && smoothed.max(took_us) < SHORT_LEASE_US {
+            self.slots = (self.slots + 1).min(self.slots_max);
+        } else if smoothed.min(took_us) > LONG_LEASE_US {
+            self.slots = (self.slots - 1).max(self.slots_min);
+        }
     }
 
     /// A run that nobody holds is not leased before `until`.

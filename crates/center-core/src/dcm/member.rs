@@ -27,6 +27,8 @@ pub type Ix = u32;
 pub struct MemberInfo {
     /// Who.
     pub node: NodeId,
+    /// Number of its session.
+    pub session: u64,
     /// Peer or waypoint.
     pub role: Role,
     /// What it can do.

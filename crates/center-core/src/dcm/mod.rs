@@ -117,7 +117,9 @@ pub struct Dcm {
     slot_rate: u64,
     /// Target in-degree that `hungry` was built for.
     target: u32,
+    /// After a restart no leases are given before `settle_until`, which is never later than `settle_end`.
     settle_until: Time,
+    settle_end: Time,
     repair_at: Time,
     out: Vec<DcmOutput>,
 }
@@ -126,6 +128,7 @@ impl Dcm {
     /// A swarm without members. `epoch` is the control center's; `restarted` tells that nodes may hold content already.
     pub fn new(now: Time, version: Version, layout: Layout, config: Config, epoch: u64, restarted: bool) -> Self {
         let leases = Leases::new(layout.runs(), config.min_leases, config.max_leases);
+        let settle_end = if restarted { now + config.settle } else { now };
         Self {
             version,
             layout,
@@ -153,7 +156,8 @@ impl Dcm {
             far_links: BTreeMap::new(),
             slot_rate: 1,
             target: config.parents,
-            settle_until: if restarted { now + config.settle } else { now },
+            settle_until: settle_end,
+            settle_end,
             repair_at: now,
             out: Vec::new(),
             config,
@@ -224,6 +228,10 @@ impl Dcm {
         if let Some(m) = self.member_mut(ix) {
             m.since = now;
         }
+        if now < self.settle_until {
+            // They come back together: when nobody has for a while, all are there.
+            self.settle_until = self.settle_end.min(now + Micros(self.config.settle.0 / 4));
+        }
         self.recount();
         let runs = match (&join.runs, join.complete) {
             (_, true) => Some(Bits::full(self.layout.runs())),
@@ -289,18 +297,17 @@ impl Dcm {
         for run in held.iter().filter(|_| counted) {
             self.leases.lost(run, now + self.config.lost_run_grace);
         }
-        for run in self.leases.of(ix) {
-            self.end_lease(now, ix, run, false);
-        }
+        self.leases.doubt(ix, now + self.config.lost_run_grace.times(2));
         self.end_all_standing(now, ix);
         self.requeue(ix, false);
         self.refresh(ix);
         self.lease_out(now);
     }
 
-    /// One content of a heartbeat.
-    pub fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) {
-        let Some(ix) = self.by_node.get(node).copied() else { return };
+    /// One content of a heartbeat. Returns the uplink that the node, by its own words, used for it.
+    pub fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) -> Rate {
+        let mut claimed = Rate(0);
+        let Some(ix) = self.by_node.get(node).copied() else { return claimed };
         self.present(ix);
         if let Some(m) = self.member_mut(ix) {
             m.pieces_held = said.pieces_held;
@@ -321,7 +328,9 @@ impl Dcm {
         }
         for e in &said.to {
             let Some(child) = self.by_node.get(&e.node).copied() else { continue };
-            let trouble = self.edge_mut(child, ix).and_then(|w| w.parent_says(interval, e, &t));
+            let Some(w) = self.edge_mut(child, ix) else { continue };
+            claimed.0 = claimed.0.saturating_add(w.claimed(interval, e, &t).0);
+            let trouble = w.parent_says(interval, e, &t);
             self.judge(now, child, ix, trouble);
         }
         if said.pieces_held == self.layout.pieces() && self.member(ix).is_some_and(|m| m.wants) {
@@ -333,6 +342,7 @@ impl Dcm {
             self.wants_again(now, ix);
         }
         self.lease_out(now);
+        claimed
     }
 
     /// The uplink that this content may use at `node` changed.
@@ -493,15 +503,18 @@ impl Dcm {
         ix
     }
 
-    /// A member's session is new: what it says of itself replaces what was known.
+    /// A member joins again: what it says of itself replaces what was known.
     fn back(&mut self, now: Time, ix: Ix, info: MemberInfo, join: &Join) {
         self.set_rate(&info.node, info.up);
-        // A process that began anew knows nothing of the former one's leases.
-        for run in self.leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
-            self.end_lease(now, ix, run, false);
-        }
-        for run in self.standing_leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
-            self.end_standing(ix, run, false);
+        // It joins a second time in one session when it has opened the log: what it was given meanwhile is on its way. In
+        // a new session it says what it works on, and a process that began anew knows nothing of former leases.
+        if self.member(ix).is_some_and(|m| m.info.session != info.session) {
+            for run in self.leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
+                self.end_lease(now, ix, run, false);
+            }
+            for run in self.standing_leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
+                self.end_standing(ix, run, false);
+            }
         }
         if !join.complete && self.member(ix).is_some_and(|m| !m.wants) {
             self.set_wants(ix, true);
@@ -514,6 +527,7 @@ impl Dcm {
         }
         self.set_reach(now, &info.node, info.capabilities, info.reach);
         if let Some(m) = self.member_mut(ix) {
+            m.info.session = info.session;
             m.info.local_addresses = info.local_addresses;
             m.info.https = info.https;
             m.info.may_use_origin = info.may_use_origin;
@@ -727,11 +741,15 @@ impl Dcm {
     }
 
     fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
+        self.fail_pair_times(now, a, b, 1);
+    }
+    /// A failure that weighs as much as so many.
+    fn fail_pair_times(&mut self, now: Time, a: Ix, b: Ix, failures: u32) {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
             let (times, spoilt) = self.failed.get(&PairKey::of(a, b)).map_or((0, false), |f| (f.times, f.spoilt));
-            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times + 1, spoilt });
+            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times.saturating_add(failures), spoilt });
         }
     }
     fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {

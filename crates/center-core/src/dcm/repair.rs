@@ -18,6 +18,9 @@ const MAX_SAMPLED: usize = 64;
 /// Alarms in a row after which the origin helps a child although others hold what it lacks.
 const STARVING_ALARMS: u32 = 3;
 
+/// A trickle beyond doubt weighs as much as so many lost connections: it is hours, not moments, until it ends.
+const TRICKLE_FAILURES: u32 = 3;
+
 impl Dcm {
     /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
     pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) -> bool {
@@ -53,7 +56,8 @@ impl Dcm {
         let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
         // A child may leave a parent for better ones; what accuses it is a trickle.
         let accuses = |o: &Offence| (assigned || spare) && (*o != Offence::Slow || self.trickles(ix, p));
-        if let Some(offence) = offence.filter(accuses) {
+        let offence = offence.filter(accuses);
+        if let Some(offence) = offence {
             self.accuse(ix, p, offence);
             if offence == Offence::BadPieces {
                 self.spoil_pair(now, ix, p);
@@ -61,6 +65,9 @@ impl Dcm {
         }
         if assigned || spare {
             self.part(now, ix, p);
+            if offence == Some(Offence::Slow) {
+                self.fail_pair_times(now, ix, p, TRICKLE_FAILURES);
+            }
         }
         if assigned {
             self.look_for_parents(now, ix, "it lost a parent");
@@ -354,6 +361,11 @@ impl Dcm {
             return;
         }
         for run in lacks {
+            // Who fetches it and is not heard may be dead: a child that waits for it is worth a second copy.
+            let fetcher = self.leases.active().get(&run).map(|a| a.to);
+            if let Some(away) = fetcher.filter(|to| self.member(*to).is_some_and(|m| m.away_since.is_some())) {
+                self.end_lease(now, away, run, false);
+            }
             if self.leases.has_slot() && !self.leases.active().contains_key(&run) {
                 self.give_lease(now, ix, run);
             }

@@ -46,6 +46,7 @@ impl World {
     fn joins(&mut self, n: u8, capabilities: Capabilities, role: Role, complete: bool) {
         let reach = Reach { addresses: vec!["192.0.2.1:443".parse().unwrap()], certificate: Hash([n; 32]) };
         let info = MemberInfo {
+            session: 1,
             node: id(n),
             role,
             capabilities,

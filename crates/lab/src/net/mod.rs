@@ -15,7 +15,7 @@ mod packet;
 mod plan;
 mod script;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tun;
 mod wires;
 

@@ -6,16 +6,21 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Timings are measured: one network at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Timings are measured: one network at a time, as long as the result lives.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a test on a network; the last hosts are the proxies.
 fn on(network: NetworkSpec, sites: Vec<Site>, hosts: Vec<NetHost>, test: impl FnOnce(&Net)) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     match Net::build(NetSpec { network, sites, hosts }) {
         Ok(net) => test(&net),
         Err(NetError::NotRoot) => eprintln!("SKIPPED, not tested: {}", NetError::NotRoot),
