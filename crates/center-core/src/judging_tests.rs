@@ -224,6 +224,32 @@ fn who_claims_what_it_does_not_offer_is_left_after_one_interval() {
 }
 
 #[test]
+fn whose_own_words_cannot_be_true_is_banned_at_once() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    s.beat(|_, _| FINE);
+    let liar = 2;
+    let children = s.children(liar);
+    assert!(children.len() >= 4);
+    // It has 5 Mbit/s: what it says that it sent to each child in an interval is 16 MB.
+    for c in &children {
+        if let Some(sum) = s.sums.get_mut(&(node(liar), node(*c))) {
+            sum.0 += 16_000_000;
+        }
+    }
+    s.beat(|_, _| FINE);
+    s.pass(200);
+    assert_eq!(s.standing(liar), Standing::Banned);
+    assert_eq!(s.children(liar), Vec::<u8>::new());
+    assert!(nodes.iter().all(|n| *n == liar || s.standing(*n) == Standing::Good));
+    s.beat(|_, _| FINE);
+    assert_eq!(s.standing(liar), Standing::Banned, "it stays banned although nobody accuses it");
+    s.pass(601_000);
+    assert_ne!(s.standing(liar), Standing::Banned);
+}
+
+#[test]
 fn who_is_accused_is_no_spare_either() {
     let nodes: Vec<u8> = (1..=16).collect();
     let mut s = Swarm::new(&nodes, |_| 1);

@@ -18,6 +18,8 @@ const MAX_PARENTS: usize = 64;
 const PATIENCE_MAX: Micros = Micros::from_secs(30);
 /// A parent trickles below this fraction of what others deliver, and below two thirds of its promise.
 const TRICKLE: u64 = 4;
+/// Below this fraction of its promise a parent is beyond doubt.
+const HOPELESS: u64 = 8;
 /// What others deliver says something from so many pieces on.
 const USUAL_PIECES: u64 = 8;
 /// Within this time of opening, what a parent holds is known here.
@@ -608,7 +610,10 @@ impl Swarm {
             let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
             let usual = others.get(others.len() / 2).copied().unwrap_or(0);
             let broken = bytes.saturating_mul(3) < promised.saturating_mul(2);
-            if usual >= piece_bytes * USUAL_PIECES && broken && bytes.saturating_mul(TRICKLE) < usual {
+            // So far below its promise that others need not be in full swing to show that it is not this node's line.
+            let hopeless = bytes.saturating_mul(HOPELESS) < promised;
+            let enough = piece_bytes * if hopeless { USUAL_PIECES / 2 } else { USUAL_PIECES };
+            if usual >= enough && broken && bytes.saturating_mul(TRICKLE) < usual {
                 slow.push(*node);
             }
         }

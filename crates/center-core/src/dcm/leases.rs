@@ -8,6 +8,10 @@ use headwater_model::time::{Micros, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;
+
 /// Leases that take less make room for one more at once, and those that take more for one fewer: together they keep the
 /// origin's uplink in use, while each still ends soon (measured in the simulator: 16 peers whose downlinks equal the
 /// origin's uplink need 1.10 times the bound with these, 1.22 times with four leases at once).
@@ -33,6 +37,8 @@ pub struct Active {
     pub within: Micros,
     /// Deadlines missed; at two the lease ends.
     pub missed: u32,
+    /// It is one of those that the origin has slots for; members with limited sources have theirs beside these.
+    pub in_slot: bool,
 }
 
 /// Order in which members get leases: fewest under way, reachable, fastest, least recently served.
@@ -52,6 +58,8 @@ pub struct Leases {
     waiting: BTreeMap<u64, BTreeSet<Turn>>,
     turns: BTreeMap<Ix, (u64, Turn)>,
     active_by_region: BTreeMap<u64, u32>,
+    /// Leases under way that take slots.
+    in_slots: u32,
     given: u64,
     slots: u32,
     slots_min: u32,
@@ -72,6 +80,7 @@ impl Leases {
             waiting: BTreeMap::new(),
             turns: BTreeMap::new(),
             active_by_region: BTreeMap::new(),
+            in_slots: 0,
             given: 0,
             slots: slots_min,
             slots_min,
@@ -135,7 +144,7 @@ impl Leases {
 
     /// Who gets the next lease of a run that nobody holds: the region with the fewest under way, there the next in turn.
     pub(super) fn next(&self, now: Time) -> Option<(Ix, u32)> {
-        if self.active.len() as u32 >= self.slots {
+        if !self.has_slot() {
             return None;
         }
         let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
@@ -157,25 +166,28 @@ impl Leases {
 
     /// Whether a starving member may be helped now, although others hold the run.
     pub(super) fn has_slot(&self) -> bool {
-        (self.active.len() as u32) < self.slots
+        self.in_slots < self.slots
     }
 
-    /// Gives `run` to `ix`; returns how long it has.
+    /// Gives `run` to `ix`; returns how long it has. One with limited sources takes no slot: it must fetch all that it
+    /// gets from the origin anyway, and others get it from there.
     pub(super) fn give(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> Micros {
+        let in_slot = !member.limited();
+        self.in_slots += u32::from(in_slot);
         let within = Micros((self.duration_us.unwrap_or(FIRST_LEASE_US) * 4).clamp(3_000_000, 60_000_000));
         self.given += 1;
         member.leases += 1;
         member.last_lease = self.given;
         self.unheld.remove(&run);
         *self.active_by_region.entry(member.region).or_default() += 1;
-        self.active.insert(run, Active { to: ix, since: now, deadline: now + within, within, missed: 0 });
+        self.active.insert(run, Active { to: ix, since: now, deadline: now + within, within, missed: 0, in_slot });
         within
     }
 
     /// A lease that a returning node works on: kept unless others hold or fetch the run. Whether it is its lease now.
     pub(super) fn adopt(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> bool {
         let free = run < self.replicas.len() as u32 && self.replicas(run) == 0 && !self.active.contains_key(&run);
-        if free && (self.active.len() as u32) < self.slots_max {
+        if free && self.in_slots < self.slots_max {
             self.give(now, ix, member, run);
         }
         let Some(a) = self.active.get_mut(&run).filter(|a| a.to == ix) else { return false };
@@ -198,6 +210,7 @@ impl Leases {
         }
         let Some(a) = self.active.remove(&run) else { return false };
         member.leases = member.leases.saturating_sub(1);
+        self.in_slots -= u32::from(a.in_slot);
         if let Some(n) = self.active_by_region.get_mut(&member.region) {
             *n -= 1;
             if *n == 0 {
@@ -290,8 +303,12 @@ impl Leases {
                 say(format!("{:?} counts {} leases but has {n}", m.info.node, m.leases));
             }
         }
-        if self.active.len() as u32 > self.slots_max + 1 {
-            say(format!("{} leases under way, at most {} may be", self.active.len(), self.slots_max));
+        let in_slots = self.active.values().filter(|a| a.in_slot).count() as u32;
+        if in_slots != self.in_slots {
+            say(format!("{in_slots} leases take slots, {} are counted", self.in_slots));
+        }
+        if in_slots > self.slots_max + 1 {
+            say(format!("{in_slots} leases under way, at most {} may be", self.slots_max));
         }
     }
 }

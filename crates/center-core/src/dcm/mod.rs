@@ -13,6 +13,8 @@ mod repair;
 mod sites;
 mod standing;
 mod standing_leases;
+#[cfg(test)]
+mod test_world;
 
 pub use check::Problem;
 pub use leases::Leases;
@@ -384,7 +386,12 @@ impl Dcm {
                 self.postpone_origin(now, ix);
                 true
             }
-            None => self.end_lease(now, ix, run, false),
+            None => {
+                if self.member(ix).is_some_and(Member::limited) {
+                    self.postpone_origin(now, ix);
+                }
+                self.end_lease(now, ix, run, false)
+            }
         };
         if from_origin
             && forbidden
@@ -757,7 +764,9 @@ impl Dcm {
         if f.spoilt && now.since(f.at) < self.config.ban {
             return true;
         }
-        let pause = self.config.first_blacklist.times(3u64.saturating_pow(f.times - 1)).min(self.config.blacklist);
+        // Who has few sources cannot be choosy.
+        let times = if a.limited() || b.limited() { 1 } else { f.times };
+        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(self.config.blacklist);
         now.since(f.at) < pause && f.at >= a.since && f.at >= b.since
     }
 
@@ -775,16 +784,21 @@ impl Dcm {
 
     fn requeue(&mut self, ix: Ix, may: bool) {
         if let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) {
-            let may = may && m.wants && m.counts() && m.info.may_use_origin;
+            // Who has limited sources has standing leases instead.
+            let may = may && m.wants && m.counts() && m.info.may_use_origin && !m.limited();
             self.leases.enqueue(ix, m, may);
         }
     }
 
     fn end_lease(&mut self, now: Time, ix: Ix, run: u32, done: bool) -> bool {
         let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut) else { return false };
+        let limited = m.limited();
         let ended = self.leases.end(now, ix, m, run, done);
         if ended {
             self.requeue(ix, true);
+        }
+        if ended && limited {
+            self.standing_leases.due(ix);
         }
         ended
     }

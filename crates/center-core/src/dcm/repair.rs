@@ -18,8 +18,10 @@ const MAX_SAMPLED: usize = 64;
 /// Alarms in a row after which the origin helps a child although others hold what it lacks.
 const STARVING_ALARMS: u32 = 3;
 
-/// A trickle beyond doubt weighs as much as so many lost connections: it is hours, not moments, until it ends.
+/// A trickle beyond doubt weighs as much as so many further lost connections: what brings it about does not pass soon.
 const TRICKLE_FAILURES: u32 = 3;
+/// The same for silence, which may.
+const SILENCE_FAILURES: u32 = 1;
 
 impl Dcm {
     /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
@@ -65,8 +67,10 @@ impl Dcm {
         }
         if assigned || spare {
             self.part(now, ix, p);
-            if offence == Some(Offence::Slow) {
-                self.fail_pair_times(now, ix, p, TRICKLE_FAILURES);
+            match offence {
+                Some(Offence::Slow) => self.fail_pair_times(now, ix, p, TRICKLE_FAILURES),
+                Some(Offence::Silent) => self.fail_pair_times(now, ix, p, SILENCE_FAILURES),
+                _ => {}
             }
         }
         if assigned {
@@ -311,10 +315,11 @@ impl Dcm {
         if now < self.settle_until {
             return;
         }
+        // Those with limited sources first: what they bring in they would have to fetch in any case.
+        self.stand(now);
         while let Some((ix, run)) = self.leases.next(now) {
             self.give_lease(now, ix, run);
         }
-        self.stand(now);
     }
 
     pub(super) fn give_lease(&mut self, now: Time, ix: Ix, run: u32) {
@@ -381,6 +386,7 @@ impl Dcm {
             .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
             .filter(|p| *p != child_ix && !child.has_parent(*p))
             .filter(|p| !inside_only || self.member(*p).is_some_and(|p| p.tier_to(child) == 0))
+            .filter(|p| self.member(*p).is_some_and(|p| !self.is_kept_for_limited(p, child)))
             .filter(|p| {
                 self.member(*p).is_some_and(|m| {
                     m.standing.is_believed() && m.runs.get(run) && (may_be_far || !self.is_far(m, child))

@@ -75,7 +75,9 @@ impl Dcm {
         if m.standing_leases + m.leases >= self.standing_wanted(m) {
             return false;
         }
-        let origin = m.info.may_use_origin && m.origin_again.0 <= now;
+        // First copies leave the origin first, fetched by members that pass them on; from waypoints they come to the others.
+        let waits = !m.counts() && self.leases.unheld() > 0 && self.serves_https();
+        let origin = m.info.may_use_origin && m.origin_again.0 <= now && !waits;
         // Where it cannot use the origin a busy waypoint must do.
         if !m.udp()
             && let Some((run, waypoint)) = self.run_at_waypoint(now, ix, m, !origin)
@@ -87,7 +89,7 @@ impl Dcm {
             return false;
         }
         // Who passes it on brings in what nobody holds: an ordinary lease, so that it counts as the first copy.
-        let first_copy = self.leases.next_unheld(now).filter(|_| m.counts() && self.leases.has_slot());
+        let first_copy = self.leases.next_unheld(now).filter(|_| m.counts() && (m.limited() || self.leases.has_slot()));
         if let Some(run) = first_copy {
             self.give_lease(now, ix, run);
             return true;
@@ -95,6 +97,12 @@ impl Dcm {
         let Some(run) = self.run_at_origin(ix, m) else { return false };
         self.give_standing(now, ix, run, None);
         true
+    }
+
+    /// Whether a waypoint of the swarm serves by HTTPS.
+    fn serves_https(&self) -> bool {
+        let mut waypoints = self.waypoints.iter().filter_map(|w| self.member(*w));
+        waypoints.any(|w| w.counts() && w.info.https.is_some())
     }
 
     /// Whether `m` can use open parents only while these have less than half of the uplink that all such members should

@@ -1,0 +1,96 @@
+//! What becomes of leases whose members come and go.
+
+use super::*;
+use crate::dcm::test_world::{RUNS, World, id, open};
+use headwater_model::Role;
+
+fn joins(w: &mut World, n: u8, session: u64, leases: Vec<u32>) {
+    w.joins_with(n, session, open(), Role::Peer, false, leases);
+}
+
+fn runs_given(w: &mut World, n: u8) -> Vec<u32> {
+    w.take(n).into_iter().map(|l| l.run).collect()
+}
+
+#[test]
+fn a_second_join_in_one_session_ends_no_lease() {
+    let mut w = World::new();
+    joins(&mut w, 1, 1, vec![]);
+    let first = runs_given(&mut w, 1);
+    assert_eq!(first, [0, 1, 2, 3]);
+    // The log is open; its leases came before, or are on their way.
+    joins(&mut w, 1, 1, vec![]);
+    joins(&mut w, 2, 2, vec![]);
+    assert!(w.leases.is_empty() && w.revoked.is_empty());
+    // A new process in a new session knows nothing of them.
+    joins(&mut w, 1, 3, vec![]);
+    let again: Vec<u32> = w.leases.iter().map(|(_, l)| l.run).collect();
+    assert_eq!(again, first);
+}
+
+#[test]
+fn who_comes_back_soon_keeps_what_it_fetches() {
+    let mut w = World::new();
+    joins(&mut w, 1, 1, vec![]);
+    let its = runs_given(&mut w, 1);
+    joins(&mut w, 2, 2, vec![]);
+    w.dcm.away(w.now, &id(1));
+    w.pass(1_500);
+    assert!(w.leases.is_empty(), "nobody else fetches them yet");
+    joins(&mut w, 1, 3, its.clone());
+    w.pass(3_000);
+    assert!(w.leases.is_empty() && w.revoked.is_empty());
+    // Who does not come back loses them.
+    w.dcm.away(w.now, &id(1));
+    w.pass(5_000);
+    let others = runs_given(&mut w, 2);
+    assert_eq!(others, its);
+    // Too late: another one fetches them.
+    joins(&mut w, 1, 4, its.clone());
+    let mut revoked: Vec<u32> = w.revoked.iter().map(|(_, run)| *run).collect();
+    revoked.dedup();
+    assert!(its.iter().all(|run| revoked.contains(run)), "{revoked:?}");
+}
+
+#[test]
+fn what_is_fetched_alone_becomes_a_lease() {
+    let mut w = World::new();
+    joins(&mut w, 1, 1, vec![]);
+    runs_given(&mut w, 1);
+    joins(&mut w, 2, 2, vec![RUNS - 1, RUNS - 2, 0]);
+    assert_eq!(w.revoked, [(id(2), 0)], "one of them is another's");
+    let of_two: Vec<u32> = w.dcm.leases().active().iter().filter(|(_, a)| a.to == 1).map(|(run, _)| *run).collect();
+    assert_eq!(of_two, [RUNS - 2, RUNS - 1]);
+}
+
+/// Leases under way, after each in `took_s` was done after that time, and others that began with it were not.
+fn slots_after(took_s: &[u64]) -> u32 {
+    let mut leases = Leases::new(2048, 4, 32);
+    for s in took_s {
+        leases.learn(s * 1_000_000, true);
+    }
+    leases.slots()
+}
+
+#[test]
+fn as_many_at_once_as_take_seconds() {
+    assert_eq!(slots_after(&[]), 4);
+    assert_eq!(slots_after(&[1; 40]), 32);
+    assert_eq!(slots_after(&[6; 40]), 4);
+    assert_eq!(slots_after(&[1, 1, 1, 1, 6, 6, 6, 6]), 8, "enough");
+    let crowded = [vec![1; 10], vec![20; 40]].concat();
+    assert_eq!(slots_after(&crowded), 4);
+    assert_eq!(slots_after(&[1, 30, 1]), 5, "one that took long is no trend, but a warning");
+    assert_eq!(slots_after(&[1, 30, 1, 1, 1]), 7);
+}
+
+#[test]
+fn what_is_given_up_late_counts_as_slow() {
+    let mut leases = Leases::new(2048, 4, 32);
+    (0..8).for_each(|_| leases.learn(1_000_000, true));
+    assert_eq!(leases.slots(), 12);
+    leases.learn(500_000, false);
+    assert_eq!(leases.duration_us, Some(1_000_000), "one that ended early says nothing");
+    (0..40).for_each(|_| leases.learn(20_000_000, false));
+    assert_eq!(leases.slots(), 4);
+}
