@@ -250,6 +250,25 @@ fn whose_own_words_cannot_be_true_is_banned_at_once() {
 }
 
 #[test]
+fn slow_parents_stay_where_no_other_is_faster() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let (child, slow) = (3, s.parents(3)[0]);
+    let before = s.parents(child);
+    // 2 kB in two seconds, which all were waited for.
+    let trickle = Path { bytes: 2_000, ..FINE };
+    (0..4).for_each(|_| s.beat(|_, c| if c == child { trickle } else { FINE }));
+    s.pass(200);
+    assert_eq!(s.parents(child), before, "its own line is slow");
+    (0..4).for_each(|_| s.beat(|p, c| if (p, c) == (slow, child) { trickle } else { FINE }));
+    s.pass(200);
+    assert!(!s.parents(child).contains(&slow));
+    (0..30).for_each(|_| s.beat(|_, _| FINE));
+    assert!(!s.parents(child).contains(&slow), "the two rest for minutes");
+}
+
+#[test]
 fn who_is_accused_is_no_spare_either() {
     let nodes: Vec<u8> = (1..=16).collect();
     let mut s = Swarm::new(&nodes, |_| 1);

@@ -135,6 +135,10 @@ impl EdgeWatch {
     pub fn is_active(&self) -> bool {
         self.last_bytes > 0 || self.is_strained()
     }
+    /// Whether the child has told of no byte from the parent.
+    pub fn never_served(&self) -> bool {
+        self.got.1 == 0
+    }
     /// Whether the child has told of the edge: it is open.
     pub fn is_reported(&self) -> bool {
         self.got.0 > 0

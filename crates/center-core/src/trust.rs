@@ -258,7 +258,9 @@ struct Count {
 impl Count {
     fn convicts(&self) -> bool {
         let doubt = self.praise + self.undecided;
-        let bad = self.bad >= MIN_ACCUSERS && self.bad > doubt && self.bad_milli >= MIN_WORDS_MILLI;
+        // Who gets good bytes of it may not have met a bad one yet; but two slanderers must not outweigh one honest child.
+        let enough = MIN_ACCUSERS + usize::from(self.praise > 0);
+        let bad = self.bad >= enough && self.bad > doubt && self.bad_milli >= MIN_WORDS_MILLI;
         // Silence and the like can be a link's fault: one child that is served well speaks against all of them.
         let any = self.any >= MIN_ACCUSERS && self.any > doubt && self.any_milli >= MIN_WORDS_MILLI;
         bad || (any && self.praise == 0)

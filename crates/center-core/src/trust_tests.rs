@@ -86,6 +86,11 @@ fn wrong_bytes() {
     check(&[], &[Accuse(10, 1, BadPieces), Accuse(10, 1, BadPieces)], TRIAL);
     check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces)], TRIAL);
     check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Hearing], Standing::Banned);
+    // Two may be slanderers, where a third is served well.
+    let served = Praise(12, 1, 8);
+    check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), served, Hearing], TRIAL);
+    let three = [Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Accuse(13, 1, BadPieces)];
+    check(&[], &[three[0], three[1], three[2], served, Hearing], Standing::Banned);
     // A single accuser's word fades.
     check(&[], &[Accuse(10, 1, BadPieces), Pass(601)], Standing::Good);
     // Children that have not spoken yet are waited for, but not for long.

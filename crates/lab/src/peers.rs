@@ -338,6 +338,8 @@ impl Peers {
     fn waypoint(&self, net: &Net, site: &Site, host: usize, folder: &Path) -> Result<Command> {
         let mut command = net.command(FIRST + host, &self.programs.join("headwater"));
         command.args(["peer", "--waypoint", "--control", &site.control_address.to_string()]);
+        // What an operator knows of a machine's line; viewers' programs are told nothing of theirs.
+        command.args(["--up", &format!("{}Mbit/s", self.all[host].spec.up_mbit)]);
         command.args(["--cc", &site.control_id, "--join-token", &site.join_token(net)?]).arg("--data").arg(folder);
         let address: IpAddr = net.inner_address(FIRST + host);
         command.args(["--https", &SocketAddr::new(address, HTTPS_PORT).to_string()]);

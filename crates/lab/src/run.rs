@@ -17,7 +17,7 @@ use crate::calibrate::{Cache, Calibration};
 use crate::compare;
 use crate::faults::{Planned, Schedule, Turn, words};
 use crate::measure::{Recorder, Seen};
-use crate::net::{Net, NetHost, NetSpec, PROXY_PORT};
+use crate::net::{MAPPING_PORT, Net, NetHost, NetSpec, PROXY_PORT, port_forwarding};
 use crate::observe::{Look, Steer, Watched, watch};
 use crate::outcome::{FaultMark, Outcome};
 use crate::peers::{Peers, hash_right};
@@ -139,7 +139,8 @@ struct Stage<'a> {
     net: &'a Net,
     site: Site,
     peers: Peers,
-    proxies: Vec<Process>,
+    /// Proxies, and what forwards ports on routers.
+    servers: Vec<Process>,
     schedule: Schedule,
     hosts: Vec<HostSpec>,
     watched: Watched,
@@ -186,14 +187,15 @@ impl<'a> Stage<'a> {
         let names_victim = hosts.iter().any(|host| host.hostile.as_deref() == Some("names-victim"));
         let victim = names_victim.then(|| SocketAddr::new(nobody(net, isps[0]), VICTIM_PORT));
         peers.victim = victim;
-        let proxies = start_proxies(net, &isps, folder, &site)?;
+        let mut servers = start_proxies(net, &isps, folder, &site)?;
+        servers.extend(start_port_forwarding(net, folder, &site)?);
         Ok(Stage {
             scenario,
             options,
             net,
             site,
             peers,
-            proxies,
+            servers,
             schedule,
             hosts,
             watched: Watched::default(),
@@ -502,7 +504,7 @@ impl<'a> Stage<'a> {
         self.site.stop_control();
         let origin_ran = self.site.origin_runs();
         let origin = self.site.stop_origin()?;
-        drop(std::mem::take(&mut self.proxies));
+        drop(std::mem::take(&mut self.servers));
         let mut hashes = BTreeMap::new();
         for (i, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.receives()) {
             if let Some(right) = hash_right(&self.site, &host.name)? {
@@ -570,6 +572,22 @@ fn nobody(net: &Net, isp: u16) -> IpAddr {
         IpAddr::V4(last) => IpAddr::V4((u32::from(last) - 250).into()),
         IpAddr::V6(last) => IpAddr::V6((u128::from(last) - 250).into()),
     }
+}
+
+/// What forwards ports on the routers of hosts that are behind such.
+fn start_port_forwarding(net: &Net, folder: &Path, site: &Site) -> Result<Vec<Process>> {
+    let mut servers = Vec::new();
+    for host in net.mapping_hosts() {
+        let miniupnpd = which("miniupnpd", "miniupnpd-nftables")?;
+        let (router, mut command) = net.on_router_of(host, &miniupnpd)?;
+        let name = format!("router-{}", servers.len() + 1);
+        let (config, pid_file) = (folder.join(format!("{name}.conf")), folder.join(format!("{name}.pid")));
+        std::fs::write(&config, port_forwarding(router, &pid_file))?;
+        command.arg("-d").arg("-f").arg(&config).arg("-P").arg(&pid_file);
+        servers.push(Process::server(command, &site.log_of(&name))?);
+        await_port(net, host, SocketAddr::new(router, MAPPING_PORT)).context("miniupnpd does not listen")?;
+    }
+    Ok(servers)
 }
 
 /// An HTTP proxy in each ISP that has hosts which need one.

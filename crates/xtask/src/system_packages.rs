@@ -17,7 +17,7 @@ struct Package {
     required: bool,
 }
 
-const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 12] = [
     Package { name: "gcc", program: "cc", purpose: "compiling the bundled SQLite and ring", required: true },
     Package { name: "git", program: "git", purpose: "the list of files for the step `words`", required: false },
     Package {
@@ -31,6 +31,12 @@ const PACKAGES: [Package; 11] = [
     Package { name: "iproute2", program: "ip", purpose: "the lab", required: false },
     Package { name: "nftables", program: "nft", purpose: "the lab", required: false },
     Package { name: "tinyproxy-bin", program: "tinyproxy", purpose: "the lab's hosts behind a proxy", required: false },
+    Package {
+        name: "miniupnpd-nftables",
+        program: "miniupnpd",
+        purpose: "the lab's routers that forward ports",
+        required: false,
+    },
     Package { name: "aria2", program: "aria2c", purpose: "the lab's comparison with BitTorrent", required: false },
     Package {
         name: "opentracker",

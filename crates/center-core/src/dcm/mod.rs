@@ -35,6 +35,7 @@ use headwater_model::{Role, SourceClass};
 use member::SpareIndex;
 use reach::ByAccepts;
 use sites::Site;
+use standing::GRAVE_FAILURES;
 use standing_leases::StandingLeases;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,6 +62,8 @@ struct Failure {
     times: u32,
     /// One end got wrong bytes from the other: it does not try again, whatever sessions come and go.
     spoilt: bool,
+    /// An offence of one end was among the failures: the pair may rest as long as a ban.
+    grave: bool,
 }
 
 /// What a DCM wants said.
@@ -447,8 +450,9 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            let (forget, forget_spoilt) = (self.config.blacklist.times(2), self.config.ban);
-            self.failed.retain(|_, f| now.since(f.at) < if f.spoilt { forget_spoilt } else { forget });
+            let (forget, forget_grave) = (self.config.blacklist.times(2), self.config.ban);
+            let grave = |f: &Failure| f.spoilt || f.grave;
+            self.failed.retain(|_, f| now.since(f.at) < if grave(f) { forget_grave } else { forget });
             self.congested.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);
@@ -748,15 +752,18 @@ impl Dcm {
     }
 
     fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
-        self.fail_pair_times(now, a, b, 1);
+        self.fail_pair_gravely(now, a, b, 0);
     }
-    /// A failure that weighs as much as so many.
-    fn fail_pair_times(&mut self, now: Time, a: Ix, b: Ix, failures: u32) {
+    /// A failure that weighs as much as so many further ones.
+    fn fail_pair_gravely(&mut self, now: Time, a: Ix, b: Ix, further: u32) {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            let (times, spoilt) = self.failed.get(&PairKey::of(a, b)).map_or((0, false), |f| (f.times, f.spoilt));
-            self.failed.insert(PairKey::of(a, b), Failure { at: now, times: times.saturating_add(failures), spoilt });
+            let new = Failure { at: now, times: 0, spoilt: false, grave: false };
+            let f = self.failed.entry(PairKey::of(a, b)).or_insert(new);
+            f.at = now;
+            f.times = f.times.saturating_add(1 + further);
+            f.grave |= further >= GRAVE_FAILURES;
         }
     }
     fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
@@ -766,8 +773,10 @@ impl Dcm {
         }
         // Who has few sources cannot be choosy.
         let times = if a.limited() || b.limited() { 1 } else { f.times };
-        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(self.config.blacklist);
-        now.since(f.at) < pause && f.at >= a.since && f.at >= b.since
+        let most = if f.grave { self.config.ban } else { self.config.blacklist };
+        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(most);
+        // Another session of either end is another chance, but not for who lied.
+        now.since(f.at) < pause && (f.grave || (f.at >= a.since && f.at >= b.since))
     }
 
     /// Puts a member where its spare uplink says.

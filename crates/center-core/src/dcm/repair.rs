@@ -15,13 +15,10 @@ use std::collections::BTreeMap;
 
 /// Members looked at for a holder of what a starving child lacks.
 const MAX_SAMPLED: usize = 64;
+/// Leases for one alarm of a child that has parents.
+const MAX_STARVING_LEASES: usize = 4;
 /// Alarms in a row after which the origin helps a child although others hold what it lacks.
 const STARVING_ALARMS: u32 = 3;
-
-/// A trickle beyond doubt weighs as much as so many further lost connections: what brings it about does not pass soon.
-const TRICKLE_FAILURES: u32 = 3;
-/// The same for silence, which may.
-const SILENCE_FAILURES: u32 = 1;
 
 impl Dcm {
     /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
@@ -66,12 +63,7 @@ impl Dcm {
             }
         }
         if assigned || spare {
-            self.part(now, ix, p);
-            match offence {
-                Some(Offence::Slow) => self.fail_pair_times(now, ix, p, TRICKLE_FAILURES),
-                Some(Offence::Silent) => self.fail_pair_times(now, ix, p, SILENCE_FAILURES),
-                _ => {}
-            }
+            self.part(now, ix, p, offence);
         }
         if assigned {
             self.look_for_parents(now, ix, "it lost a parent");
@@ -105,17 +97,25 @@ impl Dcm {
         if trouble == Trouble::Congested && !self.link_is_to_blame(child, parent) {
             return;
         }
+        // Where others bring no more the child's own line may be slow, or the promise was too high; where they do the child
+        // asks more of them anyway.
+        if trouble == Trouble::Slow && !self.trickles(child, parent) {
+            return;
+        }
         if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
             self.out.push(DcmOutput::Trouble(p, c, trouble));
         }
-        match trouble {
-            Trouble::Silent if self.trickles(child, parent) => self.accuse(child, parent, Offence::Silent),
-            Trouble::Slow if self.trickles(child, parent) => self.accuse(child, parent, Offence::Slow),
-            Trouble::Silent | Trouble::Slow => {}
+        let offence = match trouble {
+            Trouble::Silent if self.trickles(child, parent) => Some(Offence::Silent),
+            Trouble::Slow => Some(Offence::Slow),
+            Trouble::Silent => None,
             Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
-            Trouble::Congested => {}
+            Trouble::Congested => None,
+        };
+        if let Some(offence) = offence {
+            self.accuse(child, parent, offence);
         }
-        self.part(now, child, parent);
+        self.part(now, child, parent, offence);
         let occasion = match trouble {
             Trouble::Silent => "a parent fell silent",
             Trouble::Slow => "a parent was slow",
@@ -365,7 +365,8 @@ impl Dcm {
         if inside_only || !may_lease || !(patience_over || no_parents) || now < self.settle_until {
             return;
         }
-        for run in lacks {
+        let most = if no_parents { MAX_STARVING_RUNS } else { MAX_STARVING_LEASES };
+        for run in lacks.into_iter().take(most) {
             // Who fetches it and is not heard may be dead: a child that waits for it is worth a second copy.
             let fetcher = self.leases.active().get(&run).map(|a| a.to);
             if let Some(away) = fetcher.filter(|to| self.member(*to).is_some_and(|m| m.away_since.is_some())) {

@@ -18,6 +18,9 @@ const IDLE_INTERVALS: u32 = 2;
 /// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
 const TRICKLE: u64 = 8;
 
+/// A grave offence weighs as much as so many further lost connections.
+pub(super) const GRAVE_FAILURES: u32 = 4;
+
 impl Dcm {
     /// The control center's verdict on a member as a parent.
     pub fn set_standing(&mut self, now: Time, node: &NodeId, standing: Standing) {
@@ -75,9 +78,21 @@ impl Dcm {
         }
     }
 
-    /// A child and its parent have failed each other: no edge, and no spare, until the pair is tried again.
-    pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix) {
-        self.fail_pair(now, child, parent);
+    /// A child and its parent have failed each other: no edge, and no spare, until the pair is tried again. Where the child
+    /// accuses the parent that is later than where a connection broke: what makes a parent trickle or lie does not pass
+    /// soon. Silence may, of one that has served the child before.
+    pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>) {
+        let edge = self.member(child).and_then(|c| c.parents.iter().find(|e| e.parent == parent));
+        let never_served = edge.is_some_and(|e| e.watch.never_served());
+        let further = match offence {
+            Some(Offence::Slow | Offence::Holdings | Offence::Sent) => GRAVE_FAILURES,
+            Some(Offence::Silent) if never_served => GRAVE_FAILURES,
+            Some(Offence::Silent) => 1,
+            // It came, brought nothing and is gone again.
+            None if never_served => 2,
+            Some(Offence::BadPieces) | None => 0,
+        };
+        self.fail_pair_gravely(now, child, parent, further);
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
             c.spares.retain(|s| *s != node);
         }
@@ -96,7 +111,7 @@ impl Dcm {
         if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, spoilt: true });
+            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, spoilt: true, grave: true });
         }
     }
 
@@ -151,7 +166,7 @@ impl Dcm {
         w.idle = if offers_nothing { w.idle + 1 } else { 0 };
         if lies || w.idle >= IDLE_INTERVALS {
             self.accuse(child, parent, Offence::Holdings);
-            self.part(now, child, parent);
+            self.part(now, child, parent, Some(Offence::Holdings));
             self.look_for_parents(now, child, "a parent offered nothing of what it claims");
         }
     }

@@ -19,6 +19,7 @@ pub(crate) mod tests;
 mod tun;
 mod wires;
 
+pub(crate) use script::port_forwarding;
 pub use wires::LinkCounters;
 
 use forwarder::Forwarder;
@@ -38,6 +39,9 @@ use wires::{Line, Wires};
 
 /// The port that the proxies of `proxy-only` hosts listen on.
 pub const PROXY_PORT: u16 = 3128;
+
+/// The port that routers which forward ports listen on for UPnP.
+pub const MAPPING_PORT: u16 = 2869;
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -197,8 +201,29 @@ impl Net {
     /// A command that runs inside a host. Its process gets SIGKILL when the *thread* that spawned it ends: spawn from one
     /// that lives as long as the process should.
     pub fn command(&self, host: usize, program: &Path) -> Command {
+        Self::command_in(Arc::clone(&self.entries[host]), program)
+    }
+
+    /// Hosts whose routers forward ports to who asks.
+    pub fn mapping_hosts(&self) -> Vec<usize> {
+        let hosts = self.plan.hosts.iter().enumerate();
+        hosts.filter(|(_, h)| h.reach == Reach::MappingNat && h.seat.is_some()).map(|(host, _)| host).collect()
+    }
+
+    /// The router before a host: its address on the LAN, and a command that runs there as [`Net::command`] does.
+    ///
+    /// # Errors
+    /// If the host has none.
+    pub fn on_router_of(&self, host: usize, program: &Path) -> Result<(IpAddr, Command), NetError> {
+        let port = self.plan.hosts[host].port;
+        let planned = &self.plan.ports[port];
+        let router = planned.router.as_ref().ok_or_else(|| NetError::Spec("the host is behind no router".into()))?;
+        let address = self.addresses().router(&self.plan, port, router);
+        Ok((address, Self::command_in(Arc::new(namespaces::open(&planned.namespace)?), program)))
+    }
+
+    fn command_in(entry: Arc<File>, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let entry = Arc::clone(&self.entries[host]);
         #[expect(unsafe_code, reason = "between fork and exec it makes two system calls and allocates nothing")]
         unsafe {
             command.pre_exec(move || {

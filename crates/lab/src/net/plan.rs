@@ -61,6 +61,9 @@ impl Plan {
     /// Plans a network; namespaces are named `PREFIX-0`, `PREFIX-1` ….
     pub fn new(spec: NetSpec, prefix: &str) -> Result<Plan, NetError> {
         let mut hosts = spec.hosts;
+        if spec.network.ipv6 && hosts.iter().any(|h| h.reach == Reach::MappingNat) {
+            return Err(NetError::Spec("routers forward ports over IPv4 only".into()));
+        }
         let mut proxies = BTreeMap::new();
         for host in 0..hosts.len() {
             let isp = isp_of(&hosts[host], &spec.sites)?;
@@ -146,7 +149,7 @@ fn nat_of(reach: Reach) -> Option<SiteNat> {
         Reach::Open | Reach::DialOnly | Reach::Firewall => None,
         // Networks that block UDP are offices': there is a NAT too.
         Reach::IndependentNat | Reach::UdpBlocked | Reach::ProxyOnly => Some(SiteNat::Independent),
-        Reach::DependentNat => Some(SiteNat::Dependent),
+        Reach::DependentNat | Reach::MappingNat => Some(SiteNat::Dependent),
     }
 }
 

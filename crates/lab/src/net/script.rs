@@ -1,9 +1,10 @@
 //! What `ip` and `nft` are told in each namespace.
 
-use super::PROXY_PORT;
 use super::plan::{Addresses, Plan, Router};
+use super::{MAPPING_PORT, PROXY_PORT};
 use headwater_simulator::scenario::{Reach, SiteNat};
 use std::net::IpAddr;
+use std::path::Path;
 
 /// Packets that wait in a TUN device until the forwarder takes them.
 const TUN_PACKETS: u32 = 2000;
@@ -94,16 +95,47 @@ pub fn router_rules(plan: &Plan, router: &Router, addresses: &Addresses) -> Stri
         SiteNat::None => "accept",
         _ => "ct state established,related accept",
     };
+    // The chains that miniupnpd fills.
+    let (chains, mapped_in, mapped_out, mapped_forward) = if forwards_ports(plan, router) {
+        (
+            "chain miniupnpd {}\n chain miniupnpd_in {}\n chain miniupnpd_out {}\n",
+            "chain in { type nat hook prerouting priority dstnat; jump miniupnpd_in; }\n",
+            "jump miniupnpd_out;",
+            "jump miniupnpd\n",
+        )
+    } else {
+        ("", "", "", "")
+    };
     let restrictions: String = router.hosts.iter().map(|host| restrictions(plan, *host, addresses)).collect();
     // A packet that nobody asked for ends at `input` and leaves no trace in the table of connections.
     format!(
-        "table inet lab {{\n\
-           chain out {{ type nat hook postrouting priority srcnat; oifname \"wan\" {masquerade}; }}\n\
+        "table inet lab {{\n{chains} {mapped_in}\
+           chain out {{ type nat hook postrouting priority srcnat; {mapped_out} oifname \"wan\" {masquerade}; }}\n\
            chain input {{ type filter hook input priority filter; policy drop;\n\
              iifname != \"wan\" accept\n ct state established,related accept\n }}\n\
            chain forward {{ type filter hook forward priority filter; policy drop;\n\
-             {restrictions} iifname \"lan\" accept\n {inwards}\n }}\n\
+             {restrictions} iifname \"lan\" accept\n {mapped_forward} {inwards}\n }}\n\
          }}\n"
+    )
+}
+
+/// Whether a router forwards ports to hosts that ask for it.
+pub fn forwards_ports(plan: &Plan, router: &Router) -> bool {
+    router.hosts.iter().any(|host| plan.hosts[*host].reach == Reach::MappingNat)
+}
+
+/// What miniupnpd is told on a router.
+pub(crate) fn port_forwarding(router: IpAddr, pid_file: &Path) -> String {
+    format!(
+        "ext_ifname=wan\nlistening_ip=lan\nhttp_port={MAPPING_PORT}\nenable_natpmp=yes\nenable_upnp=yes\nsecure_mode=yes\n\
+         upnp_table_name=lab\nupnp_nat_table_name=lab\nupnp_forward_chain=miniupnpd\nupnp_nat_chain=miniupnpd_in\n\
+         upnp_nat_postrouting_chain=miniupnpd_out\nuuid=00000000-0000-0000-0000-{:012x}\nlease_file={}\n\
+         allow 1024-65535 192.168.0.0/16 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
+        match router {
+            IpAddr::V4(a) => u64::from(u32::from(a)),
+            IpAddr::V6(_) => 0,
+        },
+        pid_file.with_extension("leases").display()
     )
 }
 

@@ -31,7 +31,7 @@ pub struct Bars {
     pub congested_named_s: Option<f64>,
     /// Arrivals one by one: the least goodput of a late receiver over its downlink, at least.
     pub late_share_of_down: Option<f64>,
-    /// The longest time from a liar's first harm until its last edge was dropped; at most.
+    /// The longest time from a liar's first harm until its last edge was dropped; at most. Twice that for who trickles.
     pub left_within_s: Option<f64>,
     /// Honest hosts banned, at most.
     pub honest_banned: Option<u64>,

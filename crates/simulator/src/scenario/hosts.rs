@@ -30,6 +30,8 @@ pub enum Reach {
     IndependentNat,
     /// A NAT that maps a port to another public port for each destination: it only dials.
     DependentNat,
+    /// The same, whose router forwards a port to a host that asks for it (UPnP, NAT-PMP): it is reached there.
+    MappingNat,
     /// No UDP; TCP out to port 443, and to the origin.
     UdpBlocked,
     /// Only TCP to a proxy in its ISP.
@@ -40,7 +42,7 @@ impl Reach {
     /// What a test should find.
     pub fn accepts(self) -> Accepts {
         match self {
-            Reach::Open => Accepts::Open,
+            Reach::Open | Reach::MappingNat => Accepts::Open,
             Reach::Firewall | Reach::IndependentNat => Accepts::Punchable,
             Reach::DialOnly | Reach::DependentNat | Reach::UdpBlocked | Reach::ProxyOnly => Accepts::DialOnly,
         }

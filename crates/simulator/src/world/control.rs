@@ -6,7 +6,7 @@ use headwater_center_core::client_manager::Arrival;
 use headwater_center_core::{Center, Config, Input, Output, Totals};
 use headwater_model::assignment::{Assignment, Lease};
 use headwater_model::id::Hash;
-use headwater_model::node::{Capabilities, Forwards, From, Known, SourceAccess};
+use headwater_model::node::{Capabilities, Forwards, From, Known, Role, SourceAccess};
 use headwater_model::place::Place;
 use headwater_model::report::{Heartbeat, Introduction};
 use headwater_model::time::{Micros, Rate, Time};
@@ -318,7 +318,7 @@ impl World {
                 down: Rate(n.spec.down() as u64),
                 client: "simulator".into(),
                 local_addresses: Vec::new(),
-                https_port: None,
+                https_port: (n.spec.role == Role::Waypoint && n.spec.enrolled).then_some(443),
             },
             observed: SocketAddr::new(IpAddr::V4(address), 4433),
             certificate: Hash(n.id.0),

@@ -211,6 +211,7 @@ impl World {
                 self.apply_rates(node);
                 self.break_all(node, idle_timeout);
                 self.origin_lost(node);
+                self.waypoint_lost(node);
                 self.queue.push(over, Event::Fault(FaultStep::Rates(node)));
             }
             FaultKind::Freeze => {

@@ -91,6 +91,7 @@ enum Event {
         node: Nx,
         life: u32,
         piece: u32,
+        from: Option<Nx>,
     },
     OriginFails {
         node: Nx,
@@ -369,9 +370,9 @@ impl World {
                     self.origin_answers(node, run, serial);
                 }
             }
-            Event::OriginPiece { node, life, piece } => {
+            Event::OriginPiece { node, life, piece, from } => {
                 if self.is_life(node, life) {
-                    self.origin_piece(node, piece);
+                    self.origin_piece(node, piece, from);
                 }
             }
             Event::OriginFails { node, life, run } => {
@@ -455,6 +456,7 @@ impl World {
     /// The process ends; what is on disk stays.
     fn end_process(&mut self, node: Nx) {
         self.stop_origin_of(node);
+        self.waypoint_lost(node);
         let n = &mut self.nodes[node as usize];
         if let Some(swarm) = n.swarm.take() {
             n.disk = swarm.have().clone();
@@ -505,7 +507,7 @@ impl World {
                     self.stop_serving(node, &child);
                     self.send(node, &child, PeerMessage::Dropped(why));
                 }
-                Output::FetchOrigin { run, pieces, .. } => self.fetch_origin(node, run, pieces),
+                Output::FetchOrigin { run, source, pieces } => self.fetch_origin(node, run, &source, pieces),
                 Output::StopOrigin(run) => self.stop_origin(node, run),
                 Output::LeaseDone(run) => {
                     let input =

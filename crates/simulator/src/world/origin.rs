@@ -1,8 +1,10 @@
-//! The origin: an HTTP server whose uplink is shared by whoever fetches a run.
+//! Leased runs: from the origin, an HTTP server whose uplink is shared by whoever fetches a run, and by HTTPS from
+//! waypoints, whose uplink these share with their children.
 
 use super::transfers::What;
-use super::{Event, Nx, World};
+use super::{Event, Nx, World, index_of};
 use crate::links::{EdgeIx, NodeIx};
+use headwater_model::assignment::LeaseSource;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +19,8 @@ const REQUEST_OVER: Micros = Micros::from_millis(1000);
 #[derive(Debug)]
 struct Request {
     serial: u32,
+    /// The waypoint; `None` for the origin.
+    from: Option<Nx>,
     pieces: VecDeque<u32>,
     edge: Option<EdgeIx>,
 }
@@ -37,38 +41,57 @@ impl Origin {
 }
 
 impl World {
-    pub(super) fn fetch_origin(&mut self, node: Nx, run: u32, pieces: Vec<Range<u32>>) {
+    pub(super) fn fetch_origin(&mut self, node: Nx, run: u32, source: &LeaseSource, pieces: Vec<Range<u32>>) {
+        let from = match source {
+            LeaseSource::Origin => None,
+            LeaseSource::Waypoint { node, .. } => Some(index_of(node)),
+        };
         self.stop_origin(node, run);
         self.origin.made += 1;
         let serial = self.origin.made;
-        let request = Request { serial, pieces: pieces.into_iter().flatten().collect(), edge: None };
+        let request = Request { serial, from, pieces: pieces.into_iter().flatten().collect(), edge: None };
         self.origin.requests.insert((node, run), request);
         let life = self.nodes[node as usize].life;
         // Request there; the answer's way back is counted at each piece.
-        self.queue.push(self.now + self.origin_latency(node), Event::OriginAnswers { node, life, run, serial });
+        self.queue.push(self.now + self.source_latency(node, from), Event::OriginAnswers { node, life, run, serial });
     }
 
     pub(super) fn origin_answers(&mut self, node: Nx, run: u32, serial: u32) {
-        if self.origin.requests.get(&(node, run)).is_none_or(|r| r.serial != serial) {
-            return;
-        }
-        if !self.origin.up || self.cut_off(node) {
+        let Some(request) = self.origin.requests.get_mut(&(node, run)).filter(|r| r.serial == serial) else { return };
+        let (from, first) = (request.from, request.pieces.front().copied());
+        let Some(first) = first else { return };
+        let reached = match from {
+            None => self.origin.up && !self.cut_off(node),
+            Some(waypoint) => !self.apart(node, waypoint) && self.holds(waypoint, first),
+        };
+        if !reached {
             self.origin.requests.remove(&(node, run));
             let life = self.nodes[node as usize].life;
             return self.queue.push(self.now + REQUEST_OVER, Event::OriginFails { node, life, run });
         }
-        let Some(first) = self.origin.requests.get_mut(&(node, run)).and_then(|r| r.pieces.pop_front()) else { return };
-        let (from, to) = (self.origin.link, self.nodes[node as usize].link);
-        let edge = self.start(from, to, What::Origin { node, run }, first);
+        let sender = from.map_or(self.origin.link, |w| self.nodes[w as usize].link);
+        let edge = self.start(sender, self.nodes[node as usize].link, What::Origin { node, run }, first);
         if let Some(request) = self.origin.requests.get_mut(&(node, run)) {
+            request.pieces.pop_front();
             request.edge = Some(edge);
         }
     }
 
+    fn holds(&self, node: Nx, piece: u32) -> bool {
+        self.nodes[node as usize].swarm.as_ref().is_some_and(|s| s.have().get(piece))
+    }
+
     pub(super) fn origin_piece_through(&mut self, edge: EdgeIx, node: Nx, run: u32, piece: u32) {
         let life = self.nodes[node as usize].life;
-        self.queue.push(self.now + self.origin_latency(node), Event::OriginPiece { node, life, piece });
-        match self.origin.requests.get_mut(&(node, run)).and_then(|r| r.pieces.pop_front()) {
+        let request = self.origin.requests.get_mut(&(node, run));
+        let (from, next) = request.map_or((None, None), |r| (r.from, r.pieces.pop_front()));
+        self.queue.push(self.now + self.source_latency(node, from), Event::OriginPiece { node, life, piece, from });
+        match next {
+            // One that rotted meanwhile ends the answer.
+            Some(next) if from.is_some_and(|w| !self.holds(w, next)) => {
+                self.stop_origin(node, run);
+                self.queue.push(self.now + REQUEST_OVER, Event::OriginFails { node, life, run });
+            }
             Some(next) => self.continue_with(edge, next),
             None => {
                 self.origin.requests.remove(&(node, run));
@@ -77,12 +100,13 @@ impl World {
         }
     }
 
-    pub(super) fn origin_piece(&mut self, node: Nx, piece: u32) {
+    pub(super) fn origin_piece(&mut self, node: Nx, piece: u32, from: Option<Nx>) {
         let outcome = self.outcome_of(node, piece, false);
-        if outcome == PieceOutcome::Stored {
+        if outcome == PieceOutcome::Stored && from.is_none() {
             self.nodes[node as usize].origin_bytes += u64::from(self.layout.piece_len(piece));
         }
-        self.tell(node, Input::Piece { from: PieceFrom::Origin, piece, outcome });
+        let from = from.map_or(PieceFrom::Origin, |w| PieceFrom::Waypoint(self.nodes[w as usize].id));
+        self.tell(node, Input::Piece { from, piece, outcome });
     }
 
     pub(super) fn stop_origin(&mut self, node: Nx, run: u32) {
@@ -98,17 +122,29 @@ impl World {
         }
     }
 
-    /// One way between a node and the origin.
-    fn origin_latency(&self, node: Nx) -> Micros {
-        self.network_latency(self.nodes[node as usize].link, self.origin.link).unwrap_or(LATENCY)
+    /// One way between a node and the origin, or a waypoint.
+    fn source_latency(&self, node: Nx, from: Option<Nx>) -> Micros {
+        let sender = from.map_or(self.origin.link, |w| self.nodes[w as usize].link);
+        self.network_latency(self.nodes[node as usize].link, sender).unwrap_or(LATENCY)
     }
 
     /// A node no longer reaches the origin: its requests are given up.
     pub(super) fn origin_lost(&mut self, node: Nx) {
-        let runs: Vec<u32> = self.origin.requests.range((node, 0)..=(node, u32::MAX)).map(|((_, r), _)| *r).collect();
-        let life = self.nodes[node as usize].life;
-        for run in runs {
+        self.requests_fail(|by, from| by == node && from.is_none());
+    }
+
+    /// A waypoint's process ended, or it is cut off: requests to it are given up.
+    pub(super) fn waypoint_lost(&mut self, waypoint: Nx) {
+        self.requests_fail(|_, from| from == Some(waypoint));
+    }
+
+    /// Requests by a node of a source, where `lost` says so, end as failures.
+    fn requests_fail(&mut self, lost: impl Fn(Nx, Option<Nx>) -> bool) {
+        let requests = self.origin.requests.iter();
+        let lost: Vec<(Nx, u32)> = requests.filter(|((by, _), r)| lost(*by, r.from)).map(|(key, _)| *key).collect();
+        for (node, run) in lost {
             self.stop_origin(node, run);
+            let life = self.nodes[node as usize].life;
             self.queue.push(self.now + REQUEST_OVER, Event::OriginFails { node, life, run });
         }
     }
@@ -117,7 +153,8 @@ impl World {
     pub(super) fn origin_goes(&mut self) {
         self.origin.up = false;
         for (node, run) in self.origin.requests.keys().copied().collect::<Vec<_>>() {
-            let was_sending = self.origin.requests.get(&(node, run)).is_some_and(|r| r.edge.is_some());
+            let request = self.origin.requests.get(&(node, run));
+            let was_sending = request.is_some_and(|r| r.edge.is_some() && r.from.is_none());
             if was_sending {
                 self.stop_origin(node, run);
                 let life = self.nodes[node as usize].life;
