@@ -15,25 +15,26 @@ pub mod history;
 mod judging;
 pub mod network_monitor;
 pub mod place_table;
+mod probing;
+mod progress;
 pub mod reachability;
 pub mod trust;
 
 pub use config::Config;
+pub use progress::Progress;
 
 use client_manager::{Arrival, Client, ClientManager, Welcome};
 use content_directory::{Content, ContentDirectory, Published};
 use dcm::{DcmOutput, MemberInfo};
 use headwater_model::assignment::{Assignment, Lease, Refusal};
 use headwater_model::id::{ContentId, NodeId, Version};
-use headwater_model::node::{From, Known};
 use headwater_model::reach::{Probe, canonical};
 use headwater_model::report::{Alarm, DialResult, Heartbeat, Join};
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_model::{Accepts, Role, SourceClass};
+use headwater_model::{Accepts, Role};
 use history::{History, Transfer};
-use judging::Served;
 use network_monitor::{Links, Trouble};
-use reachability::{Newcomer, ProbeOutput, Prober, Verdict};
+use reachability::{Prober, Verdict};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use trust::{Offence, Terms, Trust};
@@ -183,30 +184,6 @@ pub struct Dials {
     pub attempted: u64,
     /// After these the two were connected.
     pub connected: u64,
-}
-
-/// Traffic of one node in one content, from its heartbeats.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// When it joined.
-    pub since: Time,
-    /// Verified pieces.
-    pub pieces_held: u32,
-    /// Bytes from peers.
-    pub peer_bytes: u64,
-    /// Bytes from waypoints.
-    pub waypoint_bytes: u64,
-    /// Bytes from the origin.
-    pub origin_bytes: u64,
-    /// Bytes that came twice or were wrong.
-    pub wasted_bytes: u64,
-    /// Highest rate of an interval.
-    pub max_rate: Rate,
-    /// When it had everything.
-    pub complete_at: Option<Time>,
-    /// Bytes per parent as last said, to tell what is new.
-    last: BTreeMap<NodeId, u64>,
-    last_origin: u64,
 }
 
 /// The control center's decisions.
@@ -492,78 +469,6 @@ impl Center {
         self.collect(now, content, out);
     }
 
-    fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
-        self.totals.heartbeats += 1;
-        let Some(client) = self.clients.get_mut(&node) else { return };
-        client.heard = now;
-        client.quiet = false;
-        self.alive(now, node, out);
-        let mut claimed = Rate(0);
-        for report in &said.contents {
-            let id = report.version.content;
-            let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
-            let (pieces, piece_bytes) = (content.layout.pieces(), content.layout.piece_bytes());
-            let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
-            let mut served = Vec::new();
-            // Less than before: a process that began anew counts from 0. A node whose session is new counts on.
-            let mut moved = report.origin_bytes.checked_sub(p.last_origin).unwrap_or(report.origin_bytes);
-            p.origin_bytes += moved;
-            p.last_origin = report.origin_bytes;
-            p.pieces_held = report.pieces_held;
-            p.wasted_bytes = p.wasted_bytes.max(report.wasted_bytes);
-            for e in &report.from {
-                let last = p.last.insert(e.node, e.bytes).unwrap_or(0);
-                let new = e.bytes.checked_sub(last).unwrap_or(e.bytes);
-                moved += new;
-                let class =
-                    self.clients.get(&e.node).map_or(SourceClass::Peer, |c| dcm::class_of(c.arrival.introduction.role));
-                match class {
-                    SourceClass::Waypoint => p.waypoint_bytes += new,
-                    _ => p.peer_bytes += new,
-                }
-                // A slanderer's praise is worth no more than its blame.
-                if !self.trust.is_slanderer(&node) {
-                    self.history.served(e.node, node, new);
-                }
-                served.push(Served { parent: e.node, bytes: new, waited: e.waited });
-                if self.clients.confirm(&e.node, &node, said.interval, new, self.config.heartbeat).is_some() {
-                    share_uplink(&self.clients, &mut self.directory, &e.node);
-                }
-            }
-            p.max_rate = p.max_rate.max(Rate::of(moved, self.config.heartbeat));
-            let complete = report.pieces_held == pieces && p.complete_at.is_none();
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                claimed.0 = claimed.0.saturating_add(dcm.heartbeat(now, &node, said.interval, report).0);
-            }
-            if complete {
-                self.record(now, id, node, true, out);
-            }
-            self.collect(now, id, out);
-            self.praise(now, node, u64::from(piece_bytes), &served, out);
-        }
-        self.weigh_words(now, node, claimed.max(said.up_used), out);
-    }
-
-    fn dialled(&mut self, now: Time, node: NodeId, result: &DialResult, out: &mut Vec<Output>) {
-        let accepts = |n: &NodeId| self.clients.get(n).map(|c| c.arrival.introduction.capabilities.accepts.value);
-        let (Some(a), Some(b)) = (accepts(&node), accepts(&result.node)) else { return };
-        let dials = self.dials.entry((a.min(b), a.max(b))).or_default();
-        dials.attempted += 1;
-        dials.connected += u64::from(result.error.is_none());
-        self.probing(now, out, |p| p.dialled(now, node, &result.node, result.error.is_none()));
-        if result.error.is_none() {
-            return;
-        }
-        let contents: Vec<ContentId> =
-            self.clients.get(&node).map(|c| c.contents.iter().copied().collect()).unwrap_or_default();
-        for id in contents {
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                dcm.dial_failed(now, &node, &result.node);
-                self.collect(now, id, out);
-            }
-        }
-    }
-
     fn publish(&mut self, content: Content, out: &mut Vec<Output>) {
         let id = content.version.content;
         let (published, former) = self.directory.publish(content);
@@ -631,76 +536,6 @@ impl Center {
 
     // ---- who can be reached ----
 
-    fn begin_tests(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
-        let (Some(prober), Some(client)) = (&mut self.prober, self.clients.get_mut(&node)) else { return };
-        let a = &mut client.arrival;
-        let capabilities = &mut a.introduction.capabilities;
-        if !capabilities.udp.value {
-            // Nobody can connect to it, and it can test nobody.
-            capabilities.accepts = Known { value: Accepts::DialOnly, from: From::Test };
-            client.via = None;
-            return self.probing(now, out, |p| p.left(now, &node));
-        }
-        let verdict = prober.arrived(
-            now,
-            node,
-            Newcomer {
-                claim: capabilities.accepts.value,
-                listens: capabilities.listens,
-                believed: a.enrolled,
-                local: a.observed.ip().is_loopback(),
-                observed: a.observed,
-            },
-        );
-        capabilities.accepts = verdict.accepts;
-        client.via = verdict.via;
-        self.probing(now, out, |_| ());
-    }
-
-    /// Something happens to the prober; what it found out is told to all who build on it.
-    fn probing(&mut self, now: Time, out: &mut Vec<Output>, f: impl FnOnce(&mut Prober)) {
-        let Some(prober) = &mut self.prober else { return };
-        f(prober);
-        for said in prober.drain() {
-            match said {
-                ProbeOutput::Order(node, probe) => out.push(Output::Probe(node, probe)),
-                ProbeOutput::Changed(node, verdict) => {
-                    out.push(Output::Event(Event::Reachability(node, verdict)));
-                    let Some(client) = self.clients.get_mut(&node) else { continue };
-                    client.arrival.introduction.capabilities.accepts = verdict.accepts;
-                    client.via = verdict.via;
-                    self.reach_changed(now, node, out);
-                }
-            }
-        }
-    }
-
-    /// A node's session comes from another address: another port of its NAT, or another network.
-    fn moved(&mut self, now: Time, node: NodeId, observed: SocketAddr, out: &mut Vec<Output>) {
-        let observed = canonical(observed);
-        let Some(client) = self.clients.get_mut(&node).filter(|c| c.arrival.observed != observed) else { return };
-        if client.arrival.observed.ip() != observed.ip() {
-            let (session, why) = (client.arrival.session, "its address changed: it is placed anew".to_owned());
-            out.push(Output::Close { node, session, why, come_back: true });
-            return;
-        }
-        client.arrival.observed = observed;
-        self.probing(now, out, |p| p.moved(now, node, observed));
-        self.reach_changed(now, node, out);
-    }
-
-    /// All swarms that a node takes part in learn how it can be reached now.
-    fn reach_changed(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
-        let Some(client) = self.clients.get(&node) else { return };
-        let (capabilities, reach) = (client.arrival.introduction.capabilities, client.reach());
-        for id in client.contents.clone() {
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                dcm.set_reach(now, &node, capabilities, reach.clone());
-                self.collect(now, id, out);
-            }
-        }
-    }
-
     // ---- helpers ----
 
     fn with_dcm(&mut self, now: Time, version: Version, out: &mut Vec<Output>, f: impl FnOnce(&mut dcm::Dcm)) {
@@ -766,33 +601,6 @@ impl Center {
 
     fn share_uplink(&mut self, node: &NodeId) {
         share_uplink(&self.clients, &mut self.directory, node);
-    }
-
-    /// Keeps the record of a transfer that ended.
-    fn record(&mut self, now: Time, content: ContentId, node: NodeId, complete: bool, out: &mut Vec<Output>) {
-        let title = self.directory.get(&content).map(|c| c.name.clone()).unwrap_or_default();
-        let Some(p) = self.progress.get_mut(&(content, node)) else { return };
-        let already = p.complete_at.is_some();
-        if complete {
-            p.complete_at.get_or_insert(now);
-        }
-        if already || p.peer_bytes + p.waypoint_bytes + p.origin_bytes == 0 {
-            return;
-        }
-        let transfer = Transfer {
-            node,
-            content,
-            title,
-            peer_bytes: p.peer_bytes,
-            waypoint_bytes: p.waypoint_bytes,
-            origin_bytes: p.origin_bytes,
-            start: p.since,
-            end: now,
-            max_rate: p.max_rate.0,
-            complete,
-        };
-        self.history.finished(transfer.clone());
-        out.push(Output::Record(transfer));
     }
 }
 

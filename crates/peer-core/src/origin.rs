@@ -5,6 +5,7 @@ use crate::swarm::{Output, Swarm};
 use headwater_model::assignment::LeaseSource;
 use headwater_model::id::NodeId;
 use headwater_model::report::EdgeReport;
+use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -153,11 +154,12 @@ impl Swarm {
         }
     }
 
-    /// Pieces of the run that were neither right nor are on their way from parents: the origin's file is another one.
+    /// Pieces that it was asked for came and were not right: the origin's file is another one. What was to come from
+    /// parents, and did not, is asked for in [`Swarm::watch_origin`].
     pub(crate) fn origin_done(&mut self, now: Time, run: u32, out: &mut Vec<Output>) {
-        let asked = |p: u32| self.parents.values().any(|l| l.asked().contains(&p));
-        let wrong = self.layout.pieces_of_run(run).any(|p| !self.have.get(p) && !asked(p));
-        let Some(fetch) = self.origin.runs.get(&run).filter(|_| wrong) else { return };
+        let have = &self.have;
+        let is_wrong = |f: &&Fetch| f.pieces.iter().cloned().flatten().any(|p| !have.get(p));
+        let Some(fetch) = self.origin.runs.get(&run).filter(is_wrong) else { return };
         let (why, changed) = match fetch.source {
             LeaseSource::Origin => ("what the origin sends is not what was published: its file was changed", true),
             LeaseSource::Waypoint { .. } => ("what the waypoint sends is not what was published", false),
@@ -192,13 +194,22 @@ impl Swarm {
         self.origin.alone_at = None;
     }
 
+    /// Whether this node, of all that are connected here, is the one to fetch `run`: the highest hash of run and node
+    /// (rendezvous hashing), so that neighbours agree without a word.
+    fn is_due_to_fetch(&self, run: u32) -> bool {
+        let rank = |node: &NodeId| mix64(node.prefix64() ^ mix64(u64::from(run) + 1));
+        let parents = self.parents.iter().filter(|(_, p)| p.is_open()).map(|(node, _)| node);
+        parents.chain(self.children.keys()).all(|other| rank(other) <= rank(&self.own))
+    }
+
     fn wait_alone(&mut self, now: Time) {
         let wait = self.rng.below(self.config.alone.0.max(1));
         self.origin.alone_at = Some(Time(now.0 + 500_000 + wait));
     }
 
-    /// Without control center and without anything to ask of a parent: runs from the origin, in random order after a
-    /// random time, so that many who are alone do not fetch the same.
+    /// Without control center and without anything to ask of a parent: runs from the origin after a random time. First
+    /// those that no neighbour should fetch rather than this node, then in random order: so that the many who are alone do
+    /// not fetch the same.
     pub(crate) fn go_alone(&mut self, now: Time, out: &mut Vec<Output>) {
         let idle = self.parents.values().all(|p| p.asked().is_empty());
         let just_lost = now.since(self.control_lost_at) < RECONNECTING && !self.parents.is_empty();
@@ -212,10 +223,13 @@ impl Swarm {
                 while self.origin.runs.len() < self.config.alone_runs {
                     let (all, first) =
                         (self.layout.runs(), self.rng.below(u64::from(self.layout.runs().max(1))) as u32);
-                    let missing = (0..all)
-                        .map(|i| (first + i) % all)
-                        .find(|r| !self.runs.get(*r) && !self.origin.runs.contains_key(r));
-                    let Some(run) = missing else { return };
+                    let missing = || {
+                        let runs = (0..all).map(|i| (first + i) % all);
+                        runs.filter(|r| !self.runs.get(*r) && !self.origin.runs.contains_key(r))
+                    };
+                    let Some(run) = missing().find(|r| self.is_due_to_fetch(*r)).or_else(|| missing().next()) else {
+                        return;
+                    };
                     self.leased(run, false, LeaseSource::Origin, out);
                 }
             }
@@ -223,3 +237,7 @@ impl Swarm {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "origin_tests.rs"]
+mod tests;

@@ -255,6 +255,8 @@ pub struct Swarm {
     generation: Generation,
     pub(crate) control: bool,
     pub(crate) control_lost_at: Time,
+    /// This node.
+    pub(crate) own: NodeId,
     pub(crate) may_use_origin: bool,
     pub(crate) last_progress: Time,
     pub(crate) starving_alarm_at: Time,
@@ -317,7 +319,15 @@ impl Swarm {
             config,
             version,
             layout,
+            own: NodeId::default(),
         }
+    }
+
+    /// Tells which node this is: nodes that fetch alone share the work by their ids.
+    #[must_use]
+    pub fn known_as(mut self, own: NodeId) -> Self {
+        self.own = own;
+        self
     }
 
     /// Content and version.

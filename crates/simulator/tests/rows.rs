@@ -32,3 +32,13 @@ fn two_hundred_peers() {
 fn two_thousand_peers() {
     row("2000-mixed-dial-only");
 }
+
+/// The model behind them: waypoints by HTTPS, sites, arrivals one by one.
+#[test]
+fn scenarios_of_the_lab_meet_their_bars_here_too() {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../lab/scenarios");
+    for name in ["two-isps", "limited-sources", "enterprise", "one-by-one"] {
+        let outcome = sim_command(&scenarios.join(format!("{name}.toml")), 1).unwrap();
+        assert!(outcome.passed(), "{outcome}");
+    }
+}

@@ -5,6 +5,7 @@ use crate::tls::{ByKey, node_of};
 use headwater_model::{Hash, NodeId};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -172,11 +173,16 @@ impl Listener {
     }
 }
 
-/// A restarted process resets its former connections at once, as its reset key comes from its identity: the other ends
-/// need not wait for a timeout.
+/// A restarted process resets its former connections at once, as the keys for that come from its identity: the other ends
+/// need not wait for a timeout. Packets are answered with a reset only if their connection id is one that this node made.
 fn endpoint_config(identity: &Identity) -> EndpointConfig {
-    let secret = Hash::of(&[b"headwater stateless reset", identity.key.secret_der()]);
-    EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret.0)))
+    let key_for = |what: &[u8]| Hash::of(&[what, identity.key.secret_der()]).0;
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key_for(b"headwater stateless reset"));
+    let ids = key_for(b"headwater connection ids");
+    let ids = u64::from_be_bytes([ids[0], ids[1], ids[2], ids[3], ids[4], ids[5], ids[6], ids[7]]);
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
 }
 
 /// AES-128 first: it costs a quarter less CPU than AES-256, and what travels is public or ticketed for hours at most.

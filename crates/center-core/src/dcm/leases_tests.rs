@@ -94,3 +94,24 @@ fn what_is_given_up_late_counts_as_slow() {
     (0..40).for_each(|_| leases.learn(20_000_000, false));
     assert_eq!(leases.slots(), 4);
 }
+
+#[test]
+fn after_a_restart_those_that_come_back_are_heard_first() {
+    let mut w = World::begun(true);
+    w.pass(300);
+    joins(&mut w, 1, 1, vec![7]);
+    w.pass(600);
+    joins(&mut w, 2, 2, vec![]);
+    w.pass(600);
+    assert!(w.leases.is_empty() && w.revoked.is_empty(), "others may come");
+    assert_eq!(w.dcm.leases().active().keys().copied().collect::<Vec<_>>(), [7], "what one works on stays its own");
+    w.pass(500);
+    assert!(!w.leases.is_empty(), "nobody has come for a second");
+    // However many come, it does not last longer than settling may.
+    let mut w = World::begun(true);
+    for n in 1..=6 {
+        joins(&mut w, n, 1, vec![]);
+        w.pass(700);
+    }
+    assert!(!w.leases.is_empty());
+}

@@ -8,9 +8,12 @@ mod congestion;
 mod edges;
 mod leases;
 mod member;
+mod membership;
+mod pairs;
 mod reach;
 mod repair;
 mod sites;
+mod slots;
 mod standing;
 mod standing_leases;
 #[cfg(test)]
@@ -23,7 +26,7 @@ pub use member::{Ix, Member, MemberInfo};
 use crate::config::Config;
 use crate::explain::Decision;
 use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
-use crate::trust::{Offence, Standing};
+use crate::trust::Offence;
 use headwater_model::assignment::{Assignment, Generation, Lease};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
@@ -33,38 +36,14 @@ use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
 use member::SpareIndex;
+use pairs::{Failure, PairKey};
 use reach::ByAccepts;
 use sites::Site;
-use standing::GRAVE_FAILURES;
 use standing_leases::StandingLeases;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Decisions made in one call, so that a call stays short; the rest follows at once in the next one.
 const MAX_DECISIONS: usize = 256;
-
-/// Failed pairs remembered; more than a swarm in trouble makes in a minute.
-const MAX_FAILED_PAIRS: usize = 100_000;
-
-/// An unordered pair of nodes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct PairKey(NodeId, NodeId);
-
-impl PairKey {
-    fn of(a: NodeId, b: NodeId) -> Self {
-        Self(a.min(b), a.max(b))
-    }
-}
-
-/// How often a pair failed of late, and when last.
-#[derive(Clone, Copy, Debug)]
-struct Failure {
-    at: Time,
-    times: u32,
-    /// One end got wrong bytes from the other: it does not try again, whatever sessions come and go.
-    spoilt: bool,
-    /// An offence of one end was among the failures: the pair may rest as long as a ban.
-    grave: bool,
-}
 
 /// What a DCM wants said.
 #[derive(Clone, PartialEq, Debug)]
@@ -487,296 +466,6 @@ impl Dcm {
             slow_percent: self.config.slow_percent,
             piece_bytes: self.layout.piece_bytes(),
         }
-    }
-
-    fn admit(&mut self, info: MemberInfo) -> Ix {
-        let m = Member::new(info, self.layout.runs());
-        self.up_total += m.info.up.0;
-        self.by_accepts.up(m.accepts(), 0, m.info.up.0);
-        let node = m.info.node;
-        let ix = self.free.pop().unwrap_or(self.members.len() as Ix);
-        if ix as usize == self.members.len() {
-            self.members.push(None);
-        }
-        if m.class() == SourceClass::Waypoint {
-            self.waypoints.insert(ix);
-        }
-        if m.standing != Standing::Good {
-            self.distrusted.insert(ix);
-        }
-        // Everybody lacks pieces at first: counted by `set_wants`.
-        let m = Member { wants: false, ..m };
-        self.join_site(&m);
-        self.members[ix as usize] = Some(m);
-        self.by_node.insert(node, ix);
-        self.set_wants(ix, true);
-        self.requeue(ix, true);
-        ix
-    }
-
-    /// A member joins again: what it says of itself replaces what was known.
-    fn back(&mut self, now: Time, ix: Ix, info: MemberInfo, join: &Join) {
-        self.set_rate(&info.node, info.up);
-        // It joins a second time in one session when it has opened the log: what it was given meanwhile is on its way. In
-        // a new session it says what it works on, and a process that began anew knows nothing of former leases.
-        if self.member(ix).is_some_and(|m| m.info.session != info.session) {
-            for run in self.leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
-                self.end_lease(now, ix, run, false);
-            }
-            for run in self.standing_leases.of(ix).into_iter().filter(|run| !join.leases.contains(run)) {
-                self.end_standing(ix, run, false);
-            }
-        }
-        if !join.complete && self.member(ix).is_some_and(|m| !m.wants) {
-            self.set_wants(ix, true);
-        }
-        self.present(ix);
-        let same_socket = |m: &Member| m.info.reach.addresses.iter().any(|a| info.reach.addresses.contains(a));
-        if self.member(ix).is_some_and(|m| !same_socket(m) || m.info.reach.certificate != info.reach.certificate) {
-            // Another socket: its connections are gone, and all edges with them.
-            self.cut_all(now, ix);
-        }
-        self.set_reach(now, &info.node, info.capabilities, info.reach);
-        if let Some(m) = self.member_mut(ix) {
-            m.info.session = info.session;
-            m.info.local_addresses = info.local_addresses;
-            m.info.https = info.https;
-            m.info.may_use_origin = info.may_use_origin;
-        }
-        let others: Vec<Ix> = self
-            .member(ix)
-            .map(|m| m.children.iter().copied().chain(m.parents.iter().map(|e| e.parent)).collect())
-            .unwrap_or_default();
-        self.dirty.extend(others);
-        self.requeue(ix, true);
-        self.refresh(ix);
-    }
-
-    /// A member that was away is heard of again.
-    fn present(&mut self, ix: Ix) {
-        let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_some()) else { return };
-        m.away_since = None;
-        let (held, counts) = (m.runs.clone(), m.counts());
-        for run in held.iter().filter(|_| counts) {
-            self.leases.gained(run);
-        }
-        self.standing_leases.due(ix);
-        self.requeue(ix, true);
-        self.refresh(ix);
-        // What changed meanwhile was not sent.
-        self.dirty.insert(ix);
-        self.flush_at.get_or_insert(Time(0));
-    }
-
-    fn set_wants(&mut self, ix: Ix, wants: bool) {
-        let Some(m) = self.member_mut(ix).filter(|m| m.wants != wants) else { return };
-        m.wants = wants;
-        let (region, accepts, key, udp, limited) = (m.region, m.accepts(), m.tier_keys[0], m.udp(), m.limited());
-        if limited && wants {
-            self.limited.insert(ix);
-            self.standing_leases.due(ix);
-        } else {
-            self.limited.remove(&ix);
-        }
-        let step = |n: &mut u32| if wants { *n += 1 } else { *n -= 1 };
-        if !udp {
-            // It wants no parents.
-            return step(&mut self.wanting_walled);
-        }
-        if wants {
-            self.hungry.insert(ix);
-        }
-        step(&mut self.wanting);
-        self.by_accepts.wanting(accepts, wants);
-        self.site_wants(key, wants);
-        let in_region = self.wanting_by_region.entry(region).or_default();
-        step(in_region);
-        if *in_region == 0 {
-            self.wanting_by_region.remove(&region);
-        }
-    }
-
-    /// A member has everything: it needs no parents, and its share of the others' uplink is free.
-    fn finished(&mut self, ix: Ix) {
-        self.set_wants(ix, false);
-        self.requeue(ix, false);
-        self.hungry.remove(&ix);
-        for run in self.standing_leases.of(ix) {
-            self.end_standing(ix, run, true);
-        }
-        let parents: Vec<Ix> =
-            self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
-        for p in parents {
-            self.unlink(p, ix);
-        }
-        if let Some(pieces) = Some(self.layout.pieces())
-            && let Some(m) = self.member_mut(ix)
-        {
-            m.pieces_held = pieces;
-        }
-        self.recount();
-        self.refresh(ix);
-    }
-
-    /// A member that had everything lacks something.
-    fn wants_again(&mut self, now: Time, ix: Ix) {
-        self.set_wants(ix, true);
-        self.requeue(ix, true);
-        self.recount();
-        self.look_for_parents(now, ix, "it lost pieces");
-    }
-
-    fn holds(&mut self, now: Time, ix: Ix, runs: Bits) {
-        let Some(m) = self.member_mut(ix) else { return };
-        let (came, went) = leases::difference(&m.runs, &runs);
-        m.runs = runs;
-        let counts = m.counts();
-        if !came.is_empty() {
-            m.runs_at = now;
-        }
-        for run in came {
-            if counts {
-                self.leases.gained(run);
-            }
-            // It may have come from elsewhere than the lease.
-            self.end_lease(now, ix, run, counts);
-            self.end_standing(ix, run, true);
-        }
-        for run in went.into_iter().filter(|_| counts) {
-            self.leases.lost(run, now);
-        }
-        if let Some(m) = self.member_mut(ix) {
-            m.starving = 0;
-        }
-    }
-
-    /// Edges and leases that a returning node works on already: kept where they still make sense.
-    fn adopt(&mut self, now: Time, ix: Ix, join: &Join) {
-        for node in &join.parents {
-            let Some(p) = self.by_node.get(node).copied() else { continue };
-            let fits = match (self.member(ix), self.member(p)) {
-                (Some(c), Some(m)) => c.wants && p != ix && !c.has_parent(p) && self.could_serve(c, m),
-                _ => false,
-            };
-            if fits {
-                self.link(now, p, ix);
-            }
-        }
-        if !join.parents.is_empty() {
-            let until = now + Micros::from_secs(2);
-            if let Some(m) = self.member_mut(ix) {
-                m.settle_until = until;
-            }
-        }
-        for run in join.leases.iter().filter(|run| !self.standing_leases.has(ix, **run)) {
-            if let Some(m) = self.members.get_mut(ix as usize).and_then(Option::as_mut)
-                && !(m.counts() && self.leases.adopt(now, ix, m, *run))
-            {
-                self.out.push(DcmOutput::Revoke(m.info.node, *run));
-            }
-        }
-        self.requeue(ix, true);
-    }
-
-    /// In-degree that children should have: more when few still fetch, so that all uplinks stay in use.
-    fn target_parents(&self) -> u32 {
-        let all = self.by_node.len() as u32;
-        (self.config.parents * all / self.wanting.max(1)).clamp(self.config.parents, self.config.max_parents)
-    }
-
-    /// Uplink per child slot: so that the slots of all just feed the targets of all. Re-indexes when it moved by an eighth.
-    fn recount(&mut self) {
-        let target = self.target_parents();
-        if target > self.target {
-            self.hungry.extend(
-                self.members
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, m)| {
-                        m.as_ref().is_some_and(|m| m.wants && m.udp() && (m.parents.len() as u32) < target)
-                    })
-                    .map(|(ix, _)| ix as Ix),
-            );
-        }
-        if std::mem::replace(&mut self.target, target) != target {
-            // What their leases by HTTPS take of their slots changed.
-            for ix in self.waypoints.iter().copied().collect::<Vec<_>>() {
-                self.refresh(ix);
-            }
-        }
-        // Members without UDP take no slots of peers but their share of waypoints: leases are counted in slots there.
-        let sharers = self.wanting + self.wanting_walled;
-        let rate = (self.up_total / u64::from((sharers * target).max(1))).max(1);
-        if rate.abs_diff(self.slot_rate) * 8 > self.slot_rate {
-            self.slot_rate = rate;
-            for ix in 0..self.members.len() as Ix {
-                self.refresh(ix);
-            }
-        }
-    }
-
-    fn slots_of(&self, m: &Member) -> u32 {
-        if !m.forwards() || m.info.up.0 == 0 {
-            return 0;
-        }
-        // 15 % more slots than edges, so that the last children find some.
-        let fair = (m.info.up.0 * 115).div_ceil(self.slot_rate.saturating_mul(100));
-        (fair as u32).clamp(2, self.config.max_children)
-    }
-
-    /// Children that a member would have if all edges were spread by uplink.
-    fn fair_children(&self, m: &Member) -> u32 {
-        if !m.forwards() {
-            return 0;
-        }
-        ((m.info.up.0 / self.slot_rate) as u32).min(self.config.max_children)
-    }
-
-    /// Uplink of a member that no child slot uses.
-    fn spare_of(&self, ix: Ix) -> Rate {
-        let Some(m) = self.member(ix) else { return Rate(0) };
-        if !m.may_take_child() {
-            return Rate(0);
-        }
-        let most = if m.standing == Standing::Good { u32::MAX } else { 1 };
-        let used = m.children.len() as u32 + m.https_leases * self.slots_per_lease();
-        let free = self.slots_of(m).saturating_sub(used).min(most);
-        Rate(u64::from(free) * self.slot_rate)
-    }
-
-    fn promised(&self, parent: Ix) -> Rate {
-        self.member(parent).map_or(Rate(0), |m| {
-            let sharers = m.children.len() + m.https_leases as usize;
-            Rate(m.info.up.0 / sharers.max(1) as u64)
-        })
-    }
-
-    fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
-        self.fail_pair_gravely(now, a, b, 0);
-    }
-    /// A failure that weighs as much as so many further ones.
-    fn fail_pair_gravely(&mut self, now: Time, a: Ix, b: Ix, further: u32) {
-        if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
-            && self.failed.len() < MAX_FAILED_PAIRS
-        {
-            let new = Failure { at: now, times: 0, spoilt: false, grave: false };
-            let f = self.failed.entry(PairKey::of(a, b)).or_insert(new);
-            f.at = now;
-            f.times = f.times.saturating_add(1 + further);
-            f.grave |= further >= GRAVE_FAILURES;
-        }
-    }
-    fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
-        let Some(f) = self.failed.get(&PairKey::of(a.info.node, b.info.node)) else { return false };
-        if f.spoilt && now.since(f.at) < self.config.ban {
-            return true;
-        }
-        // Who has few sources cannot be choosy.
-        let times = if a.limited() || b.limited() { 1 } else { f.times };
-        let most = if f.grave { self.config.ban } else { self.config.blacklist };
-        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(most);
-        // Another session of either end is another chance, but not for who lied.
-        now.since(f.at) < pause && (f.grave || (f.at >= a.since && f.at >= b.since))
     }
 
     /// Puts a member where its spare uplink says.

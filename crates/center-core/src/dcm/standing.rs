@@ -1,7 +1,8 @@
 //! Distrust in a swarm: what children say of parents that were assigned to them, and what follows from a verdict.
 
 use super::member::{Ix, Member};
-use super::{Dcm, DcmOutput, Failure, MAX_FAILED_PAIRS, PairKey};
+use super::pairs::{Failure, MAX_FAILED_PAIRS, PairKey};
+use super::{Dcm, DcmOutput};
 use crate::trust::{Offence, Standing};
 use headwater_model::id::NodeId;
 use headwater_model::report::{EdgeReport, MAX_STARVING_RUNS};

@@ -39,8 +39,13 @@ pub(super) fn listed() -> Capabilities {
 
 impl World {
     pub(super) fn new() -> World {
+        Self::begun(false)
+    }
+
+    /// Of a control center that was restarted, or was not.
+    pub(super) fn begun(restarted: bool) -> World {
         let layout = Layout::single(1 << 20, u64::from(RUNS) << 20).unwrap();
-        let dcm = Dcm::new(Time(0), Version::default(), layout, Config::default(), 1, false);
+        let dcm = Dcm::new(Time(0), Version::default(), layout, Config::default(), 1, restarted);
         World { dcm, now: Time(0), leases: vec![], revoked: vec![], assigned: BTreeMap::new() }
     }
 

@@ -63,14 +63,19 @@ impl Stranger {
         }
     }
 
-    /// A connection to `parent`, its nonce, and streams both ways.
-    async fn connect(&self, at: SocketAddr, parent: NodeId) -> (quinn::Connection, [u8; 32], Writer, Reader) {
+    /// A connection to `parent` as the process `instance`, its nonce, and streams both ways.
+    async fn connect(
+        &self,
+        at: SocketAddr,
+        parent: NodeId,
+        instance: u64,
+    ) -> (quinn::Connection, [u8; 32], Writer, Reader) {
         let connection = self.listener.dial(at, Some(parent), Alpn::Peer).await.unwrap();
         let mut send = connection.open_uni().await.unwrap();
         send.write_all(&[PEER_CONTROL_STREAM]).await.unwrap();
         let mut writer = Writer(send);
         writer
-            .send(FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [1; 32], instance: 1, linked: false }.encode())
+            .send(FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [1; 32], instance, linked: false }.encode())
             .await
             .unwrap();
         let mut receive = connection.accept_uni().await.unwrap();
@@ -112,7 +117,7 @@ fn only_a_ticket_of_ones_own_opens_an_edge() {
         let mut me = Stranger::new(&site).await;
         let (at, given) = me.ticket_for(version, parent).await;
         let version = given.ticket.version;
-        let (connection, nonce, mut writer, mut reader) = me.connect(at, parent).await;
+        let (connection, nonce, mut writer, mut reader) = me.connect(at, parent, 1).await;
         let certificate = certificate_of(&connection).unwrap();
         let proof = Ticket::prove(&given.secret.0, &nonce, &certificate);
 
@@ -130,13 +135,14 @@ fn only_a_ticket_of_ones_own_opens_an_edge() {
         assert_eq!(answer(&mut writer, &mut reader, version, given.ticket.clone(), proof).await, None);
 
         // Replayed: the same proof on another connection, whose nonce is another.
-        let (_second, _, mut writer2, mut reader2) = me.connect(at, parent).await;
+        // It says that its process is another one: of one process only the first connection would stay.
+        let (_second, _, mut writer2, mut reader2) = me.connect(at, parent, 2).await;
         let replayed = answer(&mut writer2, &mut reader2, version, given.ticket.clone(), proof).await;
         assert_eq!(replayed, Some(EdgeRefusal::BadTicket));
 
         // Stolen: another node shows it, with the secret even.
         let thief = Stranger::new(&site).await;
-        let (connection, nonce, mut writer, mut reader) = thief.connect(at, parent).await;
+        let (connection, nonce, mut writer, mut reader) = thief.connect(at, parent, 1).await;
         let proof = Ticket::prove(&given.secret.0, &nonce, &certificate_of(&connection).unwrap());
         let stolen = answer(&mut writer, &mut reader, version, given.ticket.clone(), proof).await;
         assert_eq!(stolen, Some(EdgeRefusal::BadTicket));
@@ -162,12 +168,12 @@ fn garbage_ends_a_connection_and_nothing_else() {
         let second_hello =
             FromPeer::Hello { protocol: limits::PROTOCOL, nonce: [2; 32], instance: 1, linked: false }.encode();
         for garbage in [oversized, no_message, second_hello] {
-            let (connection, _, mut writer, _reader) = me.connect(at, parent).await;
+            let (connection, _, mut writer, _reader) = me.connect(at, parent, 1).await;
             writer.send(garbage).await.unwrap();
             connection.closed().await;
         }
         // A stream that is neither control nor data, and a data stream for a content that is not there.
-        let (connection, ..) = me.connect(at, parent).await;
+        let (connection, ..) = me.connect(at, parent, 1).await;
         connection.open_uni().await.unwrap().write_all(&[9, 9, 9]).await.unwrap();
         connection.closed().await;
         // Garbage to the control center ends that session only.

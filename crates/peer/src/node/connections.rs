@@ -328,12 +328,8 @@ async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &Connection) 
     }
 }
 
-async fn read_stream(
-    inner: Arc<Inner>,
-    node: NodeId,
-    mut stream: RecvStream,
-    unwritten: Arc<Semaphore>,
-) -> Result<(), String> {
+/// What a data stream begins with.
+async fn data_header(stream: &mut RecvStream) -> Result<DataHeader, String> {
     let mut kind = [0];
     stream.read_exact(&mut kind).await.map_err(|e| e.to_string())?;
     if kind[0] != PEER_DATA_STREAM {
@@ -347,7 +343,18 @@ async fn read_stream(
     }
     let mut header = vec![0; length as usize];
     stream.read_exact(&mut header).await.map_err(|e| e.to_string())?;
-    let version = DataHeader::decode(header.into()).map_err(|e| e.to_string())?.version;
+    DataHeader::decode(header.into()).map_err(|e| e.to_string())
+}
+
+async fn read_stream(
+    inner: Arc<Inner>,
+    node: NodeId,
+    mut stream: RecvStream,
+    unwritten: Arc<Semaphore>,
+) -> Result<(), String> {
+    // Streams are counted by the transport; one that says nothing must not keep its place.
+    let opened = tokio::time::timeout(HELLO_PATIENCE, data_header(&mut stream)).await;
+    let version = opened.map_err(|_| "a stream without a header".to_owned())??.version;
     let Some((store, layout)) = inner.lock().running(version).map(|r| (r.store.clone(), r.track.layout.clone())) else {
         // The content ended here while the stream was on its way.
         return Ok(());

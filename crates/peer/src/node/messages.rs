@@ -290,12 +290,15 @@ fn may_open(
 
 /// A child says that a piece from here was bad: looked at again, at most one at a time.
 fn recheck(inner: &Arc<Inner>, state: &mut State, node: NodeId, version: Version, piece: u32) {
-    let Some(store) = state.running(version).filter(|r| r.swarm.is_child(&node)).map(|r| r.store.clone()) else {
-        return;
-    };
-    let inner = inner.clone();
+    let Some(r) = state.running(version).filter(|r| r.swarm.is_child(&node) && !r.rechecking) else { return };
+    r.rechecking = true;
+    let (inner, store) = (inner.clone(), r.store.clone());
     tokio::spawn(async move {
-        match store.recheck(piece).await {
+        let checked = store.recheck(piece).await;
+        if let Some(r) = inner.lock().running(version) {
+            r.rechecking = false;
+        }
+        match checked {
             Ok(true) => tracing::debug!(child = %format!("{node:.8}"), "says that piece {piece} is bad; it is not"),
             Ok(false) => {
                 tracing::warn!("piece {piece} was wrong on disk: fetching it again");

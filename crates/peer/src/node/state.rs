@@ -131,6 +131,8 @@ pub(crate) struct Running {
     pub(crate) origin_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) uploaded_bytes: u64,
+    /// A piece that a child says was bad is being looked at.
+    pub(crate) rechecking: bool,
     tick_at: Time,
 }
 
@@ -433,7 +435,8 @@ fn run(
     let may_use_origin = !track.origins.is_empty();
     let seed = random_seed();
     let layout = track.layout.clone();
-    let mut swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
+    let swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
+    let mut swarm = swarm.known_as(inner.listener.identity().node);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
     let running = Running {
@@ -452,6 +455,7 @@ fn run(
         origin_bytes: 0,
         wasted_bytes: 0,
         uploaded_bytes: 0,
+        rechecking: false,
         tick_at: now,
     };
     if running.swarm.is_complete() {

@@ -433,7 +433,8 @@ impl World {
             true,
             headwater_peer_core::Config::default(),
             stream,
-        );
+        )
+        .known_as(n.id);
         let complete = swarm.is_complete();
         n.swarm = Some(swarm);
         n.session = ControlSession::new(now, stream);

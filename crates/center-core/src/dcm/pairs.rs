@@ -1,0 +1,63 @@
+//! Pairs of members that failed of late, and how long they are not tried again (requirement S3).
+
+use super::Dcm;
+use super::member::{Ix, Member};
+use super::standing::GRAVE_FAILURES;
+use headwater_model::id::NodeId;
+use headwater_model::time::Time;
+
+/// Failed pairs remembered; more than a swarm in trouble makes in a minute.
+pub(super) const MAX_FAILED_PAIRS: usize = 100_000;
+
+/// An unordered pair of nodes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct PairKey(NodeId, NodeId);
+
+impl PairKey {
+    pub(super) fn of(a: NodeId, b: NodeId) -> Self {
+        Self(a.min(b), a.max(b))
+    }
+}
+
+/// How often a pair failed of late, and when last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) at: Time,
+    pub(super) times: u32,
+    /// One end got wrong bytes from the other: it does not try again, whatever sessions come and go.
+    pub(super) spoilt: bool,
+    /// An offence of one end was among the failures: the pair may rest as long as a ban.
+    pub(super) grave: bool,
+}
+
+impl Dcm {
+    pub(super) fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
+        self.fail_pair_gravely(now, a, b, 0);
+    }
+
+    /// A failure that weighs as much as so many further ones.
+    pub(super) fn fail_pair_gravely(&mut self, now: Time, a: Ix, b: Ix, further: u32) {
+        if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
+            && self.failed.len() < MAX_FAILED_PAIRS
+        {
+            let new = Failure { at: now, times: 0, spoilt: false, grave: false };
+            let f = self.failed.entry(PairKey::of(a, b)).or_insert(new);
+            f.at = now;
+            f.times = f.times.saturating_add(1 + further);
+            f.grave |= further >= GRAVE_FAILURES;
+        }
+    }
+
+    pub(super) fn pair_failed(&self, now: Time, a: &Member, b: &Member) -> bool {
+        let Some(f) = self.failed.get(&PairKey::of(a.info.node, b.info.node)) else { return false };
+        if f.spoilt && now.since(f.at) < self.config.ban {
+            return true;
+        }
+        // Who has few sources cannot be choosy.
+        let times = if a.limited() || b.limited() { 1 } else { f.times };
+        let most = if f.grave { self.config.ban } else { self.config.blacklist };
+        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(most);
+        // Another session of either end is another chance, but not for who lied.
+        now.since(f.at) < pause && (f.grave || (f.at >= a.since && f.at >= b.since))
+    }
+}
