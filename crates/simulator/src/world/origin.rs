@@ -102,8 +102,10 @@ impl World {
 
     pub(super) fn origin_piece(&mut self, node: Nx, piece: u32, from: Option<Nx>) {
         let outcome = self.outcome_of(node, piece, false);
-        if outcome == PieceOutcome::Stored && from.is_none() {
-            self.nodes[node as usize].origin_bytes += u64::from(self.layout.piece_len(piece));
+        let n = &mut self.nodes[node as usize];
+        let counter = if from.is_none() { &mut n.origin_bytes } else { &mut n.peer_bytes };
+        if outcome == PieceOutcome::Stored {
+            *counter += u64::from(self.layout.piece_len(piece));
         }
         let from = from.map_or(PieceFrom::Origin, |w| PieceFrom::Waypoint(self.nodes[w as usize].id));
         self.tell(node, Input::Piece { from, piece, outcome });
