@@ -14,6 +14,8 @@ const FAIR_SHARE: u64 = 4;
 const OVERSTATED_TIMES: u64 = 4;
 /// See [`OVERSTATED_TIMES`]: what a clock's jumps and a full socket buffer make of a small uplink.
 const OVERSTATED: Rate = Rate(1_000_000);
+/// Who claims so much knows no limit of its uplink: it may send more.
+const NO_LIMIT: Rate = Rate::from_mbit(1000);
 
 /// What a child had from a parent in an interval.
 pub(crate) struct Served {
@@ -94,9 +96,12 @@ impl Center {
         }
     }
 
-    /// A node says that it sends at `claimed`: not believed beyond what it says that it can.
+    /// A node that nobody vouches for says that it sends at `claimed`: not believed beyond what it says that it can.
     pub(crate) fn weigh_words(&mut self, now: Time, node: NodeId, claimed: Rate, out: &mut Vec<Output>) {
         let Some(client) = self.clients.get(&node) else { return };
+        if client.arrival.enrolled || client.arrival.introduction.up >= NO_LIMIT {
+            return;
+        }
         let can = client.arrival.introduction.up.0.saturating_mul(OVERSTATED_TIMES).saturating_add(OVERSTATED.0);
         if claimed.0 > can && self.trust.standing(&node) != Standing::Banned {
             let mut verdicts = Vec::new();
