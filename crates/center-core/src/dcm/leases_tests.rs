@@ -115,3 +115,37 @@ fn after_a_restart_those_that_come_back_are_heard_first() {
     }
     assert!(!w.leases.is_empty());
 }
+
+#[test]
+fn the_last_runs_are_not_waited_for_long() {
+    let mut w = World::new();
+    joins(&mut w, 1, 1, vec![]);
+    joins(&mut w, 2, 2, vec![]);
+    let mut slow = None;
+    // Each lease takes a second, but one of the last four.
+    for _ in 0..60 {
+        w.pass(900);
+        for (node, lease) in std::mem::take(&mut w.leases) {
+            if lease.run == RUNS - 2 {
+                slow = Some((node, w.now));
+            } else {
+                w.dcm.lease_done(w.now, &node, lease.run);
+            }
+        }
+        if w.dcm.leases().unheld() == 0 && w.dcm.leases().active().len() == 1 {
+            break;
+        }
+    }
+    let (first, since) = slow.unwrap();
+    let (second, lease) = loop {
+        w.pass(400);
+        assert!(w.now.since(since).0 < 6_000_000, "nobody else gets it");
+        if let Some(given) = w.leases.pop() {
+            break given;
+        }
+    };
+    assert!(lease.run == RUNS - 2 && second != first && w.revoked == [(first, RUNS - 2)]);
+    // Once only: the origin may be slow.
+    w.pass(6_000);
+    assert!(w.leases.is_empty());
+}

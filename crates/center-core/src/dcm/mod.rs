@@ -413,10 +413,11 @@ impl Dcm {
     /// Time passes.
     pub fn tick(&mut self, now: Time) {
         for (run, ix) in self.leases.overdue(now) {
-            self.end_lease(now, ix, run, false);
-            if let Some(node) = self.node_of(ix) {
-                self.out.push(DcmOutput::Revoke(node, run));
-            }
+            self.revoke(now, ix, run);
+        }
+        for (run, ix, other) in self.leases.crawling(now) {
+            self.revoke(now, ix, run);
+            self.give_lease(now, other, run);
         }
         self.leases.wake(now);
         if self.repair_at <= now {
@@ -485,6 +486,13 @@ impl Dcm {
             // Who has limited sources has standing leases instead.
             let may = may && m.wants && m.counts() && m.info.may_use_origin && !m.limited();
             self.leases.enqueue(ix, m, may);
+        }
+    }
+
+    fn revoke(&mut self, now: Time, ix: Ix, run: u32) {
+        self.end_lease(now, ix, run, false);
+        if let Some(node) = self.node_of(ix) {
+            self.out.push(DcmOutput::Revoke(node, run));
         }
     }
 
