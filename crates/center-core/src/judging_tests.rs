@@ -264,8 +264,8 @@ fn slow_parents_stay_where_no_other_is_faster() {
     (0..4).for_each(|_| s.beat(|p, c| if (p, c) == (slow, child) { trickle } else { FINE }));
     s.pass(200);
     assert!(!s.parents(child).contains(&slow));
-    (0..30).for_each(|_| s.beat(|_, _| FINE));
-    assert!(!s.parents(child).contains(&slow), "the two rest for minutes");
+    (0..20).for_each(|_| s.beat(|_, _| FINE));
+    assert!(!s.parents(child).contains(&slow), "the two rest for a while");
 }
 
 #[test]

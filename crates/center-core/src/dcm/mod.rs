@@ -430,9 +430,8 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            let (forget, forget_grave) = (self.config.blacklist.times(2), self.config.ban);
-            let grave = |f: &Failure| f.spoilt || f.grave;
-            self.failed.retain(|_, f| now.since(f.at) < if grave(f) { forget_grave } else { forget });
+            let (forget, forget_spoilt) = (self.config.blacklist.times(2), self.config.ban);
+            self.failed.retain(|_, f| now.since(f.at) < if f.spoilt { forget_spoilt } else { forget });
             self.congested.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);

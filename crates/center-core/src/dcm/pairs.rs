@@ -2,7 +2,6 @@
 
 use super::Dcm;
 use super::member::{Ix, Member};
-use super::standing::GRAVE_FAILURES;
 use headwater_model::id::NodeId;
 use headwater_model::time::Time;
 
@@ -26,25 +25,22 @@ pub(super) struct Failure {
     pub(super) times: u32,
     /// One end got wrong bytes from the other: it does not try again, whatever sessions come and go.
     pub(super) spoilt: bool,
-    /// An offence of one end was among the failures: the pair may rest as long as a ban.
-    pub(super) grave: bool,
 }
 
 impl Dcm {
     pub(super) fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
-        self.fail_pair_gravely(now, a, b, 0);
+        self.fail_pair_times(now, a, b, 1);
     }
 
-    /// A failure that weighs as much as so many further ones.
-    pub(super) fn fail_pair_gravely(&mut self, now: Time, a: Ix, b: Ix, further: u32) {
+    /// A failure that weighs as much as so many.
+    pub(super) fn fail_pair_times(&mut self, now: Time, a: Ix, b: Ix, failures: u32) {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            let new = Failure { at: now, times: 0, spoilt: false, grave: false };
+            let new = Failure { at: now, times: 0, spoilt: false };
             let f = self.failed.entry(PairKey::of(a, b)).or_insert(new);
             f.at = now;
-            f.times = f.times.saturating_add(1 + further);
-            f.grave |= further >= GRAVE_FAILURES;
+            f.times = f.times.saturating_add(failures);
         }
     }
 
@@ -55,9 +51,7 @@ impl Dcm {
         }
         // Who has few sources cannot be choosy.
         let times = if a.limited() || b.limited() { 1 } else { f.times };
-        let most = if f.grave { self.config.ban } else { self.config.blacklist };
-        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(most);
-        // Another session of either end is another chance, but not for who lied.
-        now.since(f.at) < pause && (f.grave || (f.at >= a.since && f.at >= b.since))
+        let pause = self.config.first_blacklist.times(3u64.saturating_pow(times - 1)).min(self.config.blacklist);
+        now.since(f.at) < pause && f.at >= a.since && f.at >= b.since
     }
 }

@@ -19,9 +19,6 @@ const IDLE_INTERVALS: u32 = 2;
 /// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
 const TRICKLE: u64 = 8;
 
-/// A grave offence weighs as much as so many further lost connections.
-pub(super) const GRAVE_FAILURES: u32 = 4;
-
 impl Dcm {
     /// The control center's verdict on a member as a parent.
     pub fn set_standing(&mut self, now: Time, node: &NodeId, standing: Standing) {
@@ -85,15 +82,15 @@ impl Dcm {
     pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>) {
         let edge = self.member(child).and_then(|c| c.parents.iter().find(|e| e.parent == parent));
         let never_served = edge.is_some_and(|e| e.watch.never_served());
-        let further = match offence {
-            Some(Offence::Slow | Offence::Holdings | Offence::Sent) => GRAVE_FAILURES,
-            Some(Offence::Silent) if never_served => GRAVE_FAILURES,
-            Some(Offence::Silent) => 1,
-            // It came, brought nothing and is gone again.
-            None if never_served => 2,
-            Some(Offence::BadPieces) | None => 0,
+        // A process that was restarted offers little and is slow at first: nothing weighs so much that it would be left alone
+        // for minutes.
+        let failures = match offence {
+            Some(Offence::Slow) => 4,
+            None | Some(Offence::Silent) if never_served => 3,
+            Some(Offence::Silent | Offence::Sent) => 2,
+            Some(Offence::Holdings | Offence::BadPieces) | None => 1,
         };
-        self.fail_pair_gravely(now, child, parent, further);
+        self.fail_pair_times(now, child, parent, failures);
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
             c.spares.retain(|s| *s != node);
         }
@@ -112,7 +109,7 @@ impl Dcm {
         if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, spoilt: true, grave: true });
+            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, spoilt: true });
         }
     }
 
