@@ -103,9 +103,17 @@ impl Center {
             return;
         }
         let can = client.arrival.introduction.up.0.saturating_mul(OVERSTATED_TIMES).saturating_add(OVERSTATED.0);
-        if claimed.0 > can && self.trust.standing(&node) != Standing::Banned {
+        if claimed.0 > can {
+            self.convict(now, node, Offence::Sent, out);
+        }
+    }
+
+    /// A node's own words prove it guilty, unless the operator vouches for it.
+    pub(crate) fn convict(&mut self, now: Time, node: NodeId, offence: Offence, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.get(&node).filter(|c| !c.arrival.enrolled) else { return };
+        if self.trust.standing(&node) != Standing::Banned {
             let mut verdicts = Vec::new();
-            self.trust.contradicts_itself(now, witness(node, client), Offence::Sent, &mut verdicts);
+            self.trust.contradicts_itself(now, witness(node, client), offence, &mut verdicts);
             self.carry_out(now, verdicts, out);
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::client_manager::Arrival;
 use crate::content_directory::Content;
+use crate::network_monitor::Trouble;
 use crate::trust::{Standing, Verdict};
 use crate::{Center, Config, Event, Input, Output};
 use headwater_model::assignment::Assignment;
@@ -264,8 +265,8 @@ fn slow_parents_stay_where_no_other_is_faster() {
     (0..4).for_each(|_| s.beat(|p, c| if (p, c) == (slow, child) { trickle } else { FINE }));
     s.pass(200);
     assert!(!s.parents(child).contains(&slow));
-    (0..20).for_each(|_| s.beat(|_, _| FINE));
-    assert!(!s.parents(child).contains(&slow), "the two rest for a while");
+    (0..100).for_each(|_| s.beat(|_, _| FINE));
+    assert!(!s.parents(child).contains(&slow), "the two rest for minutes");
 }
 
 #[test]
@@ -304,6 +305,56 @@ fn who_slanders_repairs_only_its_own_edges_and_is_found_out() {
     s.beat(|_, _| FINE);
     assert!(s.center.trust().is_slanderer(&node(slanderer)));
     assert!(nodes.iter().all(|n| s.standing(*n) == Standing::Good));
+}
+
+#[test]
+fn who_accuses_nodes_that_are_not_its_parents_proves_itself_a_slanderer() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let (slanderer, clumsy) = (5, 6);
+    let strangers = |s: &Swarm, of: u8| -> Vec<u8> {
+        let named = &s.assigned[&node(of)];
+        let near: Vec<u8> = named.parents.iter().chain(&named.spares).map(|p| p.node.0[0]).collect();
+        nodes.iter().copied().filter(|n| *n != of && !near.contains(n)).collect()
+    };
+    // Words about former parents may cross the assignment that says so.
+    for n in strangers(&s, clumsy).into_iter().take(5) {
+        s.alarm(clumsy, Alarm::Silent { parent: node(n) });
+    }
+    for _ in 0..8 {
+        for n in strangers(&s, slanderer) {
+            s.alarm(slanderer, Alarm::Silent { parent: node(n) });
+        }
+    }
+    s.pass(200);
+    assert_eq!(s.standing(slanderer), Standing::Banned);
+    assert_eq!(s.children(slanderer), Vec::<u8>::new());
+    assert!(nodes.iter().all(|n| *n == slanderer || s.standing(*n) == Standing::Good));
+}
+
+#[test]
+fn nodes_at_an_address_that_attacks_are_left_by_whom_it_attacked_only() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let attacker = 2;
+    let children = s.children(attacker);
+    assert!(children.len() >= 4, "{children:?}");
+    let (victim, others) = (children[0], &children[1..]);
+    s.alarm(victim, Alarm::Attacked { from: "10.0.2.1".parse().unwrap() });
+    // Its own address it shares with whoever is at home there.
+    s.alarm(victim, Alarm::Attacked { from: format!("10.0.{victim}.1").parse().unwrap() });
+    s.pass(200);
+    let left =
+        |e: &Event| matches!(e, Event::Trouble(_, p, c, Trouble::Attack) if (p.0[0], c.0[0]) == (attacker, victim));
+    assert!(s.events.iter().any(left));
+    assert!(others.iter().all(|c| s.parents(*c).contains(&attacker)));
+    for _ in 0..10 {
+        s.beat(|_, _| FINE);
+        assert!(!s.parents(victim).contains(&attacker) && !s.parents(attacker).contains(&victim));
+    }
+    assert_eq!(s.standing(attacker), Standing::Good, "others may sit behind its address");
 }
 
 #[test]

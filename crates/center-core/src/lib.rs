@@ -551,6 +551,7 @@ impl Center {
         let version = dcm.version();
         let mut said = std::mem::take(&mut self.scratch);
         let mut accusations: Vec<(NodeId, NodeId, Offence)> = Vec::new();
+        let mut guilty: Vec<(NodeId, Offence)> = Vec::new();
         dcm.drain(&mut said);
         for o in said.drain(..) {
             match o {
@@ -583,11 +584,15 @@ impl Center {
                     out.push(Output::Event(Event::Trouble(content, parent, child, what)));
                 }
                 DcmOutput::Accuse(child, parent, offence) => accusations.push((child, parent, offence)),
+                DcmOutput::Guilty(node, offence) => guilty.push((node, offence)),
             }
         }
         self.scratch = said;
         for (child, parent, offence) in accusations {
             self.accused(now, content, child, parent, offence, out);
+        }
+        for (node, offence) in guilty {
+            self.convict(now, node, offence, out);
         }
     }
 

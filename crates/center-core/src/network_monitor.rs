@@ -30,6 +30,8 @@ pub enum Trouble {
     Slow,
     /// The parent sent more than the child got, two intervals running: the link between them is congested.
     Congested,
+    /// The child was attacked from the parent's address.
+    Attack,
 }
 
 /// An edge's reports, as far as they are needed to judge it.

@@ -19,7 +19,7 @@ const MAX_WITNESSES_OF_NETWORK: usize = 4;
 pub const MAX_ACCUSED_BY_ONE: usize = 32;
 /// Accusers of unrelated networks that it takes to ban.
 pub const MIN_ACCUSERS: usize = 2;
-/// An accuser's word is one, shared by all whom it accuses: so many whole words, in thousandths, it takes to ban. Two that
+/// An accuser's word is one, shared by all whom it accuses and who are not banned yet: so many whole words, in thousandths, it takes to ban. Two that
 /// accuse one parent ban it; two that accuse everybody ban nobody.
 const MIN_WORDS_MILLI: usize = 1000;
 /// Accusations do not ban before this time: whom else the accuser accuses is known by then.
@@ -82,6 +82,8 @@ pub enum Offence {
     Holdings,
     /// It says that it sent far more than arrives, or than it has uplink for.
     Sent,
+    /// It accuses nodes that never were its parents.
+    Slander,
 }
 
 impl Offence {
@@ -93,6 +95,7 @@ impl Offence {
             Offence::Slow => "trickling",
             Offence::Holdings => "claiming what it does not offer",
             Offence::Sent => "claiming to have sent what did not arrive",
+            Offence::Slander => "accusing nodes that were not its parents",
         }
     }
     /// Weak ones can be a link's fault.
@@ -449,7 +452,10 @@ impl Trust {
             if let Some(a) = t.accusation.filter(|a| a.weighs) {
                 holdings |= a.offence == Offence::Holdings;
                 let heard = now.since(a.first) >= HEARING;
-                let milli = if heard { 1000 / self.words.get(node).map_or(1, |w| w.accused.len().max(1)) } else { 0 };
+                // Who was right about others speaks as loudly as before.
+                let open = |n: &&NodeId| self.standing(n) != Standing::Banned;
+                let shared = self.words.get(node).map_or(1, |w| w.accused.iter().filter(open).count().max(1));
+                let milli = if heard { 1000 / shared } else { 0 };
                 let (worst, most) = accusers.entry(t.network).or_insert((a.offence, milli));
                 *worst = (*worst).min(a.offence);
                 *most = (*most).max(milli);

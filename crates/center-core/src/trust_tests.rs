@@ -91,6 +91,12 @@ fn wrong_bytes() {
     check(&[], &[Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), served, Hearing], TRIAL);
     let three = [Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Accuse(13, 1, BadPieces)];
     check(&[], &[three[0], three[1], three[2], served, Hearing], Standing::Banned);
+    // Who was right about others speaks as loudly as before.
+    let right = [2, 3, 4]
+        .into_iter()
+        .flat_map(|liar| [10, 11].map(|c| Accuse(c, liar, BadPieces)).into_iter().chain([Hearing]));
+    let story: Vec<Say> = right.chain([Accuse(10, 1, BadPieces), Accuse(11, 1, BadPieces), Hearing]).collect();
+    check(&[], &story, Standing::Banned);
     // A single accuser's word fades.
     check(&[], &[Accuse(10, 1, BadPieces), Pass(601)], Standing::Good);
     // Children that have not spoken yet are waited for, but not for long.

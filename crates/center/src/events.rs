@@ -63,6 +63,7 @@ pub(crate) fn words(event: &Event) -> String {
                 Trouble::Silent => "sent nothing for several intervals to",
                 Trouble::Slow => "was too slow for several intervals for",
                 Trouble::Congested => "has a congested link to",
+                Trouble::Attack => "has the address from which rules were broken towards",
             };
             format!("{parent:.8} {what} {child:.8} (content {content:.8})")
         }
@@ -72,6 +73,7 @@ pub(crate) fn words(event: &Event) -> String {
                 Alarm::Silent { parent } => format!("hears nothing from its parent {parent:.8}"),
                 Alarm::Slow { parent } => format!("gets a trickle from its parent {parent:.8}"),
                 Alarm::BadPieces { parent } => format!("got wrong bytes from its parent {parent:.8}"),
+                Alarm::Attacked { from } => format!("is attacked from {from}"),
                 Alarm::Starving { runs } => format!("finds {} runs at no parent", runs.len()),
             };
             format!("{child:.8} {what} (content {content:.8})")
@@ -104,23 +106,20 @@ fn verdict_words(verdict: &Verdict) -> String {
         Verdict::Standing { node, standing, accusers, praisers, offence, lasts } => {
             let of = offence.map_or("", Offence::words);
             let networks = |n: &usize| if *n == 1 { "1 network".to_owned() } else { format!("{n} networks") };
-            let none = &(*accusers == 0);
-            let (accusers, praisers) = (networks(accusers), networks(praisers));
+            let (by, well) = (networks(accusers), networks(praisers));
             let seconds = lasts.0 / 1_000_000;
             match standing {
-                Standing::Banned if *none => {
+                Standing::Banned if *accusers == 0 => {
                     format!("{node:.8} is banned as a parent for {seconds} s: its own words prove it guilty of {of}")
                 }
                 Standing::Banned => format!(
-                    "{node:.8} is banned as a parent for {seconds} s: {accusers} accuse it, most of {of}; {praisers} are served well"
+                    "{node:.8} is banned as a parent for {seconds} s: {by} accuse it, most of {of}; {well} are served well"
                 ),
                 Standing::OnTrial { .. } if of.is_empty() => {
                     format!("{node:.8} is on trial as a parent until it serves another child well")
                 }
                 Standing::OnTrial { .. } => {
-                    format!(
-                        "{node:.8} is on trial as a parent, accused of {of} by {accusers}; {praisers} are served well"
-                    )
+                    format!("{node:.8} is on trial as a parent, accused of {of} by {by}; {well} are served well")
                 }
                 Standing::Good => format!("{node:.8} is in good standing as a parent again"),
             }

@@ -260,7 +260,10 @@ impl Liar {
             for piece in &held {
                 self.tell(node, &FromPeer::BadPiece { version, piece: *piece });
             }
-            self.story.harm(*node, "was slandered");
+            // Others have nothing of it that they could leave.
+            if self.children.contains_key(node) {
+                self.story.harm(*node, "was slandered");
+            }
         }
         let why = "the origin gives other bytes".to_owned();
         self.tell_control(&FromNode::LeaseFailed { version, run: 0, why, content_changed: true, forbidden: false });
@@ -493,9 +496,6 @@ impl Liar {
             FromPeer::Request { pieces, .. } => {
                 if let Some(child) = self.children.get(&node) {
                     child.queue.ask(&pieces);
-                    if self.kind() == Kind::LiesCanSend {
-                        self.story.harm(node, "was sent here by a claim of 10 Gbit/s");
-                    }
                 }
             }
             FromPeer::Cancel { pieces, .. } => {
@@ -524,6 +524,7 @@ impl Liar {
         let queue = Queue::default();
         let serving = Serving {
             sends: self.kind().sends(),
+            promises_much: self.kind() == Kind::LiesCanSend,
             child: node,
             connection: link.connection.clone(),
             version,

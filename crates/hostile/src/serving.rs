@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Between two pieces of a trickle.
@@ -20,25 +20,29 @@ const TRICKLE_PIECE: Duration = Duration::from_secs(2);
 /// Between two handfuls of bytes of a trickle, and how many.
 const TRICKLE_BYTES: (Duration, usize) = (Duration::from_millis(500), 512);
 
-/// What a child asked for and was not sent yet.
+/// A child that waits longer for a piece is worse off than without the liar that promised it.
+const TOO_LONG: Duration = Duration::from_secs(3);
+
+/// What a child asked for and was not sent yet, and when it asked.
 #[derive(Clone, Default)]
-pub struct Queue(Arc<(Mutex<VecDeque<u32>>, Notify)>);
+pub struct Queue(Arc<(Mutex<Asked>, Notify)>);
+type Asked = VecDeque<(u32, Instant)>;
 
 impl Queue {
     /// The child asks.
     pub fn ask(&self, pieces: &[u32]) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).extend(pieces);
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).extend(pieces.iter().map(|p| (*p, Instant::now())));
         self.0.1.notify_one();
     }
     /// The child asks no more.
     pub fn unask(&self, pieces: &[u32]) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| !pieces.contains(p));
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(p, _)| !pieces.contains(p));
     }
-    async fn next(&self) -> u32 {
+    async fn next(&self) -> (u32, Instant) {
         loop {
             let next = self.0.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             match next {
-                Some(piece) => return piece,
+                Some(next) => return next,
                 None => self.0.1.notified().await,
             }
         }
@@ -49,6 +53,8 @@ impl Queue {
 pub struct Serving {
     /// How badly.
     pub sends: Sends,
+    /// Whether it claimed what it cannot send, so that waiting for it is the harm.
+    pub promises_much: bool,
     /// To whom.
     pub child: NodeId,
     /// Over what.
@@ -81,7 +87,10 @@ impl Serving {
         stream.write_all(&[PEER_DATA_STREAM]).await?;
         stream.write_all(&DataHeader { version: self.version }.encode()).await?;
         loop {
-            let piece = self.queue.next().await;
+            let (piece, asked) = self.queue.next().await;
+            if self.promises_much && asked.elapsed() > TOO_LONG {
+                self.story.harm(self.child, "waits long for what a claim of 10 Gbit/s promised");
+            }
             let len = self.track.layout.piece_len(piece);
             let data = match self.sends {
                 Sends::Nothing => {

@@ -73,12 +73,7 @@ pub fn judge(scenario: &Scenario, seen: &Outcome) -> Vec<Bar> {
     }
     if let Some(bound) = bars.left_within_s {
         judged.extend(left_within(bound, seen));
-        let again = seen
-            .hostile
-            .iter()
-            .filter(|h| is_to_be_left(&h.kind))
-            .map(|h| (h.assigned_again as f64, h.name.clone()))
-            .collect();
+        let again = seen.hostile.iter().map(|h| (h.assigned_again as f64, h.name.clone())).collect();
         judged.push(at_most("assigned_again", 0.0, most(again), "there are no liars"));
         let unnoted: Vec<&str> =
             seen.hostile.iter().filter(|h| h.harmed > 0 && !h.in_history).map(|h| h.name.as_str()).collect();
@@ -172,17 +167,10 @@ fn late_share<'a>(bound: f64, scenario: &Scenario, receivers: impl Iterator<Item
 /// The kind of liar that is hard to tell from an honest peer with little uplink.
 const SLOW: &str = "trickles";
 
-/// Whether a liar of this kind does harm as a parent, so that its children must leave it: a slanderer's word is void, and a
-/// claim of uplink that is not believed harms nobody.
-fn is_to_be_left(kind: &str) -> bool {
-    kind != "slanders" && kind != "lies-can-send"
-}
-
 /// How long it took until all children had left: who trickles may be kept twice as long, a bar of its own.
 fn left_within(bound: f64, seen: &Outcome) -> Vec<Bar> {
     let is_slow = |h: &&HostileOutcome| h.kind == SLOW;
-    let liars: Vec<&HostileOutcome> = seen.hostile.iter().filter(|h| is_to_be_left(&h.kind)).collect();
-    let (slow, others): (Vec<&HostileOutcome>, Vec<&HostileOutcome>) = liars.into_iter().partition(is_slow);
+    let (slow, others): (Vec<&HostileOutcome>, Vec<&HostileOutcome>) = seen.hostile.iter().partition(is_slow);
     let mut bars = Vec::new();
     if !others.is_empty() || slow.is_empty() {
         bars.push(all_left("left_within_s", bound, &others));
@@ -277,8 +265,6 @@ mod tests {
         let mut seen = Outcome { hostile: vec![liar(3, 3)], ..Outcome::default() };
         let bars = "left_within_s = 3\nall_complete = false";
         assert!(judged(bars, &seen).iter().all(|b| b.1));
-        seen.hostile.push(HostileOutcome { kind: "slanders".into(), assigned_again: 1, ..liar(3, 1) });
-        assert!(judged(bars, &seen).iter().all(|b| b.1), "nobody need leave who only talks");
         seen.hostile.push(HostileOutcome { kind: SLOW.into(), longest_until_left_s: Some(5.5), ..liar(2, 2) });
         let both = judged(bars, &seen);
         assert_eq!((both[0].1, both[1].0.as_str(), both[1].1), (true, "slow_left_within_s", true));

@@ -250,10 +250,10 @@ fn hostile_of(seen: &Seen) -> Vec<HostileOutcome> {
 fn liar_of(seen: &Seen, honest: &BTreeMap<&str, &Peer>, liar: &Peer, kind: String) -> HostileOutcome {
     let harms: Vec<_> = (liar.harms.iter())
         .filter(|(id, _)| honest.contains_key(id.as_str()))
-        .filter_map(|(id, harm)| Some((id, harm.first_ms?, harm.left_ms)))
+        .filter_map(|(id, harm)| Some((id, harm.first_ms?, harm)))
         .collect();
     let left: Vec<(&String, u64, u64)> =
-        harms.iter().filter_map(|(id, first, left)| Some((*id, *first, (*left)?))).collect();
+        harms.iter().filter_map(|(id, first, harm)| Some((*id, *first, harm.left_ms?))).collect();
     let until = left.iter().map(|(_, first, left)| left.saturating_sub(*first) as f64 / 1e3);
     let node = liar.node.as_deref().unwrap_or("");
     let short = node.get(..8).unwrap_or(node);
@@ -263,7 +263,7 @@ fn liar_of(seen: &Seen, honest: &BTreeMap<&str, &Peer>, liar: &Peer, kind: Strin
         harmed: harms.len() as u64,
         left: left.len() as u64,
         longest_until_left_s: until.max_by(f64::total_cmp),
-        assigned_again: liar.assigned_again,
+        assigned_again: harms.iter().map(|(_, _, harm)| harm.assigned_again).sum(),
         in_history: !short.is_empty()
             && (seen.watched.banned.contains(node) || seen.watched.events.iter().any(|(_, text)| text.contains(short))),
     }

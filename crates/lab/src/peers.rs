@@ -71,6 +71,8 @@ pub struct Harm {
     pub first_ms: Option<u64>,
     /// When that node first left it after that.
     pub left_ms: Option<u64>,
+    /// Times that it became the liar's child again after having left it.
+    pub assigned_again: u64,
 }
 
 /// A host's process, over all its lives.
@@ -95,8 +97,6 @@ pub struct Peer {
     pub error: Option<String>,
     /// Whom it harmed, by node id.
     pub harms: BTreeMap<String, Harm>,
-    /// Times that a node became its child again after having left it.
-    pub assigned_again: u64,
     process: Option<Process>,
     lives: u64,
     past: Counted,
@@ -122,7 +122,6 @@ impl Peer {
             notes: Vec::new(),
             error: None,
             harms: BTreeMap::new(),
-            assigned_again: 0,
             process: None,
             lives: 0,
             past: Counted::default(),
@@ -187,7 +186,11 @@ impl Peer {
                     }
                 }
             }
-            Some("assigned-again") => self.assigned_again += 1,
+            Some("assigned-again") => {
+                if let Some(to) = line["node"].as_str() {
+                    self.harms.entry(to.to_owned()).or_default().assigned_again += 1;
+                }
+            }
             _ => {}
         }
     }
@@ -522,10 +525,11 @@ mod tests {
         peer.life_ends();
         peer.hear(&json!({"event": "progress", "bytes": 7, "peer_bytes": 2}), now);
         assert_eq!((peer.counted().received(), peer.have_bytes, peer.notes.len()), (7, 7, 1));
-        for (event, ms) in [("left-by", 1), ("harm", 5), ("harm", 9), ("left-by", 11), ("left-by", 12)] {
+        let told = [("left-by", 1), ("harm", 5), ("harm", 9), ("left-by", 11), ("left-by", 12), ("assigned-again", 13)];
+        for (event, ms) in told {
             let who = if event == "harm" { "to" } else { "node" };
             peer.hear(&json!({"event": event, who: "ab", "unix_ms": ms}), now);
         }
-        assert_eq!(peer.harms["ab"], Harm { first_ms: Some(5), left_ms: Some(11) });
+        assert_eq!(peer.harms["ab"], Harm { first_ms: Some(5), left_ms: Some(11), assigned_again: 1 });
     }
 }

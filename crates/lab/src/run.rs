@@ -582,7 +582,7 @@ fn start_port_forwarding(net: &Net, folder: &Path, site: &Site) -> Result<Vec<Pr
         let (router, mut command) = net.on_router_of(host, &miniupnpd)?;
         let name = format!("router-{}", servers.len() + 1);
         let (config, pid_file) = (folder.join(format!("{name}.conf")), folder.join(format!("{name}.pid")));
-        std::fs::write(&config, port_forwarding(router, &pid_file))?;
+        std::fs::write(&config, port_forwarding())?;
         command.arg("-d").arg("-f").arg(&config).arg("-P").arg(&pid_file);
         servers.push(Process::server(command, &site.log_of(&name))?);
         await_port(net, host, SocketAddr::new(router, MAPPING_PORT)).context("miniupnpd does not listen")?;

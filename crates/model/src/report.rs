@@ -4,7 +4,7 @@ use crate::bits::Bits;
 use crate::id::{NodeId, Version};
 use crate::node::{Capabilities, Role};
 use crate::time::{Micros, Rate};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// How a node introduces itself.
 #[derive(Clone, PartialEq, Debug)]
@@ -121,6 +121,12 @@ pub enum Alarm {
     BadPieces {
         /// Which parent.
         parent: NodeId,
+    },
+    /// Connections from this address broke the rules of the protocol, under whatever identity: floods of half-open streams,
+    /// messages past their limits.
+    Attacked {
+        /// Where they came from.
+        from: IpAddr,
     },
     /// No parent has what is missing.
     Starving {

@@ -19,12 +19,14 @@ const PATIENCE_MAX: Micros = Micros::from_secs(30);
 /// A parent trickles below this fraction of what others deliver, and below two thirds of its promise.
 const TRICKLE: u64 = 4;
 /// Below this fraction of its promise a parent is beyond doubt.
-const HOPELESS: u64 = 8;
+const HOPELESS: u64 = 5;
 /// What others deliver says something from so many pieces on.
 const USUAL_PIECES: u64 = 8;
 /// Within this time of opening, what a parent holds is known here.
 const OFFER_WITHIN: Micros = Micros::from_millis(500);
 
+/// Parents whose bad pieces are told of before they are assigned again.
+const MAX_TOLD_BAD: usize = 4096;
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
 
@@ -223,6 +225,9 @@ impl Swarm {
         let parents: Vec<Parent> = parents.into_iter().take(MAX_PARENTS).collect();
         let spares: Vec<Parent> = spares.into_iter().take(MAX_PARENTS).collect();
         let keep = |n: &NodeId| parents.iter().chain(&spares).any(|p| p.node == *n);
+        parents.iter().filter(|p| !self.parents.contains_key(&p.node)).for_each(|p| {
+            self.told_bad.remove(&p.node);
+        });
         let gone: Vec<NodeId> = self.parents.keys().filter(|n| !keep(n)).copied().collect();
         for node in gone {
             self.forget_parent(now, &node);
@@ -376,7 +381,13 @@ impl Swarm {
         outcome: PieceOutcome,
         out: &mut Vec<Output>,
     ) -> bool {
-        let Some(p) = self.parents.get_mut(parent) else { return false };
+        let Some(p) = self.parents.get_mut(parent) else {
+            if outcome == PieceOutcome::Bad {
+                // One that was left meanwhile: it should not come back.
+                self.tell_bad(*parent, piece, out);
+            }
+            return false;
+        };
         let at = p.asked.iter().position(|a| *a == piece);
         if let Some(at) = at {
             p.asked.remove(at);
@@ -384,9 +395,8 @@ impl Swarm {
         p.heard(now);
         p.late = false;
         if outcome == PieceOutcome::Bad {
-            out.push(Output::ToldBad(*parent, piece));
             out.push(Output::CloseEdge(*parent));
-            out.push(Output::Alarm(Alarm::BadPieces { parent: *parent }));
+            self.tell_bad(*parent, piece, out);
             self.forget_parent(now, parent);
             self.call_spare(out);
             return at.is_some();
@@ -396,6 +406,14 @@ impl Swarm {
         p.account(now, len);
         p.settled(now);
         at.is_some()
+    }
+
+    /// Tells the parent and the control center of a bad piece, once: more of them are on their way.
+    fn tell_bad(&mut self, parent: NodeId, piece: u32, out: &mut Vec<Output>) {
+        if self.told_bad.len() < MAX_TOLD_BAD && self.told_bad.insert(parent) {
+            out.push(Output::ToldBad(parent, piece));
+            out.push(Output::Alarm(Alarm::BadPieces { parent }));
+        }
     }
 
     /// A piece is here that may also be asked of someone: one that was closed, or told to stop, sent it all the same.
@@ -614,6 +632,18 @@ impl Swarm {
             let hopeless = bytes.saturating_mul(HOPELESS) < promised;
             let enough = piece_bytes * if hopeless { USUAL_PIECES / 2 } else { USUAL_PIECES };
             if usual >= enough && broken && bytes.saturating_mul(TRICKLE) < usual {
+                slow.push(*node);
+            }
+        }
+        if slow.is_empty() && now.since(self.gave_up_at) >= span {
+            // Where nobody brings enough to compare with, the worst of the hopeless ones goes, one at a time: if it is this
+            // node's own line, that costs little.
+            let promised = |n: &NodeId| self.parents.get(n).map_or(0, |p| p.entry.promised.bytes_in(span));
+            let hopeless =
+                came.iter().filter(|(n, bytes, waited)| *waited && bytes.saturating_mul(HOPELESS) < promised(n));
+            let worst = hopeless.min_by_key(|(_, bytes, _)| *bytes);
+            if let Some((node, ..)) = worst.filter(|w| came.iter().any(|(_, b, _)| *b > w.1)) {
+                self.gave_up_at = now;
                 slow.push(*node);
             }
         }

@@ -40,12 +40,16 @@ struct Told {
     complete_ms: Option<u64>,
 }
 
+/// A node that has nothing but the hashes, and may not read from the origin.
+fn newcomer(layout: &Layout) -> Swarm {
+    let (have, known) = (Bits::new(layout.pieces()), Bits::full(headwater_model::merkle::pages(layout.pieces())));
+    Swarm::new(Time(1), VERSION, layout.clone(), have, known, false, Config::default(), 7)
+}
+
 /// A child with these parents (bytes per second, behaviour), and a spare that serves well.
 fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
     let layout = Layout::single(PIECE_BYTES, megabytes << 20).unwrap();
-    let pages = headwater_model::merkle::pages(layout.pieces());
-    let (have, known) = (Bits::new(layout.pieces()), Bits::full(pages));
-    let mut swarm = Swarm::new(Time(1), VERSION, layout.clone(), have, known, false, Config::default(), 7);
+    let mut swarm = newcomer(&layout);
     let mut servers: Vec<Server> = parents
         .iter()
         .chain(&[(1_000_000, Turns::Never)])
@@ -216,8 +220,37 @@ fn requests_that_are_taken_back_do_not_excuse_silence() {
 fn a_trickle_is_left_within_six_seconds() {
     check(&[GOOD, GOOD, (500_000, Turns::Trickle(3000, 1500))], &[(3, "slow")], 3000, 6000);
     check(&[GOOD, GOOD, GOOD, (500_000, Turns::Trickle(0, 1800))], &[(4, "slow")], 0, 6000);
+    // Nobody is there to compare them with: the worst goes first, and the spare shows what the other one is.
+    let two = [(500_000, Turns::Trickle(0, 1900)), (500_000, Turns::Trickle(0, 1500))];
+    check(&two, &[(1, "slow"), (2, "slow")], 0, 10_000);
     // So little was believed of it that the trickle is almost what it promised.
     check(&[GOOD, GOOD, GOOD, (70_000, Turns::Trickle(0, 1900))], &[(4, "slow")], 0, 6000);
+}
+
+#[test]
+fn a_bad_piece_of_a_parent_that_was_left_is_told_once() {
+    let (mut swarm, mut out) = (newcomer(&Layout::single(PIECE_BYTES, 1 << 20).unwrap()), Vec::new());
+    let from = crate::PieceFrom::Parent(NodeId([3; 32]));
+    for piece in 0..4 {
+        swarm.handle(Time(2), Input::Piece { from, piece, outcome: PieceOutcome::Bad }, &mut out);
+    }
+    let alarms = out.iter().filter(|o| matches!(o, Output::Alarm(Alarm::BadPieces { .. })));
+    assert_eq!(alarms.count(), 1, "{out:?}");
+}
+
+#[test]
+fn an_address_that_attacks_is_told_of_once_a_minute() {
+    let (mut swarm, mut out) = (newcomer(&Layout::single(PIECE_BYTES, 1 << 20).unwrap()), Vec::new());
+    for s in 0..90 {
+        swarm.handle(Time(1 + s * 1_000_000), Input::Attacked([10, 0, 0, 1].into()), &mut out);
+    }
+    let told = out.iter().filter(|o| matches!(o, Output::Alarm(Alarm::Attacked { .. }))).count();
+    assert_eq!(told, 2);
+    // By many addresses it is not made to shout.
+    for n in 0..250 {
+        swarm.handle(Time(91_000_000), Input::Attacked([10, 0, 1, n].into()), &mut out);
+    }
+    assert!(out.iter().filter(|o| matches!(o, Output::Alarm(_))).count() < 24);
 }
 
 #[test]

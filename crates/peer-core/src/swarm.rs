@@ -11,8 +11,14 @@ use headwater_model::layout::Layout;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join};
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Range;
+
+/// An attack from the same address is told again after this time.
+const TELL_ATTACKS_EVERY: Micros = Micros::from_secs(60);
+/// Addresses whose attacks are told within it.
+const MAX_ATTACKERS: usize = 16;
 
 /// Thresholds and limits of a peer's decisions.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +170,8 @@ pub enum Input {
     Unasked(NodeId, Vec<u32>),
     /// A child says that a piece from here was bad, and checking it again said so too.
     Rotten(u32),
+    /// A connection from this address broke the rules of the protocol, under whatever identity.
+    Attacked(IpAddr),
     /// A verified page of hashes came.
     Page(u32),
     /// A source has not the page.
@@ -263,6 +271,12 @@ pub struct Swarm {
     pub(crate) starving_alarms: u32,
     pub(crate) rng: Rng,
     pub(crate) wasted_bytes: u64,
+    /// When a parent was last left without others to compare it with.
+    pub(crate) gave_up_at: Time,
+    /// Addresses that broke the rules, and when that was told.
+    attackers: BTreeMap<IpAddr, Time>,
+    /// Those of whom bad pieces were told since they were last assigned.
+    pub(crate) told_bad: BTreeSet<NodeId>,
     complete_said: bool,
     /// When parents and progress are looked at next.
     look_at: Time,
@@ -312,6 +326,9 @@ impl Swarm {
             starving_alarms: 0,
             rng: Rng::new(seed, "swarm"),
             wasted_bytes: 0,
+            gave_up_at: now,
+            attackers: BTreeMap::new(),
+            told_bad: BTreeSet::new(),
             complete_said: false,
             look_at: now,
             tell_at: None,
@@ -398,6 +415,7 @@ impl Swarm {
             Input::Asked(child, pieces) => self.asked(now, child, &pieces, out),
             Input::Unasked(child, pieces) => self.unasked(child, &pieces),
             Input::Rotten(piece) => self.rotten(piece),
+            Input::Attacked(from) => self.attacked(now, from, out),
             Input::Page(page) => {
                 if self.pages.came(page) {
                     self.watch_origin(out);
@@ -453,6 +471,15 @@ impl Swarm {
             if child.dial && !self.children.contains_key(&child.node) {
                 out.push(Output::DialChild(child));
             }
+        }
+    }
+
+    /// Told once in a while for each address: there are others behind it, and it may be given to somebody else.
+    fn attacked(&mut self, now: Time, from: IpAddr, out: &mut Vec<Output>) {
+        self.attackers.retain(|_, at| now.since(*at) < TELL_ATTACKS_EVERY);
+        if self.attackers.len() < MAX_ATTACKERS && !self.attackers.contains_key(&from) {
+            self.attackers.insert(from, now);
+            out.push(Output::Alarm(Alarm::Attacked { from }));
         }
     }
 

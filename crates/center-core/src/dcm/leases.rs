@@ -285,7 +285,7 @@ impl Leases {
             let crawls = a.in_slot && a.missed == 0 && now.since(a.since).0 > patience;
             crawls && self.replicas(**run) == 0 && !self.hurried.contains(*run)
         });
-        let other = |than: Ix| self.turns.values().filter(|(_, turn)| turn.4 != than).map(|(_, turn)| *turn).min();
+        let other = |than: Ix| self.waiting.values().filter_map(|set| set.iter().find(|turn| turn.4 != than)).min();
         let slow: Vec<_> = slow.filter_map(|(run, a)| Some((*run, a.to, other(a.to)?.4))).collect();
         self.hurried.extend(slow.iter().map(|(run, ..)| *run));
         slow

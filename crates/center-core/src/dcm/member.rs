@@ -9,7 +9,7 @@ use headwater_model::id::NodeId;
 use headwater_model::node::{Accepts, Capabilities, Forwards, Role, SourceAccess, SourceClass};
 use headwater_model::place::{Place, TIERS};
 use headwater_model::reach::Reachability;
-use headwater_model::time::{Rate, Time};
+use headwater_model::time::{Micros, Rate, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +18,14 @@ use std::net::{IpAddr, SocketAddr};
 const MAX_ALARMS_AT_ONCE: u32 = 64;
 /// See [`MAX_ALARMS_AT_ONCE`].
 const ALARMS_PER_S: u64 = 8;
+
+/// Alarms about nodes that are no parents of the member, in a row of [`BASELESS_WITHIN`]s: words about parents that were
+/// just taken away cross the assignment that says so, but not so many.
+const MAX_BASELESS: u32 = 16;
+/// See [`MAX_BASELESS`].
+const BASELESS_WITHIN: Micros = Micros::from_secs(10);
+/// Addresses that attacked a member, which are remembered.
+const MAX_SHUNNED: usize = 16;
 
 /// Index of a member in its DCM.
 pub type Ix = u32;
@@ -117,6 +125,10 @@ pub struct Member {
     pub tried_by: Option<Ix>,
     /// Alarms that it may raise before the next one is due, and when that was counted.
     pub alarms_left: (u32, Time),
+    /// Accusations of nodes that are not its parents: how many since when.
+    pub baseless: (u32, Time),
+    /// Addresses from which it was attacked, latest last: it has nothing to do with nodes there.
+    pub shuns: Vec<IpAddr>,
     /// Where it stands in the index of spare uplink.
     pub indexed: Option<u32>,
 }
@@ -155,6 +167,8 @@ impl Member {
             standing,
             tried_by: None,
             alarms_left: (MAX_ALARMS_AT_ONCE, Time(0)),
+            baseless: (0, Time(0)),
+            shuns: Vec::new(),
             indexed: None,
         }
     }
@@ -180,6 +194,31 @@ impl Member {
         let may = self.alarms_left.0 > 0;
         self.alarms_left.0 -= u32::from(may);
         may
+    }
+    /// Counts an accusation of a node that is not its parent; true when there are more than can be mistakes.
+    pub(super) fn is_slander(&mut self, now: Time) -> bool {
+        let (count, since) = &mut self.baseless;
+        if now.since(*since) > BASELESS_WITHIN {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+        *count > MAX_BASELESS
+    }
+    /// It was attacked from there. False when that is known.
+    pub(super) fn shun(&mut self, from: IpAddr) -> bool {
+        let new = !self.shuns.contains(&from);
+        if new {
+            if self.shuns.len() >= MAX_SHUNNED {
+                self.shuns.remove(0);
+            }
+            self.shuns.push(from);
+        }
+        new
+    }
+    /// Whether it was attacked from the other's address, which is not its own.
+    pub(super) fn shuns(&self, other: &Member) -> bool {
+        let (own, theirs) = (self.info.observed.to_canonical(), other.info.observed.to_canonical());
+        own != theirs && self.shuns.contains(&theirs)
     }
     /// Its class as a source.
     pub fn class(&self) -> SourceClass {

@@ -58,6 +58,8 @@ pub enum DcmOutput {
     Trouble(NodeId, NodeId, Trouble),
     /// A child accuses a parent that was assigned to it: (child, parent, of what).
     Accuse(NodeId, NodeId, Offence),
+    /// A node's own words prove it guilty.
+    Guilty(NodeId, Offence),
 }
 
 /// A swarm.
@@ -430,8 +432,8 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            let (forget, forget_spoilt) = (self.config.blacklist.times(2), self.config.ban);
-            self.failed.retain(|_, f| now.since(f.at) < if f.spoilt { forget_spoilt } else { forget });
+            let (forget, forget_grave) = (self.config.blacklist.times(2), self.config.ban);
+            self.failed.retain(|_, f| now.since(f.at) < if f.grave { forget_grave } else { forget });
             self.congested.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);

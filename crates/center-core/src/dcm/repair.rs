@@ -12,6 +12,7 @@ use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Members looked at for a holder of what a starving child lacks.
 const MAX_SAMPLED: usize = 64;
@@ -39,6 +40,7 @@ impl Dcm {
             Alarm::Silent { parent } => self.gone_bad(now, ix, parent, Some(Offence::Silent)),
             Alarm::Slow { parent } => self.gone_bad(now, ix, parent, Some(Offence::Slow)),
             Alarm::BadPieces { parent } => self.gone_bad(now, ix, parent, Some(Offence::BadPieces)),
+            Alarm::Attacked { from } => self.attacked(now, ix, *from),
             Alarm::Starving { runs } => {
                 self.doubt_holders(now, ix, runs);
                 self.feed(now, ix, runs);
@@ -53,14 +55,17 @@ impl Dcm {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let Some(m) = self.member(ix) else { return };
         let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
+        if !assigned && !spare && offence.is_some() && self.member_mut(ix).is_some_and(|m| m.is_slander(now)) {
+            self.out.extend(self.node_of(ix).map(|node| DcmOutput::Guilty(node, Offence::Slander)));
+        }
         // A child may leave a parent for better ones; what accuses it is a trickle.
         let accuses = |o: &Offence| (assigned || spare) && (*o != Offence::Slow || self.trickles(ix, p));
-        let offence = offence.filter(accuses);
-        if let Some(offence) = offence {
+        if let Some(offence) = offence.filter(accuses) {
             self.accuse(ix, p, offence);
-            if offence == Offence::BadPieces {
-                self.spoil_pair(now, ix, p);
-            }
+        }
+        // Between the two of them the child's word is enough.
+        if offence == Some(Offence::BadPieces) {
+            self.spoil_pair(now, ix, p);
         }
         if assigned || spare {
             self.part(now, ix, p, offence);
@@ -68,6 +73,36 @@ impl Dcm {
         if assigned {
             self.look_for_parents(now, ix, "it lost a parent");
         }
+    }
+
+    /// Connections from an address broke the rules: whoever is there, under whatever name, has nothing to do with the member
+    /// any more. Others are not affected: an address may be shared.
+    fn attacked(&mut self, now: Time, ix: Ix, from: IpAddr) {
+        if !self.member_mut(ix).is_some_and(|m| m.shun(from.to_canonical())) {
+            return;
+        }
+        let Some(m) = self.member(ix) else { return };
+        let is_there = |other: &Ix| self.member(*other).is_some_and(|o| m.shuns(o));
+        let parents: Vec<Ix> = m.parents.iter().map(|e| e.parent).filter(is_there).collect();
+        let children: Vec<Ix> = m.children.iter().copied().filter(is_there).collect();
+        let spares: Vec<NodeId> =
+            m.spares.iter().copied().filter(|s| self.by_node.get(s).is_some_and(is_there)).collect();
+        let node = m.info.node;
+        if let Some(m) = self.member_mut(ix).filter(|_| !spares.is_empty()) {
+            m.spares.retain(|s| !spares.contains(s));
+        }
+        for other in &parents {
+            self.unlink(*other, ix);
+            self.out.extend(self.node_of(*other).map(|p| DcmOutput::Trouble(p, node, Trouble::Attack)));
+        }
+        for other in children {
+            self.unlink(ix, other);
+            self.out.extend(self.node_of(other).map(|c| DcmOutput::Trouble(c, node, Trouble::Attack)));
+            self.look_for_parents(now, other, "it was left by a parent");
+        }
+        self.out.extend(spares.into_iter().map(|s| DcmOutput::Trouble(s, node, Trouble::Attack)));
+        self.dirty(now, ix);
+        self.look_for_parents(now, ix, "it was attacked from a parent's address");
     }
 
     /// A dial that an assignment asked for failed, as one end says (S3).
@@ -110,7 +145,7 @@ impl Dcm {
             Trouble::Slow => Some(Offence::Slow),
             Trouble::Silent => None,
             Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
-            Trouble::Congested => None,
+            Trouble::Congested | Trouble::Attack => None,
         };
         if let Some(offence) = offence {
             self.accuse(child, parent, offence);
@@ -120,6 +155,7 @@ impl Dcm {
             Trouble::Silent => "a parent fell silent",
             Trouble::Slow => "a parent was slow",
             Trouble::Congested => "the link to a parent was congested",
+            Trouble::Attack => "it was attacked from a parent's address",
         };
         self.look_for_parents(now, child, occasion);
     }

@@ -1,7 +1,7 @@
 //! Distrust in a swarm: what children say of parents that were assigned to them, and what follows from a verdict.
 
 use super::member::{Ix, Member};
-use super::pairs::{Failure, MAX_FAILED_PAIRS, PairKey};
+use super::pairs::{Failure, GRAVE, MAX_FAILED_PAIRS, PairKey};
 use super::{Dcm, DcmOutput};
 use crate::trust::{Offence, Standing};
 use headwater_model::id::NodeId;
@@ -82,13 +82,13 @@ impl Dcm {
     pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>) {
         let edge = self.member(child).and_then(|c| c.parents.iter().find(|e| e.parent == parent));
         let never_served = edge.is_some_and(|e| e.watch.never_served());
-        // A process that was restarted offers little and is slow at first: nothing weighs so much that it would be left alone
-        // for minutes.
         let failures = match offence {
-            Some(Offence::Slow) => 4,
-            None | Some(Offence::Silent) if never_served => 3,
-            Some(Offence::Silent | Offence::Sent) => 2,
-            Some(Offence::Holdings | Offence::BadPieces) | None => 1,
+            Some(Offence::Slow | Offence::Holdings | Offence::Sent | Offence::Slander) => GRAVE,
+            Some(Offence::Silent) if never_served => GRAVE,
+            // It came, brought nothing and is gone again.
+            None if never_served => 3,
+            Some(Offence::Silent) => 2,
+            Some(Offence::BadPieces) | None => 1,
         };
         self.fail_pair_times(now, child, parent, failures);
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
@@ -109,7 +109,7 @@ impl Dcm {
         if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
-            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, spoilt: true });
+            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, grave: true, spoilt: true });
         }
     }
 
@@ -154,8 +154,7 @@ impl Dcm {
         let offers_nothing = idle
             && c.parents.iter().any(|e| e.watch.last_bytes > 0)
             && p.runs.iter().filter(|r| !c.runs.get(*r)).nth(MIN_CLAIMED_RUNS - 1).is_some();
-        let lies = interval > 0
-            && said.offers_nothing
+        let lies = said.offers_nothing
             && c.wants
             && p.away_since.is_none()
             && now.since(p.runs_at) > CLAIM_TOLD

@@ -95,7 +95,7 @@ impl World {
                     DcmOutput::Lease(node, lease) => self.leases.push((node, lease)),
                     DcmOutput::Revoke(node, run) => self.revoked.push((node, run)),
                     DcmOutput::Assign(node, assignment) => drop(self.assigned.insert(node, assignment)),
-                    DcmOutput::Trouble(..) | DcmOutput::Accuse(..) => {}
+                    DcmOutput::Trouble(..) | DcmOutput::Accuse(..) | DcmOutput::Guilty(..) => {}
                 }
             }
             assert_eq!(self.dcm.check(self.now), Vec::<String>::new());

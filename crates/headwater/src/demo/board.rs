@@ -13,8 +13,6 @@ const REDRAWS_PER_S: u8 = 10;
 
 /// Where progress goes.
 pub enum Board {
-    /// Nowhere: the output is for a program.
-    Silent,
     /// Lines.
     Plain {
         /// The last of them.
@@ -47,19 +45,14 @@ pub struct View<'a> {
 }
 
 impl Board {
-    /// The board that fits standard error; `json` says that standard output is for a program.
-    pub fn new(json: bool) -> Board {
-        match (std::io::stderr().is_terminal(), json) {
-            (true, _) => Board::Block(Block::new()),
-            (false, false) => Board::Plain { last: None },
-            (false, true) => Board::Silent,
-        }
+    /// The board that fits standard error.
+    pub fn new() -> Board {
+        if std::io::stderr().is_terminal() { Board::Block(Block::new()) } else { Board::Plain { last: None } }
     }
 
     /// Tells what happens now, or has happened.
     pub fn note(&self, text: &str) {
         match self {
-            Board::Silent => {}
             Board::Plain { .. } => print_line(text),
             // Fails as printing does: the terminal is gone, and with it whom to tell.
             Board::Block(block) => drop(block.all.println(text)),
@@ -69,7 +62,6 @@ impl Board {
     /// Shows the state of the transfer.
     pub fn show(&mut self, view: View, now: Instant) {
         match self {
-            Board::Silent => {}
             Board::Plain { last } => {
                 if last.is_none_or(|last| now.duration_since(last) >= LINE_EVERY) {
                     *last = Some(now);

@@ -124,7 +124,7 @@ impl<'a> Demo<'a> {
             site,
             work: TaskTracker::new(),
             stop: CancellationToken::new(),
-            board: Board::new(args.json),
+            board: Board::new(),
             http: reqwest::Client::builder().no_proxy().build().context("cannot set up HTTP")?,
             receivers: parts.into_iter().map(|part| Receiver::new(part, bytes)).collect(),
             content,

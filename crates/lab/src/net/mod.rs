@@ -207,7 +207,7 @@ impl Net {
     /// Hosts whose routers forward ports to who asks.
     pub fn mapping_hosts(&self) -> Vec<usize> {
         let hosts = self.plan.hosts.iter().enumerate();
-        hosts.filter(|(_, h)| h.reach == Reach::MappingNat && h.seat.is_some()).map(|(host, _)| host).collect()
+        hosts.filter(|(_, h)| h.reach == Reach::MappingNat).map(|(host, _)| host).collect()
     }
 
     /// The router before a host: its address on the LAN, and a command that runs there as [`Net::command`] does.

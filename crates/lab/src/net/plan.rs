@@ -61,8 +61,9 @@ impl Plan {
     /// Plans a network; namespaces are named `PREFIX-0`, `PREFIX-1` ….
     pub fn new(spec: NetSpec, prefix: &str) -> Result<Plan, NetError> {
         let mut hosts = spec.hosts;
-        if spec.network.ipv6 && hosts.iter().any(|h| h.reach == Reach::MappingNat) {
-            return Err(NetError::Spec("routers forward ports over IPv4 only".into()));
+        if hosts.iter().any(|h| h.reach == Reach::MappingNat && (spec.network.ipv6 || h.site.is_some())) {
+            let why = "routers forward ports over IPv4 only, and to a host that has one of its own";
+            return Err(NetError::Spec(why.into()));
         }
         let mut proxies = BTreeMap::new();
         for host in 0..hosts.len() {

@@ -4,7 +4,6 @@ use super::plan::{Addresses, Plan, Router};
 use super::{MAPPING_PORT, PROXY_PORT};
 use headwater_simulator::scenario::{Reach, SiteNat};
 use std::net::IpAddr;
-use std::path::Path;
 
 /// Packets that wait in a TUN device until the forwarder takes them.
 const TUN_PACKETS: u32 = 2000;
@@ -120,22 +119,17 @@ pub fn router_rules(plan: &Plan, router: &Router, addresses: &Addresses) -> Stri
 }
 
 /// Whether a router forwards ports to hosts that ask for it.
-pub fn forwards_ports(plan: &Plan, router: &Router) -> bool {
+fn forwards_ports(plan: &Plan, router: &Router) -> bool {
     router.hosts.iter().any(|host| plan.hosts[*host].reach == Reach::MappingNat)
 }
 
 /// What miniupnpd is told on a router.
-pub(crate) fn port_forwarding(router: IpAddr, pid_file: &Path) -> String {
+pub(crate) fn port_forwarding() -> String {
     format!(
         "ext_ifname=wan\nlistening_ip=lan\nhttp_port={MAPPING_PORT}\nenable_natpmp=yes\nenable_upnp=yes\nsecure_mode=yes\n\
          upnp_table_name=lab\nupnp_nat_table_name=lab\nupnp_forward_chain=miniupnpd\nupnp_nat_chain=miniupnpd_in\n\
-         upnp_nat_postrouting_chain=miniupnpd_out\nuuid=00000000-0000-0000-0000-{:012x}\nlease_file={}\n\
-         allow 1024-65535 192.168.0.0/16 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n",
-        match router {
-            IpAddr::V4(a) => u64::from(u32::from(a)),
-            IpAddr::V6(_) => 0,
-        },
-        pid_file.with_extension("leases").display()
+         upnp_nat_postrouting_chain=miniupnpd_out\nuuid=00000000-0000-0000-0000-000000000001\n\
+         allow 1024-65535 192.168.0.0/16 1024-65535\ndeny 0-65535 0.0.0.0/0 0-65535\n"
     )
 }
 

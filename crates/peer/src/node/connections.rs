@@ -1,7 +1,7 @@
 //! Connections between peers: accepting, dialling, and the streams on them.
 
 use super::Inner;
-use super::messages::{disk_failed, from_peer, linked, unlinked};
+use super::messages::{READS_TOO_SLOWLY, disk_failed, from_peer, linked, unlinked};
 use super::probes::answer;
 use super::state::{self, Kept, Link, State};
 use crate::buffer_pool::Pool;
@@ -12,10 +12,10 @@ use headwater_model::id::{NodeId, Version};
 use headwater_model::report::DialResult;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
-use headwater_transport::{Alpn, Reader, Writer, certificate_of, node_of};
+use headwater_transport::{Alpn, ReadError, Reader, Writer, certificate_of, node_of};
 use headwater_wire::frame::{PEER_CONTROL_STREAM, PEER_DATA_STREAM, PieceHeader};
 use headwater_wire::limits;
-use headwater_wire::{DataHeader, FromNode, FromPeer};
+use headwater_wire::{DataHeader, FromNode, FromPeer, WireError};
 use quinn::{Connection, RecvStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,10 +155,10 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
     }
     let greeted = tokio::time::timeout(HELLO_PATIENCE, hello_of(&connection)).await;
     greeting_over(&inner, node);
-    let why = match greeted {
+    let end = match greeted {
         Ok(Ok((_, theirs))) if !keep(&inner, node, id, &connection, &theirs) => {
             connection.close(MERGED.into(), b"connected already");
-            String::new()
+            End::Lost(String::new())
         }
         Ok(Ok((reader, theirs))) => {
             say(&mut unsaid);
@@ -169,23 +169,52 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
             if let Some(former) = linked(&inner, node, link) {
                 former.close(MERGED.into(), b"a newer connection replaces it");
             }
-            let why = tokio::select! {
-                why = read_messages(&inner, node, &own_nonce, back, reader) => why,
-                why = read_pieces(&inner, node, &connection) => why,
-            };
-            connection.close(1u32.into(), why.as_bytes());
-            why
+            tokio::select! {
+                end = read_messages(&inner, node, &own_nonce, back, reader) => end,
+                end = read_pieces(&inner, node, &connection) => end,
+            }
         }
-        Ok(Err(why)) => {
-            connection.close(1u32.into(), why.as_bytes());
-            why
-        }
-        Err(_) => {
-            connection.close(1u32.into(), b"no hello");
-            "no hello".into()
-        }
+        Ok(Err(end)) => end,
+        Err(_) => End::Lost("no hello".into()),
     };
-    unlinked(&inner, node, id, &why);
+    let why = match &end {
+        End::Lost(why) | End::Rules(why) => why,
+    };
+    connection.close(1u32.into(), why.as_bytes());
+    unlinked(&inner, node, id, why);
+    if let End::Rules(_) = &end {
+        let from = connection.remote_address().ip().to_canonical();
+        state::happened_to_all(&inner, &mut inner.lock(), || Input::Attacked(from));
+    }
+}
+
+/// Why a connection ended.
+enum End {
+    /// It broke, or the other end closed it or is too slow.
+    Lost(String),
+    /// The other end does what no honest one does.
+    Rules(String),
+}
+
+impl From<quinn::ConnectionError> for End {
+    fn from(e: quinn::ConnectionError) -> Self {
+        End::Lost(e.to_string())
+    }
+}
+impl From<quinn::ReadExactError> for End {
+    fn from(e: quinn::ReadExactError) -> Self {
+        End::Lost(e.to_string())
+    }
+}
+impl From<ReadError> for End {
+    fn from(e: ReadError) -> Self {
+        if matches!(e, ReadError::Frame(_)) { End::Rules(e.to_string()) } else { End::Lost(e.to_string()) }
+    }
+}
+impl From<WireError> for End {
+    fn from(e: WireError) -> Self {
+        End::Rules(e.to_string())
+    }
 }
 
 /// A new connection: its number, whether hello is said on it at once, and that hello. `None` when there are too many.
@@ -262,53 +291,53 @@ async fn write(connection: Connection, hello: Bytes, mut queue: mpsc::Receiver<B
 }
 
 /// The first stream is the control stream, its first message the hello.
-async fn hello_of(connection: &Connection) -> Result<(Reader, Greeting), String> {
-    let mut stream = connection.accept_uni().await.map_err(|e| e.to_string())?;
+async fn hello_of(connection: &Connection) -> Result<(Reader, Greeting), End> {
+    let mut stream = connection.accept_uni().await?;
     let mut kind = [0];
-    stream.read_exact(&mut kind).await.map_err(|e| e.to_string())?;
+    stream.read_exact(&mut kind).await?;
     if kind[0] != PEER_CONTROL_STREAM {
-        return Err("the first stream is not the control stream".into());
+        return Err(End::Rules("the first stream is not the control stream".into()));
     }
     let mut reader = Reader::new(stream, limits::MAX_PEER_FRAME_BYTES);
-    let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("no hello")?;
-    match FromPeer::decode(body).map_err(|e| e.to_string())? {
+    let body = reader.next().await?.ok_or(End::Lost("no hello".into()))?;
+    match FromPeer::decode(body)? {
         FromPeer::Hello { protocol: limits::PROTOCOL, nonce, instance, linked } => {
             Ok((reader, Greeting { nonce, instance, linked }))
         }
         FromPeer::Hello { protocol, .. } => {
-            Err(format!("it speaks protocol {protocol}, this node {}", limits::PROTOCOL))
+            Err(End::Lost(format!("it speaks protocol {protocol}, this node {}", limits::PROTOCOL)))
         }
-        _ => Err("it did not begin with a hello".into()),
+        _ => Err(End::Rules("it did not begin with a hello".into())),
     }
 }
 
-/// Messages, until the stream ends or one is bad: the reason.
+/// Messages, until the stream ends or one is bad: why the connection ends.
 async fn read_messages(
     inner: &Arc<Inner>,
     node: NodeId,
     own_nonce: &[u8; 32],
     back: mpsc::Sender<Bytes>,
     mut reader: Reader,
-) -> String {
+) -> End {
     loop {
         let message = match reader.next().await {
             Ok(Some(body)) => FromPeer::decode(body),
-            Ok(None) => return "closed".into(),
-            Err(e) => return e.to_string(),
+            Ok(None) => return End::Lost("closed".into()),
+            Err(e) => return e.into(),
         };
         match message {
             Ok(message) => {
                 if let Err(why) = from_peer(inner, node, own_nonce, &back, message) {
-                    return why.into();
+                    return if why == READS_TOO_SLOWLY { End::Lost(why.into()) } else { End::Rules(why.into()) };
                 }
             }
-            Err(e) => return e.to_string(),
+            Err(e) => return e.into(),
         }
     }
 }
 
-/// Data streams, until the connection ends: the reason.
-async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &Connection) -> String {
+/// Data streams, until the connection ends: why.
+async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &Connection) -> End {
     let unwritten = Arc::new(Semaphore::new(MAX_UNWRITTEN_PIECES));
     let mut streams = JoinSet::new();
     loop {
@@ -317,33 +346,33 @@ async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &Connection) 
                 Ok(stream) => {
                     streams.spawn(read_stream(inner.clone(), node, stream, unwritten.clone()));
                 }
-                Err(e) => return e.to_string(),
+                Err(e) => return e.into(),
             },
             Some(done) = streams.join_next() => match done {
                 Ok(Ok(())) => {}
-                Ok(Err(why)) => return why,
-                Err(e) => return e.to_string(),
+                Ok(Err(end)) => return end,
+                Err(e) => return End::Lost(e.to_string()),
             },
         }
     }
 }
 
 /// What a data stream begins with.
-async fn data_header(stream: &mut RecvStream) -> Result<DataHeader, String> {
+async fn data_header(stream: &mut RecvStream) -> Result<DataHeader, End> {
     let mut kind = [0];
-    stream.read_exact(&mut kind).await.map_err(|e| e.to_string())?;
+    stream.read_exact(&mut kind).await?;
     if kind[0] != PEER_DATA_STREAM {
-        return Err("a second control stream".into());
+        return Err(End::Rules("a second control stream".into()));
     }
     let mut length = [0; 4];
-    stream.read_exact(&mut length).await.map_err(|e| e.to_string())?;
+    stream.read_exact(&mut length).await?;
     let length = u32::from_be_bytes(length);
     if length > limits::MAX_DATA_HEADER_FRAME_BYTES {
-        return Err("a data header over its limit".into());
+        return Err(End::Rules("a data header over its limit".into()));
     }
     let mut header = vec![0; length as usize];
-    stream.read_exact(&mut header).await.map_err(|e| e.to_string())?;
-    DataHeader::decode(header.into()).map_err(|e| e.to_string())
+    stream.read_exact(&mut header).await?;
+    Ok(DataHeader::decode(header.into())?)
 }
 
 async fn read_stream(
@@ -351,10 +380,10 @@ async fn read_stream(
     node: NodeId,
     mut stream: RecvStream,
     unwritten: Arc<Semaphore>,
-) -> Result<(), String> {
+) -> Result<(), End> {
     // Streams are counted by the transport; one that says nothing must not keep its place.
     let opened = tokio::time::timeout(HELLO_PATIENCE, data_header(&mut stream)).await;
-    let version = opened.map_err(|_| "a stream without a header".to_owned())??.version;
+    let version = opened.map_err(|_| End::Lost("a stream without a header".into()))??.version;
     let Some((store, layout)) = inner.lock().running(version).map(|r| (r.store.clone(), r.track.layout.clone())) else {
         // The content ended here while the stream was on its way.
         return Ok(());
@@ -367,18 +396,18 @@ async fn read_stream(
             Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
             // The parent closed the edge, not the connection.
             Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
-            Err(e) => return Err(e.to_string()),
+            Err(e) => return Err(e.into()),
         }
-        let head = PieceHeader::decode(head).map_err(|e| e.to_string())?;
+        let head = PieceHeader::decode(head)?;
         if head.len == 0 || head.len != layout.piece_len(head.piece) {
-            return Err(format!("piece {} with {} bytes", head.piece, head.len));
+            return Err(End::Rules(format!("piece {} with {} bytes", head.piece, head.len)));
         }
         let mut buffer = pool.take();
-        let body = buffer.whole().get_mut(..head.len as usize).ok_or("a piece over its limit")?;
+        let body = buffer.whole().get_mut(..head.len as usize).ok_or(End::Rules("a piece over its limit".into()))?;
         match stream.read_exact(body).await {
             Ok(()) => {}
             Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
-            Err(e) => return Err(e.to_string()),
+            Err(e) => return Err(e.into()),
         }
         let data = buffer.freeze(head.len as usize);
         let Ok(permit) = unwritten.clone().acquire_owned().await else { return Ok(()) };

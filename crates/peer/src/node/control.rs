@@ -1,7 +1,7 @@
 //! The session with the control center: `peer-core` says when to dial and when to beat, this does it.
 
 use super::state::{self, Phase, State};
-use super::{FetchError, Inner, local_unix_ms, messages, pinned, web};
+use super::{FetchError, Inner, local_unix_ms, messages, opening, pinned, web};
 use crate::origin::{Access, Expected};
 use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
@@ -271,7 +271,7 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         })
         .collect();
     for join in joins {
-        state::join_content(inner, &mut state, join);
+        opening::join_content(inner, &mut state, join);
     }
     state::happened_to_all(inner, &mut state, || Input::Control(true));
     tracing::info!(epoch = welcome.control_epoch, by_web, "session with the control center");
@@ -381,7 +381,7 @@ pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: S
             if let Some(c) = inner.lock().contents.get_mut(&id) {
                 c.note("no control center answers: starting from the static log and the origin".into());
             }
-            state::open(&inner, id, log.log, Access::default(), Some(log.leaves));
+            opening::open(&inner, id, log.log, Access::default(), Some(log.leaves));
         }
         Err(why) => {
             if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {

@@ -1,6 +1,7 @@
 //! What the control center and other peers say, checked and handed to the swarms.
 
-use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all, keep_for_later};
+use super::opening::{self, keep_for_later};
+use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
 use super::{FetchError, Inner};
 use bytes::Bytes;
 use headwater_model::assignment::{Parent, Refusal};
@@ -38,7 +39,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 }
                 Some(Phase::Asking) => {
                     let inner = inner.clone();
-                    tokio::spawn(async move { state::open(&inner, id, log, access, None) });
+                    tokio::spawn(async move { opening::open(&inner, id, log, access, None) });
                 }
                 _ => {}
             }
@@ -79,7 +80,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 state.contents.remove(&content);
             }
             let (inner, content) = (inner.clone(), ContentState::new(content, None, None, None));
-            tokio::task::spawn_blocking(move || state::begin(&inner, content));
+            tokio::task::spawn_blocking(move || opening::begin(&inner, content));
         }
         FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
         FromControl::Probe(probe) => super::probes::ordered(inner, state, probe),
@@ -119,7 +120,7 @@ fn refused(inner: &Arc<Inner>, state: &mut State, version: Version, refusal: Ref
             match known {
                 Some((log, join)) => {
                     state.tell_control(&FromNode::Announce(log));
-                    state::join_content(inner, state, join);
+                    opening::join_content(inner, state, join);
                     retry_join(inner, version);
                 }
                 None => fail(state, version, refusal),
@@ -138,7 +139,7 @@ fn retry_join(inner: &Arc<Inner>, version: Version) {
         let mut state = inner.lock();
         let Some(r) = state.running(version).filter(|r| !r.swarm.has_assignment()) else { return };
         let join = r.swarm.join();
-        state::join_content(&inner, &mut state, join);
+        opening::join_content(&inner, &mut state, join);
     });
 }
 
@@ -173,7 +174,7 @@ fn start_over(inner: &Arc<Inner>, state: &mut State, content: headwater_model::C
         r.origin_jobs.values().for_each(tokio::task::AbortHandle::abort);
     }
     let join = c.first_join();
-    state::join_content(inner, state, join);
+    opening::join_content(inner, state, join);
 }
 
 /// A page of hashes, from whomever: verified by the store, then told to the swarm.
@@ -202,6 +203,9 @@ pub(crate) fn disk_failed(inner: &Arc<Inner>, version: Version, error: crate::st
     }
 }
 
+/// Why a connection is closed whose other end does nothing wrong.
+pub(crate) const READS_TOO_SLOWLY: &str = "reads too slowly";
+
 /// A message of another peer; an error closes the connection, with the reason.
 ///
 /// The answer to a ticket goes back over the connection that it was shown on, whose nonce is `nonce`.
@@ -220,7 +224,7 @@ pub(crate) fn from_peer(
             let refusal = may_open(inner, state, node, nonce, version, &ticket, &proof).err();
             let refused = refusal.is_some();
             if back.try_send(FromPeer::EdgeAnswer { version, refusal }.encode()).is_err() {
-                return Err("reads too slowly");
+                return Err(READS_TOO_SLOWLY);
             }
             if !refused {
                 happened(inner, state, version, Input::ChildOpened(node));

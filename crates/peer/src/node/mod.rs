@@ -6,6 +6,7 @@ mod control;
 mod https_fetch;
 mod https_server;
 mod messages;
+mod opening;
 mod origin_fetch;
 mod port_mapping;
 mod probes;
@@ -351,7 +352,7 @@ impl Node {
         let id = fetch.name.content();
         let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
         let outcome = content.outcome.subscribe();
-        state::begin(&self.0, content);
+        opening::begin(&self.0, content);
         Content { node: self.0.clone(), id, outcome }
     }
 

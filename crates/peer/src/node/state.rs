@@ -1,10 +1,9 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
 use super::probes::PerSecond;
-use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, pinned, random_seed, serving};
+use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
 use crate::origin::Access;
-use crate::sources::Sources;
-use crate::store::{Destination, Store, StoreHandle};
+use crate::store::{Destination, StoreHandle};
 use bytes::Bytes;
 use headwater_model::assignment::Child;
 use headwater_model::id::{ContentId, NodeId, Version};
@@ -12,10 +11,9 @@ use headwater_model::log::{Log, Track};
 use headwater_model::report::{Alarm, DialResult, Join};
 use headwater_model::ticket::{ParentKey, Ticket};
 use headwater_model::time::{Micros, Time};
-use headwater_model::{Bits, Name, SourceClass, merkle};
-use headwater_peer_core::{Config, ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
-use headwater_wire::{Bitmap, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, Token};
-use headwater_wire::{decode_log, encode_log, limits};
+use headwater_model::{Name, SourceClass};
+use headwater_peer_core::{ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+use headwater_wire::{Bitmap, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -25,8 +23,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
-/// Messages for a content that is being opened; more than an assignment and leases are not expected.
-const MAX_PENDING: usize = 256;
 /// Notes kept for the user.
 const MAX_NOTES: usize = 16;
 /// How often time passes for swarms at least.
@@ -95,7 +91,7 @@ pub(crate) struct State {
 pub(crate) struct ContentState {
     pub(crate) id: ContentId,
     pub(crate) name: Option<Name>,
-    destination: Option<Destination>,
+    pub(crate) destination: Option<Destination>,
     state_dir: Option<PathBuf>,
     pub(crate) phase: Phase,
     pub(crate) pending: VecDeque<FromControl>,
@@ -133,7 +129,7 @@ pub(crate) struct Running {
     pub(crate) uploaded_bytes: u64,
     /// A piece that a child says was bad is being looked at.
     pub(crate) rechecking: bool,
-    tick_at: Time,
+    pub(crate) tick_at: Time,
 }
 
 /// A task that sends to a child.
@@ -280,7 +276,7 @@ impl ContentState {
         s
     }
 
-    fn folder(&self, inner: &Inner) -> PathBuf {
+    pub(crate) fn folder(&self, inner: &Inner) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| inner.config.data.join("contents").join(self.id.to_string()))
     }
 
@@ -288,200 +284,6 @@ impl ContentState {
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
         Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new() }
-    }
-}
-
-/// Begins with a content: from an earlier run's log where there is one, else by asking for it.
-pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
-    let (id, name) = (content.id, content.name.clone());
-    let saved = std::fs::read(content.folder(inner).join("log")).ok().and_then(|b| decode_log(&b).ok());
-    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
-    {
-        let mut state = inner.lock();
-        if state.contents.contains_key(&id) {
-            return;
-        }
-        let join = content.first_join();
-        let mut content = content;
-        if state.by_web {
-            content.note(super::control::NO_UDP.into());
-        }
-        if let Some(note) = limited_by(inner) {
-            content.note(note);
-        }
-        state.contents.insert(id, content);
-        if saved.is_none() && state.session.is_connected() {
-            join_content(inner, &mut state, join);
-        }
-    }
-    match saved {
-        Some(log) => open(inner, id, log, Access::default(), None),
-        None => {
-            if let Some(url) = name.and_then(|n| n.log) {
-                tokio::spawn(super::control::static_log_if_alone(inner.clone(), id, url));
-            }
-        }
-    }
-}
-
-/// What the user is told of its own access list.
-fn limited_by(inner: &Inner) -> Option<String> {
-    let from = match &inner.config.sources {
-        Sources::Any => return None,
-        Sources::Operator => "the origin and the operator's nodes only",
-        Sources::Networks(_) => "those of the origin and the operator's nodes whose address is listed, only",
-    };
-    Some(format!("this node's access list (--sources) limits it: fetching from {from}"))
-}
-
-pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
-    let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
-    state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
-}
-
-/// A log is here: the store is opened, then the swarm runs. `leaves` come with a static log.
-pub(crate) fn open(
-    inner: &Arc<Inner>,
-    id: ContentId,
-    log: Log,
-    access: Access,
-    leaves: Option<Vec<headwater_model::Hash>>,
-) {
-    let (destination, folder) = {
-        let mut state = inner.lock();
-        let Some(content) = state.contents.get_mut(&id) else { return };
-        if matches!(content.phase, Phase::Opening) {
-            return;
-        }
-        content.phase = Phase::Opening;
-        let folder = content.folder(inner);
-        (content.destination.clone().unwrap_or_else(|| Destination::Folder(folder.join("files"))), folder)
-    };
-    let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
-    let inner = inner.clone();
-    tokio::task::spawn_blocking(move || {
-        let opened = open_store(&log, &name, id, &destination, &folder, leaves);
-        let mut state = inner.lock();
-        match opened {
-            Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
-            Err(e) => {
-                if let Some(c) = state.contents.get_mut(&id) {
-                    c.fail(e);
-                }
-            }
-        }
-    });
-}
-
-type OpenedStore = (Arc<Track>, StoreHandle, Vec<String>);
-
-fn open_store(
-    log: &Log,
-    name: &Option<Name>,
-    id: ContentId,
-    destination: &Destination,
-    folder: &std::path::Path,
-    leaves: Option<Vec<headwater_model::Hash>>,
-) -> Result<OpenedStore, FetchError> {
-    let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
-    let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
-    if track.version.content != id {
-        // The id binds key and name: only a confused or lying control center sends another content's log.
-        return Err(FetchError::Withdrawn("the control center sent the log of another content".into()));
-    }
-    let destination = match destination {
-        Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
-        other => other.clone(),
-    };
-    let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
-    for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
-        store.put_page(page)?;
-    }
-    if !store.is_complete() {
-        let missing = track.layout.bytes() * u64::from(track.layout.pieces() - store.have().ones())
-            / u64::from(track.layout.pieces().max(1));
-        crate::store::room_for(folder, missing)?;
-    }
-    // A log that cannot be kept only costs the next run a question.
-    if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
-        tracing::warn!("cannot keep the log: {e}");
-    }
-    let store = StoreHandle::start(store)?;
-    Ok((Arc::new(track), store, opened.notes))
-}
-
-#[expect(clippy::too_many_arguments, reason = "called once, with all that opening yields")]
-fn run(
-    inner: &Arc<Inner>,
-    state: &mut State,
-    id: ContentId,
-    log: Log,
-    track: Arc<Track>,
-    store: StoreHandle,
-    access: Access,
-    notes: Vec<String>,
-) {
-    let now = inner.now();
-    let control = state.session.is_connected();
-    let Some(content) = state.contents.get_mut(&id) else { return };
-    notes.into_iter().for_each(|n| content.note(n));
-    let pages = merkle::pages(track.layout.pieces());
-    let mut known = Bits::new(pages);
-    (0..pages).filter(|p| store.has_page(*p)).for_each(|p| {
-        known.set(p);
-    });
-    let have = store.have();
-    let bytes_held = have.iter().map(|p| u64::from(track.layout.piece_len(p))).sum();
-    let may_use_origin = !track.origins.is_empty();
-    let seed = random_seed();
-    let layout = track.layout.clone();
-    let swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
-    let mut swarm = swarm.known_as(inner.listener.identity().node);
-    let mut out = Vec::new();
-    swarm.handle(now, Input::Control(control), &mut out);
-    let running = Running {
-        track,
-        log,
-        swarm,
-        store,
-        access,
-        tickets: BTreeMap::new(),
-        classes: BTreeMap::new(),
-        senders: BTreeMap::new(),
-        origin_jobs: BTreeMap::new(),
-        bytes_held,
-        peer_bytes: 0,
-        waypoint_bytes: 0,
-        origin_bytes: 0,
-        wasted_bytes: 0,
-        uploaded_bytes: 0,
-        rechecking: false,
-        tick_at: now,
-    };
-    if running.swarm.is_complete() {
-        content.outcome.send_replace(Outcome::Complete);
-    }
-    // The control center learns what is held; its answers to the first question are in `pending`.
-    let join = running.swarm.join();
-    content.phase = Phase::Running(Box::new(running));
-    let pending = std::mem::take(&mut content.pending);
-    if control {
-        join_content(inner, state, join);
-    }
-    carry_out(inner, state, id, out);
-    for message in pending {
-        super::messages::from_control(inner, state, message);
-    }
-}
-
-/// Keeps a message for a content that is being opened; true when it was kept.
-pub(crate) fn keep_for_later(state: &mut State, content: ContentId, message: &FromControl) -> bool {
-    match state.contents.get_mut(&content) {
-        Some(c) if matches!(c.phase, Phase::Opening | Phase::Asking) && c.pending.len() < MAX_PENDING => {
-            c.pending.push_back(message.clone());
-            true
-        }
-        _ => false,
     }
 }
 

@@ -436,6 +436,9 @@ fn alarm(what: Option<What>) -> Result<Alarm, WireError> {
         What::Silent(parent) => Alarm::Silent { parent: node("silent", &parent)? },
         What::Slow(parent) => Alarm::Slow { parent: node("slow", &parent)? },
         What::BadPieces(parent) => Alarm::BadPieces { parent: node("bad_pieces", &parent)? },
+        What::AttackedFrom(from) => {
+            Alarm::Attacked { from: from.parse().map_err(|_| WireError::Value("attacked_from"))? }
+        }
         What::Starving(s) => Alarm::Starving { runs: s.runs.into_iter().map(run).collect::<Result<_, _>>()? },
     })
 }
@@ -448,6 +451,7 @@ fn alarm_to_proto(alarm: &Alarm) -> What {
         Alarm::Silent { parent } => What::Silent(copy(&parent.0)),
         Alarm::Slow { parent } => What::Slow(copy(&parent.0)),
         Alarm::BadPieces { parent } => What::BadPieces(copy(&parent.0)),
+        Alarm::Attacked { from } => What::AttackedFrom(from.to_string()),
         Alarm::Starving { runs } => {
             What::Starving(proto::Starving { runs: runs.iter().copied().take(MAX_STARVING_RUNS).collect() })
         }

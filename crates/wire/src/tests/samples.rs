@@ -159,6 +159,7 @@ pub fn from_node() -> Vec<FromNode> {
         alarm(Alarm::Silent { parent: node(1) }),
         alarm(Alarm::Slow { parent: node(1) }),
         alarm(Alarm::BadPieces { parent: node(1) }),
+        alarm(Alarm::Attacked { from: "2001:db8::1".parse().unwrap() }),
         alarm(Alarm::Starving { runs: vec![1, 2, 3] }),
         FromNode::DialResult(report::DialResult { node: node(1), error: None }),
         FromNode::DialResult(report::DialResult { node: node(1), error: Some("refused".into()) }),

@@ -1,0 +1,212 @@
+//! A content begins at a node: its log is believed, its store opened, then its swarm runs.
+
+use super::state::{ContentState, Phase, Running, State, carry_out};
+use super::{FetchError, Inner, Outcome, pinned, random_seed};
+use crate::origin::Access;
+use crate::sources::Sources;
+use crate::store::{Destination, Store, StoreHandle};
+use headwater_model::id::ContentId;
+use headwater_model::log::{Log, Track};
+use headwater_model::report::Join;
+use headwater_model::{Bits, Name, merkle};
+use headwater_peer_core::{Config, Input, Swarm};
+use headwater_wire::{FromControl, FromNode, Token, decode_log, encode_log};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Messages for a content that is being opened; more than an assignment and leases are not expected.
+const MAX_PENDING: usize = 256;
+
+/// Begins with a content: from an earlier run's log where there is one, else by asking for it.
+pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
+    let (id, name) = (content.id, content.name.clone());
+    let saved = std::fs::read(content.folder(inner).join("log")).ok().and_then(|b| decode_log(&b).ok());
+    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    {
+        let mut state = inner.lock();
+        if state.contents.contains_key(&id) {
+            return;
+        }
+        let join = content.first_join();
+        let mut content = content;
+        if state.by_web {
+            content.note(super::control::NO_UDP.into());
+        }
+        if let Some(note) = limited_by(inner) {
+            content.note(note);
+        }
+        state.contents.insert(id, content);
+        if saved.is_none() && state.session.is_connected() {
+            join_content(inner, &mut state, join);
+        }
+    }
+    match saved {
+        Some(log) => open(inner, id, log, Access::default(), None),
+        None => {
+            if let Some(url) = name.and_then(|n| n.log) {
+                tokio::spawn(super::control::static_log_if_alone(inner.clone(), id, url));
+            }
+        }
+    }
+}
+
+/// What the user is told of its own access list.
+fn limited_by(inner: &Inner) -> Option<String> {
+    let from = match &inner.config.sources {
+        Sources::Any => return None,
+        Sources::Operator => "the origin and the operator's nodes only",
+        Sources::Networks(_) => "those of the origin and the operator's nodes whose address is listed, only",
+    };
+    Some(format!("this node's access list (--sources) limits it: fetching from {from}"))
+}
+
+pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
+    let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
+    state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
+}
+
+/// A log is here: the store is opened, then the swarm runs. `leaves` come with a static log.
+pub(crate) fn open(
+    inner: &Arc<Inner>,
+    id: ContentId,
+    log: Log,
+    access: Access,
+    leaves: Option<Vec<headwater_model::Hash>>,
+) {
+    let (destination, folder) = {
+        let mut state = inner.lock();
+        let Some(content) = state.contents.get_mut(&id) else { return };
+        if matches!(content.phase, Phase::Opening) {
+            return;
+        }
+        content.phase = Phase::Opening;
+        let folder = content.folder(inner);
+        (content.destination.clone().unwrap_or_else(|| Destination::Folder(folder.join("files"))), folder)
+    };
+    let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
+    let inner = inner.clone();
+    tokio::task::spawn_blocking(move || {
+        let opened = open_store(&log, &name, id, &destination, &folder, leaves);
+        let mut state = inner.lock();
+        match opened {
+            Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
+            Err(e) => {
+                if let Some(c) = state.contents.get_mut(&id) {
+                    c.fail(e);
+                }
+            }
+        }
+    });
+}
+
+type OpenedStore = (Arc<Track>, StoreHandle, Vec<String>);
+
+fn open_store(
+    log: &Log,
+    name: &Option<Name>,
+    id: ContentId,
+    destination: &Destination,
+    folder: &std::path::Path,
+    leaves: Option<Vec<headwater_model::Hash>>,
+) -> Result<OpenedStore, FetchError> {
+    let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
+    let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
+    if track.version.content != id {
+        // The id binds key and name: only a confused or lying control center sends another content's log.
+        return Err(FetchError::Withdrawn("the control center sent the log of another content".into()));
+    }
+    let destination = match destination {
+        Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
+        other => other.clone(),
+    };
+    let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
+    for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
+        store.put_page(page)?;
+    }
+    if !store.is_complete() {
+        let missing = track.layout.bytes() * u64::from(track.layout.pieces() - store.have().ones())
+            / u64::from(track.layout.pieces().max(1));
+        crate::store::room_for(folder, missing)?;
+    }
+    // A log that cannot be kept only costs the next run a question.
+    if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
+        tracing::warn!("cannot keep the log: {e}");
+    }
+    let store = StoreHandle::start(store)?;
+    Ok((Arc::new(track), store, opened.notes))
+}
+
+#[expect(clippy::too_many_arguments, reason = "called once, with all that opening yields")]
+fn run(
+    inner: &Arc<Inner>,
+    state: &mut State,
+    id: ContentId,
+    log: Log,
+    track: Arc<Track>,
+    store: StoreHandle,
+    access: Access,
+    notes: Vec<String>,
+) {
+    let now = inner.now();
+    let control = state.session.is_connected();
+    let Some(content) = state.contents.get_mut(&id) else { return };
+    notes.into_iter().for_each(|n| content.note(n));
+    let pages = merkle::pages(track.layout.pieces());
+    let mut known = Bits::new(pages);
+    (0..pages).filter(|p| store.has_page(*p)).for_each(|p| {
+        known.set(p);
+    });
+    let have = store.have();
+    let bytes_held = have.iter().map(|p| u64::from(track.layout.piece_len(p))).sum();
+    let may_use_origin = !track.origins.is_empty();
+    let seed = random_seed();
+    let layout = track.layout.clone();
+    let swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
+    let mut swarm = swarm.known_as(inner.listener.identity().node);
+    let mut out = Vec::new();
+    swarm.handle(now, Input::Control(control), &mut out);
+    let running = Running {
+        track,
+        log,
+        swarm,
+        store,
+        access,
+        tickets: BTreeMap::new(),
+        classes: BTreeMap::new(),
+        senders: BTreeMap::new(),
+        origin_jobs: BTreeMap::new(),
+        bytes_held,
+        peer_bytes: 0,
+        waypoint_bytes: 0,
+        origin_bytes: 0,
+        wasted_bytes: 0,
+        uploaded_bytes: 0,
+        rechecking: false,
+        tick_at: now,
+    };
+    if running.swarm.is_complete() {
+        content.outcome.send_replace(Outcome::Complete);
+    }
+    // The control center learns what is held; its answers to the first question are in `pending`.
+    let join = running.swarm.join();
+    content.phase = Phase::Running(Box::new(running));
+    let pending = std::mem::take(&mut content.pending);
+    if control {
+        join_content(inner, state, join);
+    }
+    carry_out(inner, state, id, out);
+    for message in pending {
+        super::messages::from_control(inner, state, message);
+    }
+}
+
+/// Keeps a message for a content that is being opened; true when it was kept.
+pub(crate) fn keep_for_later(state: &mut State, content: ContentId, message: &FromControl) -> bool {
+    match state.contents.get_mut(&content) {
+        Some(c) if matches!(c.phase, Phase::Opening | Phase::Asking) && c.pending.len() < MAX_PENDING => {
+            c.pending.push_back(message.clone());
+            true
+        }
+        _ => false,
+    }
+}
