@@ -87,11 +87,11 @@ impl Center {
         self.carry_out(now, verdicts, out);
     }
 
-    /// A node was heard of.
-    pub(crate) fn alive(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+    /// A node was heard of; `steady` when it was there all the time since it was heard of before.
+    pub(crate) fn alive(&mut self, now: Time, node: NodeId, steady: bool, out: &mut Vec<Output>) {
         if self.trust.has_case(&node) {
             let mut verdicts = Vec::new();
-            self.trust.heard(now, &node, &mut verdicts);
+            self.trust.heard(now, &node, steady, &mut verdicts);
             self.carry_out(now, verdicts, out);
         }
     }

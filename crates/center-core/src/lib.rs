@@ -380,6 +380,7 @@ impl Center {
             }
         }
         self.history.came(now, node);
+        self.alive(now, node, false, out);
         self.begin_tests(now, node, out);
         if role == Role::Waypoint {
             out.extend(

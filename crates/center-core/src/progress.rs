@@ -38,9 +38,11 @@ impl Center {
     pub(crate) fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
         self.totals.heartbeats += 1;
         let Some(client) = self.clients.get_mut(&node) else { return };
+        // One that was paused or cut off was silent for that.
+        let steady = now.since(client.heard).0 * 2 <= self.config.heartbeat.0 * 3;
         client.heard = now;
         client.quiet = false;
-        self.alive(now, node, out);
+        self.alive(now, node, steady, out);
         let mut claimed = Rate(0);
         for report in &said.contents {
             let id = report.version.content;

@@ -384,13 +384,17 @@ impl Trust {
         }
     }
 
-    /// A heartbeat of a node: it is there, so that its silence towards others is its own.
-    pub fn heard(&mut self, now: Time, node: &NodeId, out: &mut Vec<Verdict>) {
+    /// A heartbeat of a node: it is there, so that its silence towards others is its own. One that was not there all the
+    /// time (it was restarted, paused or cut off) was silent for that.
+    pub fn heard(&mut self, now: Time, node: &NodeId, steady: bool, out: &mut Vec<Verdict>) {
         let Some(case) = self.cases.get_mut(node) else { return };
         let mut changed = false;
-        for a in case.said.values_mut().filter_map(|t| t.accusation.as_mut()).filter(|a| !a.weighs) {
-            a.weighs = true;
-            changed = true;
+        for t in case.said.values_mut() {
+            if let Some(a) = t.accusation.as_mut().filter(|a| !a.weighs) {
+                a.weighs = true;
+                changed = true;
+                t.accusation = t.accusation.filter(|_| steady);
+            }
         }
         if changed {
             self.sentence(now, node, out);

@@ -24,13 +24,15 @@ enum Say {
     Praise(u8, u8, u64),
     /// A heartbeat of a node.
     Heard(u8),
+    /// A node was restarted, or paused.
+    Back(u8),
     /// Seconds pass.
     Pass(u64),
     /// The half second in which accusers show whom else they accuse.
     Hearing,
 }
 use Offence::{BadPieces, Holdings, Silent, Slow};
-use Say::{Accuse, Heard, Hearing, Pass, Praise};
+use Say::{Accuse, Back, Heard, Hearing, Pass, Praise};
 
 struct Court {
     trust: Trust,
@@ -52,7 +54,8 @@ impl Court {
                     self.trust.accuse(self.now, witness(by), witness(whom), of, children, &mut out);
                 }
                 Praise(by, whom, pieces) => self.trust.praise(self.now, witness(by), &node(whom), pieces, &mut out),
-                Heard(n) => self.trust.heard(self.now, &node(n), &mut out),
+                Heard(n) => self.trust.heard(self.now, &node(n), true, &mut out),
+                Back(n) => self.trust.heard(self.now, &node(n), false, &mut out),
                 Hearing => {
                     self.now = self.now + HEARING;
                     self.trust.tick(self.now, &mut out);
@@ -131,6 +134,8 @@ fn silence() {
     // Who is served again takes the accusation back.
     check(&[], &[silent[0], Heard(1), Praise(10, 1, 9)], Standing::Good);
     check(&[], &[Accuse(10, 1, Slow), Accuse(11, 1, Slow), Heard(1), Hearing], Standing::Banned);
+    // Who was not there was silent for that.
+    check(&[], &[Accuse(10, 1, Silent), Accuse(11, 1, Silent), Back(1), Heard(1), Hearing], Standing::Good);
 }
 
 #[test]

@@ -74,6 +74,9 @@ pub(crate) fn words(event: &Event) -> String {
                 Alarm::Slow { parent } => format!("gets a trickle from its parent {parent:.8}"),
                 Alarm::BadPieces { parent } => format!("got wrong bytes from its parent {parent:.8}"),
                 Alarm::Attacked { from } => format!("is attacked from {from}"),
+                Alarm::Reading { runs } => {
+                    format!("reads, and finds {} runs that it needs next at no parent", runs.len())
+                }
                 Alarm::Starving { runs } => format!("finds {} runs at no parent", runs.len()),
             };
             format!("{child:.8} {what} (content {content:.8})")

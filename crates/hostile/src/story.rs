@@ -4,8 +4,10 @@ use headwater_model::NodeId;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// An assignment that comes within this time of a child's leaving was on its way: the control center had not heard of it.
+const CROSSING: Duration = Duration::from_millis(500);
 /// Refusals that are told one by one; more are only counted.
 const MAX_REFUSALS_TOLD: usize = 200;
 
@@ -16,7 +18,7 @@ pub struct Story(Arc<Mutex<Told>>);
 #[derive(Default)]
 struct Told {
     harmed_at: BTreeMap<NodeId, u64>,
-    left_by: BTreeSet<NodeId>,
+    left_by: BTreeMap<NodeId, Instant>,
     refusals: BTreeSet<(String, String)>,
     counts: BTreeMap<&'static str, u64>,
     ended: bool,
@@ -56,7 +58,7 @@ impl Story {
         let mut told = self.told();
         *told.counts.entry("left").or_default() += 1;
         let after_ms = told.harmed_at.get(&node).map(|at| unix_ms() - at);
-        told.left_by.insert(node);
+        told.left_by.insert(node, Instant::now());
         if !told.ended {
             print("left-by", json!({"node": node.to_string(), "how": how, "ms_after_first_harm": after_ms}));
         }
@@ -64,7 +66,8 @@ impl Story {
     /// The control center assigned the child `node`, perhaps after that was harmed and left.
     pub fn assigned(&self, node: NodeId) {
         let mut told = self.told();
-        if told.left_by.remove(&node) && told.harmed_at.contains_key(&node) && !told.ended {
+        let left = told.left_by.remove(&node).is_some_and(|at| at.elapsed() > CROSSING);
+        if left && told.harmed_at.contains_key(&node) && !told.ended {
             *told.counts.entry("assigned_again").or_default() += 1;
             print("assigned-again", json!({"node": node.to_string()}));
         }

@@ -128,12 +128,20 @@ pub enum Alarm {
         /// Where they came from.
         from: IpAddr,
     },
+    /// Somebody at the node reads the content as it arrives, needs these runs next, and no parent has them.
+    Reading {
+        /// Which, the most urgent first.
+        runs: Vec<u32>,
+    },
     /// No parent has what is missing.
     Starving {
         /// Some runs that no parent has, lowest first.
         runs: Vec<u32>,
     },
 }
+
+/// Most runs that an alarm of a reader names.
+pub const MAX_READING_RUNS: usize = 4;
 
 /// Most runs named in one alarm.
 pub const MAX_STARVING_RUNS: usize = 16;

@@ -11,6 +11,7 @@ mod children;
 mod origin;
 mod pages;
 mod parents;
+mod readers;
 mod session;
 mod swarm;
 

@@ -220,6 +220,11 @@ impl Swarm {
         match self.origin.alone_at {
             None => self.wait_alone(now),
             Some(at) if at <= now => {
+                for run in self.needed_runs() {
+                    if self.origin.runs.len() < self.config.alone_runs {
+                        self.leased(run, false, LeaseSource::Origin, out);
+                    }
+                }
                 while self.origin.runs.len() < self.config.alone_runs {
                     let (all, first) =
                         (self.layout.runs(), self.rng.below(u64::from(self.layout.runs().max(1))) as u32);

@@ -19,7 +19,7 @@ const PATIENCE_MAX: Micros = Micros::from_secs(30);
 /// A parent trickles below this fraction of what others deliver, and below two thirds of its promise.
 const TRICKLE: u64 = 4;
 /// Below this fraction of its promise a parent is beyond doubt.
-const HOPELESS: u64 = 5;
+const HOPELESS: u64 = 8;
 /// What others deliver says something from so many pieces on.
 const USUAL_PIECES: u64 = 8;
 /// Within this time of opening, what a parent holds is known here.
@@ -132,7 +132,7 @@ impl ParentLink {
     /// Silence after which it is left.
     fn silent_after(&self, silent: Micros, piece_bytes: u32) -> Micros {
         // A promise is that of a node whose uplink was not seen yet: often less than what it can.
-        let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 2);
+        let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 3);
         let seen = if self.rate > 0.0 { self.piece_time(piece_bytes).times(4) } else { Micros(0) };
         silent.max(promised).max(seen).min(PATIENCE_MAX)
     }
@@ -240,6 +240,8 @@ impl Swarm {
             let node = entry.node;
             match self.parents.get_mut(&node) {
                 Some(link) => {
+                    // A spare that becomes a parent: the connection may be there already, for an edge the other way.
+                    let called = assigned && !link.assigned;
                     link.assigned |= assigned;
                     // A spare that was called in stays until the control center names the parents again.
                     if !assigned && link.assigned {
@@ -247,7 +249,7 @@ impl Swarm {
                     }
                     // It could not be reached before, and its own dial has not come.
                     let now_dials = entry.dial && !link.entry.dial;
-                    if now_dials && link.assigned && link.edge == Edge::Dialling {
+                    if (now_dials || called) && link.assigned && link.edge == Edge::Dialling {
                         out.push(Output::Dial(entry.clone()));
                     }
                     link.entry = entry;
@@ -442,7 +444,7 @@ impl Swarm {
         }
     }
 
-    /// Asks a parent for as many pieces as keep it busy, rarest first.
+    /// Asks a parent for as many pieces as keep it busy: mostly what readers need next, else rarest first.
     pub(crate) fn ask(&mut self, now: Time, parent: NodeId, out: &mut Vec<Output>) {
         if self.is_complete() || !self.pages.complete() {
             return;
@@ -456,7 +458,13 @@ impl Swarm {
         if p.asked.len() + target.div_ceil(4) > target {
             return;
         }
-        let picked = self.pick(&parent, target - self.parents[&parent].asked.len());
+        let want = target - self.parents[&parent].asked.len();
+        // Some stay for rare pieces: where all read the same, nobody would have anything for the others.
+        let mut picked = if self.is_read() { self.needed_of(&parent, want - want / 4) } else { Vec::new() };
+        for piece in &picked {
+            self.claimed.set(*piece);
+        }
+        picked.extend(self.pick(&parent, want - picked.len()));
         if picked.is_empty() {
             if self.parents[&parent].asked.is_empty() {
                 self.steal(now, parent, out);
@@ -632,18 +640,6 @@ impl Swarm {
             let hopeless = bytes.saturating_mul(HOPELESS) < promised;
             let enough = piece_bytes * if hopeless { USUAL_PIECES / 2 } else { USUAL_PIECES };
             if usual >= enough && broken && bytes.saturating_mul(TRICKLE) < usual {
-                slow.push(*node);
-            }
-        }
-        if slow.is_empty() && now.since(self.gave_up_at) >= span {
-            // Where nobody brings enough to compare with, the worst of the hopeless ones goes, one at a time: if it is this
-            // node's own line, that costs little.
-            let promised = |n: &NodeId| self.parents.get(n).map_or(0, |p| p.entry.promised.bytes_in(span));
-            let hopeless =
-                came.iter().filter(|(n, bytes, waited)| *waited && bytes.saturating_mul(HOPELESS) < promised(n));
-            let worst = hopeless.min_by_key(|(_, bytes, _)| *bytes);
-            if let Some((node, ..)) = worst.filter(|w| came.iter().any(|(_, b, _)| *b > w.1)) {
-                self.gave_up_at = now;
                 slow.push(*node);
             }
         }

@@ -220,11 +220,30 @@ fn requests_that_are_taken_back_do_not_excuse_silence() {
 fn a_trickle_is_left_within_six_seconds() {
     check(&[GOOD, GOOD, (500_000, Turns::Trickle(3000, 1500))], &[(3, "slow")], 3000, 6000);
     check(&[GOOD, GOOD, GOOD, (500_000, Turns::Trickle(0, 1800))], &[(4, "slow")], 0, 6000);
-    // Nobody is there to compare them with: the worst goes first, and the spare shows what the other one is.
-    let two = [(500_000, Turns::Trickle(0, 1900)), (500_000, Turns::Trickle(0, 1500))];
-    check(&two, &[(1, "slow"), (2, "slow")], 0, 10_000);
     // So little was believed of it that the trickle is almost what it promised.
     check(&[GOOD, GOOD, GOOD, (70_000, Turns::Trickle(0, 1900))], &[(4, "slow")], 0, 6000);
+}
+
+#[test]
+fn a_spare_that_becomes_a_parent_is_dialled() {
+    let (mut swarm, mut out) = (newcomer(&Layout::single(PIECE_BYTES, 1 << 20).unwrap()), Vec::new());
+    let entry = Parent {
+        node: NodeId([1; 32]),
+        class: SourceClass::Peer,
+        dial: true,
+        promised: Rate(500_000),
+        reach: Reach::default(),
+    };
+    let assign = |counter, parents: &[Parent], spares: &[Parent]| {
+        let generation = Generation { epoch: 1, counter };
+        let (parents, spares) = (parents.to_vec(), spares.to_vec());
+        Input::Assigned(Assignment { version: VERSION, generation, parents, spares, children: Vec::new() })
+    };
+    swarm.handle(Time(1), assign(1, &[], std::slice::from_ref(&entry)), &mut out);
+    assert!(!out.iter().any(|o| matches!(o, Output::Dial(_))));
+    swarm.handle(Time(2), assign(2, std::slice::from_ref(&entry), &[]), &mut out);
+    swarm.handle(Time(3), assign(3, std::slice::from_ref(&entry), &[]), &mut out);
+    assert_eq!(out.iter().filter(|o| matches!(o, Output::Dial(_))).count(), 1);
 }
 
 #[test]
@@ -236,6 +255,17 @@ fn a_bad_piece_of_a_parent_that_was_left_is_told_once() {
     }
     let alarms = out.iter().filter(|o| matches!(o, Output::Alarm(Alarm::BadPieces { .. })));
     assert_eq!(alarms.count(), 1, "{out:?}");
+}
+
+#[test]
+fn a_piece_that_is_on_disk_already_counts_though_nobody_told_of_it() {
+    let (mut swarm, mut out) = (newcomer(&Layout::single(PIECE_BYTES, 1 << 20).unwrap()), Vec::new());
+    let from = crate::PieceFrom::Origin;
+    for outcome in [PieceOutcome::Already, PieceOutcome::Stored] {
+        swarm.handle(Time(2), Input::Piece { from, piece: 5, outcome }, &mut out);
+        assert!(swarm.have().get(5));
+        assert_eq!(swarm.check(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::children::ChildLink;
 use crate::origin::{Failure, OriginWork};
 use crate::pages::Pages;
 use crate::parents::ParentLink;
+use crate::readers::Readers;
 use headwater_model::assignment::{Assignment, Generation, Lease, LeaseSource, Parent};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
@@ -170,6 +171,15 @@ pub enum Input {
     Unasked(NodeId, Vec<u32>),
     /// A child says that a piece from here was bad, and checking it again said so too.
     Rotten(u32),
+    /// Somebody here reads these pieces in order, from its position on; again when it has moved.
+    Reads {
+        /// Who.
+        reader: u64,
+        /// What is still to read.
+        pieces: Range<u32>,
+    },
+    /// It reads no more.
+    ReaderLeft(u64),
     /// A connection from this address broke the rules of the protocol, under whatever identity.
     Attacked(IpAddr),
     /// A verified page of hashes came.
@@ -271,8 +281,7 @@ pub struct Swarm {
     pub(crate) starving_alarms: u32,
     pub(crate) rng: Rng,
     pub(crate) wasted_bytes: u64,
-    /// When a parent was last left without others to compare it with.
-    pub(crate) gave_up_at: Time,
+    pub(crate) readers: Readers,
     /// Addresses that broke the rules, and when that was told.
     attackers: BTreeMap<IpAddr, Time>,
     /// Those of whom bad pieces were told since they were last assigned.
@@ -326,7 +335,7 @@ impl Swarm {
             starving_alarms: 0,
             rng: Rng::new(seed, "swarm"),
             wasted_bytes: 0,
-            gave_up_at: now,
+            readers: Readers::default(),
             attackers: BTreeMap::new(),
             told_bad: BTreeSet::new(),
             complete_said: false,
@@ -416,6 +425,8 @@ impl Swarm {
             Input::Unasked(child, pieces) => self.unasked(child, &pieces),
             Input::Rotten(piece) => self.rotten(piece),
             Input::Attacked(from) => self.attacked(now, from, out),
+            Input::Reads { reader, pieces } => self.reads(now, reader, pieces, out),
+            Input::ReaderLeft(reader) => self.reader_left(reader),
             Input::Page(page) => {
                 if self.pages.came(page) {
                     self.watch_origin(out);
@@ -457,6 +468,7 @@ impl Swarm {
         self.ask_pages(now, out);
         self.watch_parents(now, out);
         self.watch_starving(now, out);
+        self.watch_readers(now, out);
         self.go_alone(now, out);
     }
 
@@ -497,13 +509,14 @@ impl Swarm {
             }
         };
         match outcome {
-            PieceOutcome::Stored => {
+            // It may be on disk, and never have been told of: a fetch was stopped in between.
+            PieceOutcome::Stored | PieceOutcome::Already if !self.have.get(piece) => {
                 if !was_asked {
                     self.take_back(now, piece, out);
                 }
                 self.stored(now, piece, out);
             }
-            PieceOutcome::Already => self.wasted_bytes += len,
+            PieceOutcome::Stored | PieceOutcome::Already => self.wasted_bytes += len,
             PieceOutcome::Bad => {
                 self.wasted_bytes += len;
                 if !self.is_awaited(piece) {

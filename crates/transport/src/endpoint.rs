@@ -2,7 +2,7 @@
 
 use crate::identity::Identity;
 use crate::tls::{ByKey, node_of};
-use headwater_model::{Hash, NodeId};
+use headwater_model::NodeId;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -176,9 +176,8 @@ impl Listener {
 /// A restarted process resets its former connections at once, as the keys for that come from its identity: the other ends
 /// need not wait for a timeout. Packets are answered with a reset only if their connection id is one that this node made.
 fn endpoint_config(identity: &Identity) -> EndpointConfig {
-    let key_for = |what: &[u8]| Hash::of(&[what, identity.key.secret_der()]).0;
-    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key_for(b"headwater stateless reset"));
-    let ids = key_for(b"headwater connection ids");
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.key_for("headwater stateless reset"));
+    let ids = identity.key_for("headwater connection ids");
     let ids = u64::from_be_bytes([ids[0], ids[1], ids[2], ids[3], ids[4], ids[5], ids[6], ids[7]]);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
     config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));

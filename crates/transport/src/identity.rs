@@ -98,6 +98,11 @@ impl Identity {
         key.sign(&random, message).ok()?.as_ref().try_into().ok()
     }
 
+    /// A key for `purpose`, which must name it uniquely: the same for as long as the identity is.
+    pub fn key_for(&self, purpose: &str) -> [u8; 32] {
+        Hash::of(&[purpose.as_bytes(), self.key.secret_der()]).0
+    }
+
     /// The certificate and its key, for a TLS server beside QUIC.
     pub fn certificate_and_key(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         (self.certificate.clone(), self.key.clone_key())

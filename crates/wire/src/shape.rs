@@ -223,6 +223,7 @@ static ALARM_MESSAGE: Shape = shape(
         one(5, "starving", &STARVING),
         hash(6, "slow"),
         bytes(7, "attacked_from", MAX_ADDRESS_BYTES),
+        one(8, "reading", &STARVING),
     ],
 );
 static DIAL_RESULT: Shape = shape("DialResult", HASH_FIELD_BYTES, &[hash(1, "node"), bytes(3, "error", MAX_WHY_BYTES)]);

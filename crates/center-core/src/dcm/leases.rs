@@ -66,6 +66,8 @@ pub struct Leases {
     active_by_region: BTreeMap<u64, u32>,
     /// Leases under way that take slots.
     in_slots: u32,
+    /// Runs that readers need next, and at whom: leased first.
+    wanted: BTreeMap<u32, Ix>,
     /// Runs that were given to another node in a hurry.
     hurried: BTreeSet<u32>,
     given: u64,
@@ -89,6 +91,7 @@ impl Leases {
             turns: BTreeMap::new(),
             active_by_region: BTreeMap::new(),
             in_slots: 0,
+            wanted: BTreeMap::new(),
             hurried: BTreeSet::new(),
             given: 0,
             slots: slots_min,
@@ -121,6 +124,7 @@ impl Leases {
         if let Some(n) = self.replicas.get_mut(run as usize) {
             *n += 1;
             self.unheld.remove(&run);
+            self.wanted.remove(&run);
             self.not_before.remove(&run);
         }
     }
@@ -156,6 +160,10 @@ impl Leases {
         if !self.has_slot() {
             return None;
         }
+        let free = |run: &u32| self.unheld.contains(run) && self.not_before.get(run).is_none_or(|t| *t <= now);
+        if let Some((run, ix)) = self.wanted.iter().find(|(run, ix)| free(run) && self.turns.contains_key(ix)) {
+            return Some((*ix, *run));
+        }
         let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
         let run = self.next_unheld(now)?;
         self.waiting
@@ -173,6 +181,13 @@ impl Leases {
         self.unheld.iter().copied().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))
     }
 
+    /// A reader at `ix` needs a run next that nobody has.
+    pub(super) fn want(&mut self, run: u32, ix: Ix) {
+        if self.unheld.contains(&run) {
+            self.wanted.insert(run, ix);
+        }
+    }
+
     /// Whether a starving member may be helped now, although others hold the run.
     pub(super) fn has_slot(&self) -> bool {
         self.in_slots < self.slots
@@ -188,6 +203,7 @@ impl Leases {
         member.leases += 1;
         member.last_lease = self.given;
         self.unheld.remove(&run);
+        self.wanted.remove(&run);
         *self.active_by_region.entry(member.region).or_default() += 1;
         self.active.insert(run, Active { to: ix, since: now, deadline: now + within, within, missed: 0, in_slot });
         within

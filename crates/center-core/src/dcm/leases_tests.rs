@@ -3,6 +3,8 @@
 use super::*;
 use crate::dcm::test_world::{RUNS, World, id, open};
 use headwater_model::Role;
+use headwater_model::id::NodeId;
+use headwater_model::report::Alarm;
 
 fn joins(w: &mut World, n: u8, session: u64, leases: Vec<u32>) {
     w.joins_with(n, session, open(), Role::Peer, false, leases);
@@ -61,6 +63,38 @@ fn what_is_fetched_alone_becomes_a_lease() {
     assert_eq!(w.revoked, [(id(2), 0)], "one of them is another's");
     let of_two: Vec<u32> = w.dcm.leases().active().iter().filter(|(_, a)| a.to == 1).map(|(run, _)| *run).collect();
     assert_eq!(of_two, [RUNS - 2, RUNS - 1]);
+}
+
+#[test]
+fn what_a_reader_needs_next_is_leased_next_and_to_its_node() {
+    let mut w = World::new();
+    joins(&mut w, 1, 1, vec![]);
+    joins(&mut w, 2, 2, vec![]);
+    let under_way = w.dcm.leases().active().clone();
+    w.leases.clear();
+    w.dcm.alarm(w.now, &id(2), &Alarm::Reading { runs: vec![20, 11, RUNS + 5] });
+    w.pass(100);
+    assert!(w.leases.is_empty(), "all slots are taken");
+    for (run, a) in under_way.iter().take(2) {
+        let node = w.dcm.node_of(a.to).unwrap();
+        w.dcm.lease_done(w.now, &node, *run);
+    }
+    w.pass(100);
+    let given: Vec<(NodeId, u32)> = w.leases.iter().map(|(node, lease)| (*node, lease.run)).collect();
+    assert!(given.starts_with(&[(id(2), 11), (id(2), 20)]), "{given:?}");
+}
+
+#[test]
+fn who_fetches_what_a_reader_needs_becomes_its_parent() {
+    let mut w = World::new();
+    joins(&mut w, 1, 1, vec![]);
+    joins(&mut w, 2, 2, vec![]);
+    let (run, fetcher) = w.dcm.leases().active().iter().map(|(run, a)| (*run, a.to)).next().unwrap();
+    let fetcher = w.dcm.node_of(fetcher).unwrap();
+    let reader = if fetcher == id(1) { id(2) } else { id(1) };
+    w.dcm.alarm(w.now, &reader, &Alarm::Reading { runs: vec![run] });
+    w.pass(500);
+    assert!(w.assigned[&reader].parents.iter().any(|p| p.node == fetcher));
 }
 
 /// Leases under way, after each in `took_s` was done after that time, and others that began with it were not.

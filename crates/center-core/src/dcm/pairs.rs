@@ -34,11 +34,11 @@ pub(super) struct Failure {
 
 impl Dcm {
     pub(super) fn fail_pair(&mut self, now: Time, a: Ix, b: Ix) {
-        self.fail_pair_times(now, a, b, 1);
+        self.fail_pair_times(now, a, b, 1, false);
     }
 
-    /// A failure that weighs as much as so many.
-    pub(super) fn fail_pair_times(&mut self, now: Time, a: Ix, b: Ix, failures: u32) {
+    /// A failure that weighs as much as so many; an offence of one of the two may part them for long.
+    pub(super) fn fail_pair_times(&mut self, now: Time, a: Ix, b: Ix, failures: u32, is_offence: bool) {
         if let (Some(a), Some(b)) = (self.node_of(a), self.node_of(b))
             && self.failed.len() < MAX_FAILED_PAIRS
         {
@@ -46,7 +46,7 @@ impl Dcm {
             let f = self.failed.entry(PairKey::of(a, b)).or_insert(new);
             f.at = now;
             f.times = f.times.saturating_add(failures);
-            f.grave |= failures >= GRAVE;
+            f.grave |= is_offence && f.times >= GRAVE;
         }
     }
 

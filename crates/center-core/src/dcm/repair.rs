@@ -8,7 +8,7 @@ use crate::trust::Offence;
 use headwater_model::assignment::{Lease, LeaseSource};
 use headwater_model::id::NodeId;
 use headwater_model::node::Accepts;
-use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
+use headwater_model::report::{Alarm, MAX_READING_RUNS, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use std::net::IpAddr;
 const MAX_SAMPLED: usize = 64;
 /// Leases for one alarm of a child that has parents.
 const MAX_STARVING_LEASES: usize = 4;
+/// Parents beyond the target that a member may get for what its readers need next.
+const READERS_PARENTS: u32 = 2;
 /// Alarms in a row after which the origin helps a child although others hold what it lacks.
 const STARVING_ALARMS: u32 = 3;
 
@@ -41,6 +43,7 @@ impl Dcm {
             Alarm::Slow { parent } => self.gone_bad(now, ix, parent, Some(Offence::Slow)),
             Alarm::BadPieces { parent } => self.gone_bad(now, ix, parent, Some(Offence::BadPieces)),
             Alarm::Attacked { from } => self.attacked(now, ix, *from),
+            Alarm::Reading { runs } => self.read(now, ix, runs),
             Alarm::Starving { runs } => {
                 self.doubt_holders(now, ix, runs);
                 self.feed(now, ix, runs);
@@ -410,6 +413,35 @@ impl Dcm {
             }
             if self.leases.has_slot() && !self.leases.active().contains_key(&run) {
                 self.give_lease(now, ix, run);
+            }
+        }
+    }
+
+    /// A reader at the member needs runs next that no parent of it has: who has one, or fetches it, becomes its parent; what
+    /// nobody has or fetches is leased next, to the member itself.
+    fn read(&mut self, now: Time, ix: Ix, runs: &[u32]) {
+        let all = self.layout.runs();
+        for run in runs.iter().copied().take(MAX_READING_RUNS).filter(|r| *r < all) {
+            let Some(m) = self.member(ix).filter(|m| m.wants && m.udp()) else { return };
+            let room = (m.parents.len() as u32) < self.target + READERS_PARENTS;
+            let (node, may_lease) = (m.info.node, m.info.may_use_origin);
+            let inside_only = self.site_served(ix, m, false);
+            let has = |p: Ix| self.member(p).is_some_and(|p| p.runs.get(run));
+            if m.parents.iter().any(|e| has(e.parent)) {
+                continue;
+            }
+            let fetcher = self.leases.active().get(&run).map(|a| a.to).filter(|to| *to != ix);
+            if self.leases.replicas(run) > 0 {
+                if let Some(p) = room.then(|| self.holder_for(now, ix, run, node.prefix64(), inside_only)).flatten() {
+                    self.link(now, p, ix);
+                }
+            } else if let Some(p) = fetcher {
+                if room && !self.member(ix).is_some_and(|m| m.has_parent(p)) && self.pair_ok(now, p, ix) && !inside_only
+                {
+                    self.link(now, p, ix);
+                }
+            } else if may_lease && !inside_only {
+                self.leases.want(run, ix);
             }
         }
     }

@@ -83,6 +83,8 @@ impl Dcm {
         let edge = self.member(child).and_then(|c| c.parents.iter().find(|e| e.parent == parent));
         let never_served = edge.is_some_and(|e| e.watch.never_served());
         let failures = match offence {
+            // Seen by the child alone: it may have been its own line. The next time it was not.
+            Some(Offence::Slow) if !self.trickles(child, parent) => GRAVE - 1,
             Some(Offence::Slow | Offence::Holdings | Offence::Sent | Offence::Slander) => GRAVE,
             Some(Offence::Silent) if never_served => GRAVE,
             // It came, brought nothing and is gone again.
@@ -90,7 +92,9 @@ impl Dcm {
             Some(Offence::Silent) => 2,
             Some(Offence::BadPieces) | None => 1,
         };
-        self.fail_pair_times(now, child, parent, failures);
+        // Silence of one that has served may be the line's.
+        let is_offence = offence.is_some_and(|o| o != Offence::Silent || never_served);
+        self.fail_pair_times(now, child, parent, failures, is_offence);
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
             c.spares.retain(|s| *s != node);
         }

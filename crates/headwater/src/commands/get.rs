@@ -117,6 +117,7 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             sources: args.node.sources.clone(),
             proxy: args.node.proxy.clone(),
             https: None,
+            gateway: None,
         })
         .await?;
     if args.json {

@@ -4,11 +4,15 @@ use super::get::{NodeArgs, say};
 use crate::lifetime;
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, NodeConfig};
+use headwater_peer::node::{Fetch, NodeConfig, StartError};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The gateway's usual address.
+const GATEWAY: &str = "127.0.0.1:7480";
 
 /// Run a resident peer, or with --waypoint an operator's node that serves only.
 ///
@@ -37,6 +41,12 @@ pub struct PeerArgs {
     /// and proxies let through.
     #[arg(long, value_name = "ADDR:PORT", requires = "waypoint")]
     https: Option<SocketAddr>,
+    /// Where programs on this machine read contents by HTTP, also while they arrive: a loopback address.
+    #[arg(long, value_name = "ADDR:PORT", default_value = GATEWAY, conflicts_with_all = ["no_gateway", "waypoint"])]
+    gateway: SocketAddr,
+    /// Have no gateway; a waypoint has none.
+    #[arg(long)]
+    no_gateway: bool,
     /// Fetch and serve this content (may be given several times).
     #[arg(long, value_name = "HW_NAME")]
     fetch: Vec<Name>,
@@ -55,9 +65,9 @@ pub struct PeerArgs {
 
 /// Runs the command.
 pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
-    let node = args
-        .node
-        .start(|listen| NodeConfig {
+    let start = |gateway: Option<SocketAddr>| {
+        let args = &args;
+        args.node.start(move |listen| NodeConfig {
             role: if args.waypoint { Role::Waypoint } else { Role::Peer },
             listen,
             dial_only: args.node.dial_only,
@@ -71,8 +81,18 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             sources: args.node.sources.clone(),
             proxy: args.node.proxy.clone(),
             https: args.https,
+            gateway,
         })
-        .await?;
+    };
+    let gateway = (!args.no_gateway && !args.waypoint).then_some(args.gateway);
+    let node = match start(gateway).await {
+        // The port that nobody asked for is another peer's: this one is useful all the same.
+        Err(e @ StartError::Gateway { address, .. }) if address.to_string() == GATEWAY => {
+            eprintln!("headwater: {e}, or say --no-gateway; going on without");
+            start(None).await?
+        }
+        started => started?,
+    };
     let address = node.address()?.to_string();
     if args.json {
         let https_port = node.https_port();
@@ -90,7 +110,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     }
     let mut shutdown = Box::pin(lifetime::shutdown(args.node.exit_with_stdin));
     let mut pulse = tokio::time::interval(Duration::from_millis(if args.json { 500 } else { 10_000 }));
-    let mut said = String::new();
+    let (mut said, mut shown) = (String::new(), BTreeSet::new());
     loop {
         tokio::select! {
             _ = &mut shutdown => break,
@@ -103,6 +123,12 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
                 "event": "status", "control": node.has_control(), "uploaded_bytes": uploaded, "contents": contents,
             }));
             continue;
+        }
+        for c in contents.iter().filter(|c| !c.name.is_empty()) {
+            if let Some(url) = c.gateway.as_ref().filter(|url| !shown.contains(*url)) {
+                println!("{} is read at {url}", c.name);
+                shown.insert(url.clone());
+            }
         }
         let complete = contents.iter().filter(|c| c.complete).count();
         let children: usize = contents.iter().map(|c| c.children).sum();

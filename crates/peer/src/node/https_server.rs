@@ -1,6 +1,7 @@
 //! What a waypoint serves by HTTPS, to nodes that UDP does not reach: ranges of pieces, to children that show a ticket
 //! and prove that it is theirs. TLS shows the node's own certificate, which the control center names to the child.
 
+use super::body::Pieces;
 use super::https_fetch::path_of;
 use super::origin_fetch::MAX_REQUEST_BYTES;
 use super::{Inner, messages};
@@ -12,15 +13,13 @@ use headwater_model::Layout;
 use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_transport::{BoxError, HttpLimits, serve_http};
 use headwater_wire::web::{HttpsTicket, https_nonce};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -55,7 +54,7 @@ fn answer(inner: &Arc<Inner>, request: &Request<Incoming>) -> Response<Pieces> {
     let bytes = begun.layout.len_of(begun.pieces.clone());
     let (to_child, from_store) = mpsc::channel(PIECES_AHEAD);
     tokio::spawn(send(inner.clone(), begun, to_child));
-    let mut response = Response::new(Pieces { from_store, left: bytes });
+    let mut response = Response::new(Pieces::new(from_store, bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     // It is for the bearer of this ticket.
@@ -165,43 +164,10 @@ async fn send(inner: Arc<Inner>, asked: Asked, to_child: mpsc::Sender<Result<Byt
 }
 
 fn refusal(status: StatusCode, why: &'static str) -> Response<Pieces> {
-    let (to_child, from_store) = mpsc::channel(1);
-    // The queue is new and has room.
-    let _ = to_child.try_send(Ok(Bytes::from_static(why.as_bytes())));
-    let mut response = Response::new(Pieces { from_store, left: why.len() as u64 });
+    let mut response = Response::new(Pieces::text(why));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
-}
-
-/// A body of pieces as they come; one that ends early ends the connection.
-struct Pieces {
-    from_store: mpsc::Receiver<Result<Bytes, BoxError>>,
-    left: u64,
-}
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = BoxError;
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        self.from_store.poll_recv(cx).map(|next| match next {
-            Some(Ok(data)) => {
-                self.left = self.left.saturating_sub(data.len() as u64);
-                Some(Ok(Frame::data(data)))
-            }
-            Some(Err(e)) => Some(Err(e)),
-            None => Some(Err("the pieces could not all be read or were not taken in time".into())),
-        })
-    }
-    fn is_end_stream(&self) -> bool {
-        self.left == 0
-    }
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ async fn lonely(folder: &std::path::Path) -> Node {
         sources: Sources::Any,
         proxy: None,
         https: None,
+        gateway: None,
     };
     Node::start(config).await.unwrap()
 }

@@ -1,8 +1,10 @@
 //! A running node: one UDP socket, one session with the control center, any number of contents. Decisions are
 //! `peer-core`'s; this moves the bytes, checks tickets and hashes, and says what happened.
 
+mod body;
 mod connections;
 mod control;
+mod gateway;
 mod https_fetch;
 mod https_server;
 mod messages;
@@ -10,6 +12,7 @@ mod opening;
 mod origin_fetch;
 mod port_mapping;
 mod probes;
+mod reading;
 mod serving;
 mod state;
 mod web;
@@ -61,6 +64,8 @@ pub struct NodeConfig {
     pub proxy: Option<url::Url>,
     /// Address of the TCP socket at which it, a waypoint, serves contents by HTTPS.
     pub https: Option<SocketAddr>,
+    /// Loopback address at which programs on this machine read contents by HTTP.
+    pub gateway: Option<SocketAddr>,
 }
 
 /// What a node without a limit says that it can upload: the capacity of a gigabit line.
@@ -100,6 +105,14 @@ pub enum StartError {
     /// HTTPS cannot listen.
     #[error("cannot serve HTTPS at {address}: {source}; choose another address with --https")]
     Https {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The gateway cannot listen.
+    #[error("the gateway cannot listen at {address}: {source}; choose another address with --gateway")]
+    Gateway {
         /// Where.
         address: SocketAddr,
         /// Why not.
@@ -177,6 +190,8 @@ pub struct ContentStatus {
     pub children: usize,
     /// Whether there is a session with the control center.
     pub control: bool,
+    /// Where programs on this machine read it, if there is a gateway.
+    pub gateway: Option<String>,
     /// What is worth telling the user, newest last.
     pub notes: Vec<String>,
 }
@@ -198,6 +213,7 @@ pub(crate) struct Inner {
     pub(crate) https_clients: https_fetch::Clients,
     /// TCP port at which contents are served by HTTPS.
     pub(crate) https_port: Option<u16>,
+    pub(crate) gateway: Option<gateway::Gateway>,
     begun: Instant,
     /// Differs between two runs of this node.
     pub(crate) instance: u64,
@@ -256,6 +272,10 @@ impl Inner {
         let ips = ips.filter(|ip| bound.is_ipv6() || ip.is_ipv4());
         ips.take(headwater_wire::limits::MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
+    fn status(&self, content: &ContentState, state: &State) -> ContentStatus {
+        let gateway = self.gateway.as_ref().map(|g| g.url(&content.id));
+        ContentStatus { gateway, ..content.status(state) }
+    }
     pub(crate) fn claimed_up(&self) -> Rate {
         self.config.up.unwrap_or(UNLIMITED_CLAIM)
     }
@@ -296,6 +316,12 @@ impl Node {
                 Some(listen.map_err(|source| StartError::Https { address, source })?)
             }
         };
+        let reading = match config.gateway {
+            None => None,
+            Some(address) => Some(listen_on_loopback(address).await?),
+        };
+        let gateway = reading.as_ref().and_then(|l| l.local_addr().ok());
+        let gateway = gateway.map(|address| gateway::Gateway::new(address, listener.identity()));
         let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
         let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
@@ -306,6 +332,7 @@ impl Node {
             way,
             https_clients: https_fetch::Clients::default(),
             https_port,
+            gateway,
             pacer: Pacer::new(config.up.map(|r| r.0)),
             begun,
             instance: random_seed(),
@@ -325,6 +352,9 @@ impl Node {
         }
         if let Some(https) = https {
             tokio::spawn(https_server::serve(inner.clone(), https, tls));
+        }
+        if let Some(reading) = reading {
+            tokio::spawn(gateway::serve(inner.clone(), reading));
         }
         Ok(Node(inner))
     }
@@ -359,7 +389,7 @@ impl Node {
     /// All contents.
     pub fn contents(&self) -> Vec<ContentStatus> {
         let state = self.0.lock();
-        state.contents.values().map(|c| c.status(&state)).collect()
+        state.contents.values().map(|c| self.0.status(c, &state)).collect()
     }
 
     /// Whether there is a session with the control center.
@@ -391,7 +421,7 @@ impl Content {
     /// How it fares.
     pub fn status(&self) -> ContentStatus {
         let state = self.node.lock();
-        state.contents.get(&self.id).map(|c| c.status(&state)).unwrap_or_default()
+        state.contents.get(&self.id).map(|c| self.node.status(c, &state)).unwrap_or_default()
     }
 
     /// Waits until everything is here.
@@ -410,6 +440,14 @@ impl Content {
             }
         }
     }
+}
+
+async fn listen_on_loopback(address: SocketAddr) -> Result<tokio::net::TcpListener, StartError> {
+    let refused = |source| StartError::Gateway { address, source };
+    if !address.ip().is_loopback() {
+        return Err(refused(std::io::Error::other("it answers programs on this machine only, at a loopback address")));
+    }
+    tokio::net::TcpListener::bind(address).await.map_err(refused)
 }
 
 pub(crate) fn is_loopback(control: &str) -> bool {

@@ -183,6 +183,7 @@ fn run(
         uploaded_bytes: 0,
         rechecking: false,
         tick_at: now,
+        arrived: Arc::default(),
     };
     if running.swarm.is_complete() {
         content.outcome.send_replace(Outcome::Complete);

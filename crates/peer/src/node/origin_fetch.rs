@@ -168,3 +168,10 @@ impl<'a> Cutter<'a> {
         while self.writes.join_next().await.is_some() {}
     }
 }
+
+impl Drop for Cutter<'_> {
+    /// A fetch that is stopped keeps what has come: a piece that is written and not told of would be fetched again.
+    fn drop(&mut self) {
+        self.writes.detach_all();
+    }
+}

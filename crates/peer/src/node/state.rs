@@ -130,6 +130,14 @@ pub(crate) struct Running {
     /// A piece that a child says was bad is being looked at.
     pub(crate) rechecking: bool,
     pub(crate) tick_at: Time,
+    /// Woken by every piece that is stored, and when the content ends.
+    pub(crate) arrived: Arc<Notify>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.arrived.notify_waiters();
+    }
 }
 
 /// A task that sends to a child.
@@ -323,17 +331,20 @@ pub(crate) fn piece(
 ) {
     let Some(r) = state.running(version) else { return };
     let len = u64::from(r.track.layout.piece_len(piece));
-    match (from, outcome) {
-        (_, PieceOutcome::Already | PieceOutcome::Bad) => r.wasted_bytes += len,
-        (PieceFrom::Origin, _) => r.origin_bytes += len,
-        (PieceFrom::Waypoint(_), _) => r.waypoint_bytes += len,
-        (PieceFrom::Parent(node), _) => match r.classes.get(&node) {
+    // What counts is what the swarm knows: two writes of a piece may be told of in any order, or the first one not at all.
+    let new = outcome != PieceOutcome::Bad && !r.swarm.have().get(piece);
+    match from {
+        _ if !new => r.wasted_bytes += len,
+        PieceFrom::Origin => r.origin_bytes += len,
+        PieceFrom::Waypoint(_) => r.waypoint_bytes += len,
+        PieceFrom::Parent(node) => match r.classes.get(&node) {
             Some(SourceClass::Waypoint) => r.waypoint_bytes += len,
             _ => r.peer_bytes += len,
         },
     }
-    if outcome == PieceOutcome::Stored {
+    if new {
         r.bytes_held += len;
+        r.arrived.notify_waiters();
     }
     happened(inner, state, version, Input::Piece { from, piece, outcome });
 }

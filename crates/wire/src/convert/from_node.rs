@@ -439,8 +439,13 @@ fn alarm(what: Option<What>) -> Result<Alarm, WireError> {
         What::AttackedFrom(from) => {
             Alarm::Attacked { from: from.parse().map_err(|_| WireError::Value("attacked_from"))? }
         }
+        What::Reading(r) => Alarm::Reading { runs: r.runs.into_iter().map(run).collect::<Result<_, _>>()? },
         What::Starving(s) => Alarm::Starving { runs: s.runs.into_iter().map(run).collect::<Result<_, _>>()? },
     })
+}
+
+fn named(runs: &[u32]) -> proto::Starving {
+    proto::Starving { runs: runs.iter().copied().take(MAX_STARVING_RUNS).collect() }
 }
 
 fn alarm_to_proto(alarm: &Alarm) -> What {
@@ -452,8 +457,7 @@ fn alarm_to_proto(alarm: &Alarm) -> What {
         Alarm::Slow { parent } => What::Slow(copy(&parent.0)),
         Alarm::BadPieces { parent } => What::BadPieces(copy(&parent.0)),
         Alarm::Attacked { from } => What::AttackedFrom(from.to_string()),
-        Alarm::Starving { runs } => {
-            What::Starving(proto::Starving { runs: runs.iter().copied().take(MAX_STARVING_RUNS).collect() })
-        }
+        Alarm::Reading { runs } => What::Reading(named(runs)),
+        Alarm::Starving { runs } => What::Starving(named(runs)),
     }
 }

@@ -161,6 +161,7 @@ pub fn from_node() -> Vec<FromNode> {
         alarm(Alarm::BadPieces { parent: node(1) }),
         alarm(Alarm::Attacked { from: "2001:db8::1".parse().unwrap() }),
         alarm(Alarm::Starving { runs: vec![1, 2, 3] }),
+        alarm(Alarm::Reading { runs: vec![4] }),
         FromNode::DialResult(report::DialResult { node: node(1), error: None }),
         FromNode::DialResult(report::DialResult { node: node(1), error: Some("refused".into()) }),
         FromNode::DialResult(report::DialResult { node: node(1), error: Some(String::new()) }),
