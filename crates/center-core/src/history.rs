@@ -133,9 +133,9 @@ impl History {
             p.good += 1;
         }
     }
-    /// An edge gave trouble. A congested link is not the parent's fault.
+    /// An edge gave trouble. A congested link is not the parent's fault, and an address may be shared.
     pub fn trouble(&mut self, parent: NodeId, child: NodeId, what: Trouble) {
-        if what != Trouble::Congested
+        if !matches!(what, Trouble::Congested | Trouble::Attack)
             && let Some(r) = self.nodes.get_mut(&parent)
         {
             r.bad += 1;

@@ -19,8 +19,8 @@ const MAX_WITNESSES_OF_NETWORK: usize = 4;
 pub const MAX_ACCUSED_BY_ONE: usize = 32;
 /// Accusers of unrelated networks that it takes to ban.
 pub const MIN_ACCUSERS: usize = 2;
-/// An accuser's word is one, shared by all whom it accuses and who are not banned yet: so many whole words, in thousandths, it takes to ban. Two that
-/// accuse one parent ban it; two that accuse everybody ban nobody.
+/// An accuser's word is one, shared by all whom it accuses and who are not banned yet: so many whole words, in thousandths,
+/// it takes to ban. Two that accuse one parent ban it; two that accuse everybody ban nobody.
 const MIN_WORDS_MILLI: usize = 1000;
 /// Accusations do not ban before this time: whom else the accuser accuses is known by then.
 const HEARING: Micros = Micros::from_millis(500);

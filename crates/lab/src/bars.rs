@@ -2,7 +2,6 @@
 
 use headwater_simulator::scenario::{Arrivals, Scenario};
 
-use crate::faults::PEERING_CUT;
 use crate::outcome::{Bar, HostOutcome, HostileOutcome, Outcome};
 
 /// Most memory that the control center may have used under a flood.
@@ -29,11 +28,7 @@ pub fn judge(scenario: &Scenario, seen: &Outcome) -> Vec<Bar> {
     let out_of = |isp: u16| seen.isps.iter().filter(|f| f.from == isp).map(|f| f.copies).sum::<f64>();
     let out_of_isps = most(isps.iter().map(|isp| (out_of(*isp), format!("out of ISP {isp}"))).collect());
     let into_sites = most(seen.sites.iter().map(|s| (s.copies_in, format!("into {}", s.name))).collect());
-    // Whom a cut parts from the origin has nobody who brings anything new for so long; what counts is how soon it goes on.
-    let cuts = seen.faults.iter().filter(|f| f.what == PEERING_CUT);
-    let cut_s = cuts.filter_map(|f| Some(f.until_s? - f.at_s)).fold(0.0, f64::max);
-    let waited = |h: &HostOutcome| (h.longest_wait_s - if h.isp == origin_isp { 0.0 } else { cut_s }).max(0.0);
-    let waits = receivers().filter(|h| !h.excused).map(|h| (waited(h), h.name.clone()));
+    let waits = receivers().filter(|h| !h.excused).map(|h| (h.longest_wait_s, h.name.clone()));
     let limits = [
         ("makespan_ratio", bars.makespan_ratio, ratio.map(|r| (r, String::new())), without),
         ("origin_copies", bars.origin_copies, Some((seen.origin.copies, String::new())), ""),
@@ -198,7 +193,7 @@ fn all_left(name: &str, bound: f64, liars: &[&HostileOutcome]) -> Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{FaultMark, IspFlow};
+    use crate::outcome::IspFlow;
 
     fn scenario(bars: &str) -> Scenario {
         let text = format!(
@@ -246,20 +241,6 @@ mod tests {
             let missing_is_fine = bar.name == "liars_not_in_history";
             assert!(missing_is_fine || (!bar.pass && !bar.note.is_empty()), "{bar:?}");
         }
-    }
-
-    #[test]
-    fn who_is_cut_off_from_the_origin_waits_for_the_cut_to_end() {
-        let mut seen = Outcome { hosts: vec![host("a", 1), host("b", 2)], ..Outcome::default() };
-        seen.faults = vec![FaultMark { at_s: 10.0, until_s: Some(30.0), what: PEERING_CUT.into() }];
-        let longest = |near: f64, far: f64, seen: &mut Outcome| {
-            seen.hosts[0].longest_wait_s = near;
-            seen.hosts[1].longest_wait_s = far;
-            judged("longest_wait_s = 5", seen).iter().any(|b| b.0 == "longest_wait_s" && b.1)
-        };
-        assert!(longest(4.0, 24.0, &mut seen));
-        assert!(!longest(6.0, 24.0, &mut seen), "it has the origin beside it");
-        assert!(!longest(4.0, 26.0, &mut seen), "it does not go on");
     }
 
     #[test]

@@ -6,9 +6,6 @@ use anyhow::{Result, bail};
 use headwater_model::Rng;
 use headwater_simulator::scenario::{Fault, FaultKind, HostSpec, Scenario};
 
-/// What a cut of the links between ISPs is called.
-pub const PEERING_CUT: &str = "peering links cut";
-
 /// The faults of a run.
 #[derive(Debug)]
 pub struct Schedule {
@@ -156,7 +153,7 @@ pub fn words(planned: &Planned, hosts: &[HostSpec]) -> String {
         FaultKind::LinkBreak => format!("cannot reach each other, in pairs: {names}"),
         FaultKind::Corrupt => format!("{value} % of packets corrupted, in pairs: {names}"),
         FaultKind::Rot => "pieces rot".into(),
-        FaultKind::PeeringCut => PEERING_CUT.into(),
+        FaultKind::PeeringCut => "peering links cut".into(),
         FaultKind::PeeringLoss => format!("{value} % loss on peering links"),
         FaultKind::PeeringRate => format!("peering links at {value} Mbit/s"),
     }

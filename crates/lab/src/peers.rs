@@ -216,6 +216,12 @@ impl Peer {
         }
     }
 
+    fn waits_from(&mut self, at: Instant) {
+        if let Some((since, _)) = &mut self.received {
+            *since = at.max(*since);
+        }
+    }
+
     /// The wait that is still going on counts too.
     fn run_ends(&mut self, at: Instant) {
         if let Some((since, _)) = self.received.take()
@@ -405,6 +411,11 @@ impl Peers {
         self.all[host].received = None;
     }
 
+    /// What it waited for until now could not come; from now on it can.
+    pub fn count_wait_from(&mut self, host: usize, at: Instant) {
+        self.all[host].waits_from(at);
+    }
+
     /// Takes in what a process did.
     pub fn hear(&mut self, host: usize, heard: Heard) {
         let Some(peer) = self.all.get_mut(host) else { return };
@@ -516,6 +527,26 @@ mod tests {
         peer.hear(&json!({"event": "progress", "bytes": 1, "origin_bytes": 1}), start);
         peer.run_ends(start + Duration::from_secs(40));
         assert_eq!(peer.longest_wait.as_secs(), 40);
+    }
+
+    #[test]
+    fn only_what_could_come_was_waited_for() {
+        let (mut peer, start) = (peer(), Instant::now());
+        let at = |s: u64| start + Duration::from_secs(s);
+        let tell = |peer: &mut Peer, s: u64, bytes: u64| {
+            peer.hear(&json!({"event": "progress", "bytes": bytes, "peer_bytes": bytes}), at(s));
+        };
+        tell(&mut peer, 1, 1);
+        // A wait before the cut counts, the one that the cut's end ends does not, what follows does.
+        tell(&mut peer, 4, 2);
+        peer.waits_from(at(24));
+        tell(&mut peer, 26, 3);
+        assert_eq!(peer.longest_wait.as_secs(), 3);
+        tell(&mut peer, 33, 4);
+        assert_eq!(peer.longest_wait.as_secs(), 7);
+        peer.waits_from(at(2));
+        tell(&mut peer, 41, 5);
+        assert_eq!(peer.longest_wait.as_secs(), 8);
     }
 
     #[test]

@@ -432,12 +432,17 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn peering_fault(&self, planned: &Planned, begins: bool) {
+    fn peering_fault(&mut self, planned: &Planned, begins: bool) {
         let usual = self.scenario.network.unwrap_or_default();
         let (mbit, loss) = (usual.peering_mbit, usual.peering_loss_percent);
         let value = planned.fault.value;
         match planned.fault.kind {
-            FaultKind::PeeringCut => self.net.set_peering(mbit, loss, begins),
+            FaultKind::PeeringCut => {
+                self.net.set_peering(mbit, loss, begins);
+                // Whom the cut parts from the origin has nobody who brings anything new: how soon it goes on is what counts.
+                let far = self.hosts.iter().enumerate().filter(|(_, h)| !begins && h.isp != usual.origin_isp);
+                far.for_each(|(host, _)| self.peers.count_wait_from(host, Instant::now()));
+            }
             FaultKind::PeeringLoss => self.net.set_peering(mbit, if begins { value } else { loss }, false),
             _ => self.net.set_peering(if begins { value } else { mbit }, loss, false),
         }

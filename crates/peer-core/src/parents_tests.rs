@@ -40,6 +40,11 @@ struct Told {
     complete_ms: Option<u64>,
 }
 
+/// A parent that promises so many bytes per second.
+fn entry(node: NodeId, rate: u64) -> Parent {
+    Parent { node, class: SourceClass::Peer, dial: true, promised: Rate(rate), reach: Reach::default() }
+}
+
 /// A node that has nothing but the hashes, and may not read from the origin.
 fn newcomer(layout: &Layout) -> Swarm {
     let (have, known) = (Bits::new(layout.pieces()), Bits::full(headwater_model::merkle::pages(layout.pieces())));
@@ -62,13 +67,7 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
             sent: 0.0,
         })
         .collect();
-    let entry = |s: &Server| Parent {
-        node: s.node,
-        class: SourceClass::Peer,
-        dial: true,
-        promised: Rate(s.rate),
-        reach: Reach::default(),
-    };
+    let entry = |s: &Server| entry(s.node, s.rate);
     let last = servers.len() - 1;
     let assignment = Assignment {
         version: VERSION,
@@ -194,13 +193,7 @@ fn silent_and_mute_parents_are_left() {
 
 #[test]
 fn requests_that_are_taken_back_do_not_excuse_silence() {
-    let entry = Parent {
-        node: NodeId([1; 32]),
-        class: SourceClass::Peer,
-        dial: true,
-        promised: Rate(500_000),
-        reach: Reach::default(),
-    };
+    let entry = entry(NodeId([1; 32]), 500_000);
     let mut p = ParentLink::new(Time(1), entry, true);
     let at = |ms: u64| Time(1 + ms * 1000);
     for ms in (0..7000).step_by(1000) {
@@ -227,13 +220,7 @@ fn a_trickle_is_left_within_six_seconds() {
 #[test]
 fn a_spare_that_becomes_a_parent_is_dialled() {
     let (mut swarm, mut out) = (newcomer(&Layout::single(PIECE_BYTES, 1 << 20).unwrap()), Vec::new());
-    let entry = Parent {
-        node: NodeId([1; 32]),
-        class: SourceClass::Peer,
-        dial: true,
-        promised: Rate(500_000),
-        reach: Reach::default(),
-    };
+    let entry = entry(NodeId([1; 32]), 500_000);
     let assign = |counter, parents: &[Parent], spares: &[Parent]| {
         let generation = Generation { epoch: 1, counter };
         let (parents, spares) = (parents.to_vec(), spares.to_vec());

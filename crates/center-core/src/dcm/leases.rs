@@ -160,8 +160,8 @@ impl Leases {
         if !self.has_slot() {
             return None;
         }
-        let free = |run: &u32| self.unheld.contains(run) && self.not_before.get(run).is_none_or(|t| *t <= now);
-        if let Some((run, ix)) = self.wanted.iter().find(|(run, ix)| free(run) && self.turns.contains_key(ix)) {
+        let free = |run: u32| self.unheld.contains(&run) && self.is_due(now, run);
+        if let Some((run, ix)) = self.wanted.iter().find(|(run, ix)| free(**run) && self.turns.contains_key(ix)) {
             return Some((*ix, *run));
         }
         let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
@@ -178,7 +178,11 @@ impl Leases {
 
     /// The first run that nobody holds or fetches and that may be leased.
     pub(super) fn next_unheld(&self, now: Time) -> Option<u32> {
-        self.unheld.iter().copied().find(|r| self.not_before.get(r).is_none_or(|t| *t <= now))
+        self.unheld.iter().copied().find(|run| self.is_due(now, *run))
+    }
+
+    fn is_due(&self, now: Time, run: u32) -> bool {
+        self.not_before.get(&run).is_none_or(|t| *t <= now)
     }
 
     /// A reader at `ix` needs a run next that nobody has.

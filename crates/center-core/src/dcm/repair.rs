@@ -105,7 +105,7 @@ impl Dcm {
         }
         self.out.extend(spares.into_iter().map(|s| DcmOutput::Trouble(s, node, Trouble::Attack)));
         self.dirty(now, ix);
-        self.look_for_parents(now, ix, "it was attacked from a parent's address");
+        self.look_for_parents(now, ix, occasion(Trouble::Attack));
     }
 
     /// A dial that an assignment asked for failed, as one end says (S3).
@@ -154,13 +154,7 @@ impl Dcm {
             self.accuse(child, parent, offence);
         }
         self.part(now, child, parent, offence);
-        let occasion = match trouble {
-            Trouble::Silent => "a parent fell silent",
-            Trouble::Slow => "a parent was slow",
-            Trouble::Congested => "the link to a parent was congested",
-            Trouble::Attack => "it was attacked from a parent's address",
-        };
-        self.look_for_parents(now, child, occasion);
+        self.look_for_parents(now, child, occasion(trouble));
     }
 
     /// Finds and assigns as many parents as the child lacks.
@@ -462,5 +456,15 @@ impl Dcm {
                 }) && self.pair_ok(now, *p, child_ix)
             })
             .max_by_key(|p| (self.spare_of(*p).bucket(), std::cmp::Reverse(*p)))
+    }
+}
+
+/// Why a child looks for another parent.
+fn occasion(trouble: Trouble) -> &'static str {
+    match trouble {
+        Trouble::Silent => "a parent fell silent",
+        Trouble::Slow => "a parent was slow",
+        Trouble::Congested => "the link to a parent was congested",
+        Trouble::Attack => "it was attacked from a parent's address",
     }
 }

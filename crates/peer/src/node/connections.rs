@@ -1,7 +1,7 @@
 //! Connections between peers: accepting, dialling, and the streams on them.
 
 use super::Inner;
-use super::messages::{READS_TOO_SLOWLY, disk_failed, from_peer, linked, unlinked};
+use super::messages::{disk_failed, from_peer, linked, unlinked};
 use super::probes::answer;
 use super::state::{self, Kept, Link, State};
 use crate::buffer_pool::Pool;
@@ -189,7 +189,7 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
 }
 
 /// Why a connection ended.
-enum End {
+pub(crate) enum End {
     /// It broke, or the other end closed it or is too slow.
     Lost(String),
     /// The other end does what no honest one does.
@@ -327,8 +327,8 @@ async fn read_messages(
         };
         match message {
             Ok(message) => {
-                if let Err(why) = from_peer(inner, node, own_nonce, &back, message) {
-                    return if why == READS_TOO_SLOWLY { End::Lost(why.into()) } else { End::Rules(why.into()) };
+                if let Err(end) = from_peer(inner, node, own_nonce, &back, message) {
+                    return end;
                 }
             }
             Err(e) => return e.into(),

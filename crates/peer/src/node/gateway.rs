@@ -4,21 +4,19 @@
 mod conditional;
 
 use super::Inner;
-use super::body::Pieces;
+use super::http::{self, Pieces};
 use super::reading::{NotReadable, Readable, Reader, read};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conditional::{Answer, Validators};
 use headwater_model::id::ContentId;
 use headwater_model::log::Track;
-use headwater_transport::{BoxError, HttpLimits, Identity, serve_http};
+use headwater_transport::{BoxError, HttpLimits, Identity};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use ring::hmac;
-use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -72,15 +70,7 @@ impl Gateway {
 
 /// Serves for as long as the node runs.
 pub(crate) async fn serve(inner: Arc<Inner>, listener: TcpListener) {
-    let stop = inner.stopping.clone();
-    let service = move |_| {
-        let inner = inner.clone();
-        service_fn(move |request| {
-            let inner = inner.clone();
-            async move { Ok::<_, Infallible>(answer(&inner, &request)) }
-        })
-    };
-    serve_http(listener, None, LIMITS, stop, service).await;
+    http::serve(inner, listener, None, LIMITS, answer).await;
 }
 
 /// Why nothing is sent.

@@ -1,7 +1,7 @@
 //! What a waypoint serves by HTTPS, to nodes that UDP does not reach: ranges of pieces, to children that show a ticket
 //! and prove that it is theirs. TLS shows the node's own certificate, which the control center names to the child.
 
-use super::body::Pieces;
+use super::http::{self, Pieces};
 use super::https_fetch::path_of;
 use super::origin_fetch::MAX_REQUEST_BYTES;
 use super::{Inner, messages};
@@ -11,13 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use headwater_model::Layout;
 use headwater_model::id::{ContentId, NodeId, Version};
-use headwater_transport::{BoxError, HttpLimits, serve_http};
+use headwater_transport::{BoxError, HttpLimits};
 use headwater_wire::web::{HttpsTicket, https_nonce};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,15 +33,7 @@ const PIECES_AHEAD: usize = 2;
 
 /// Serves for as long as the node runs.
 pub(crate) async fn serve(inner: Arc<Inner>, listener: TcpListener, tls: rustls::ServerConfig) {
-    let stop = inner.stopping.clone();
-    let service = move |_| {
-        let inner = inner.clone();
-        service_fn(move |request| {
-            let inner = inner.clone();
-            async move { Ok::<_, Infallible>(answer(&inner, &request)) }
-        })
-    };
-    serve_http(listener, Some(Arc::new(tls)), LIMITS, stop, service).await;
+    http::serve(inner, listener, Some(tls), LIMITS, answer).await;
 }
 
 fn answer(inner: &Arc<Inner>, request: &Request<Incoming>) -> Response<Pieces> {

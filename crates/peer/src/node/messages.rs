@@ -1,5 +1,6 @@
 //! What the control center and other peers say, checked and handed to the swarms.
 
+use super::connections::End;
 use super::opening::{self, keep_for_later};
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
 use super::{FetchError, Inner};
@@ -203,9 +204,6 @@ pub(crate) fn disk_failed(inner: &Arc<Inner>, version: Version, error: crate::st
     }
 }
 
-/// Why a connection is closed whose other end does nothing wrong.
-pub(crate) const READS_TOO_SLOWLY: &str = "reads too slowly";
-
 /// A message of another peer; an error closes the connection, with the reason.
 ///
 /// The answer to a ticket goes back over the connection that it was shown on, whose nonce is `nonce`.
@@ -215,16 +213,16 @@ pub(crate) fn from_peer(
     nonce: &[u8; 32],
     back: &mpsc::Sender<Bytes>,
     message: FromPeer,
-) -> Result<(), &'static str> {
+) -> Result<(), End> {
     let mut state = inner.lock();
     let state = &mut *state;
     match message {
-        FromPeer::Hello { .. } => return Err("a second hello"),
+        FromPeer::Hello { .. } => return Err(End::Rules("a second hello".into())),
         FromPeer::OpenEdge { version, ticket, proof } => {
             let refusal = may_open(inner, state, node, nonce, version, &ticket, &proof).err();
             let refused = refusal.is_some();
             if back.try_send(FromPeer::EdgeAnswer { version, refusal }.encode()).is_err() {
-                return Err(READS_TOO_SLOWLY);
+                return Err(End::Lost("reads too slowly".into()));
             }
             if !refused {
                 happened(inner, state, version, Input::ChildOpened(node));
@@ -237,9 +235,7 @@ pub(crate) fn from_peer(
         FromPeer::Have { version, held } => {
             let Some(pieces) = state.running(version).map(|r| r.track.layout.pieces()) else { return Ok(()) };
             let input = match held {
-                Held::All(bitmap) => {
-                    Input::HasAll(node, bitmap.bits(pieces).map_err(|_| "a bitmap of another length")?)
-                }
+                Held::All(bitmap) => Input::HasAll(node, bitmap.bits(pieces)?),
                 Held::More(some) => Input::Has(node, some),
             };
             happened(inner, state, version, input);

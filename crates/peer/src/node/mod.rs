@@ -1,10 +1,10 @@
 //! A running node: one UDP socket, one session with the control center, any number of contents. Decisions are
 //! `peer-core`'s; this moves the bytes, checks tickets and hashes, and says what happened.
 
-mod body;
 mod connections;
 mod control;
 mod gateway;
+mod http;
 mod https_fetch;
 mod https_server;
 mod messages;

@@ -102,28 +102,19 @@ impl Reader {
         }
     }
 
-    /// Tells the swarm how far the reader is, now and then, and at once where it waits.
+    /// Tells the swarm how far the reader is, now and then, and at once where it waits. An error when the content is gone.
     fn tell(&mut self, piece: u32, end: u32, here: bool) -> Result<(), ReadError> {
-        let near = self.told.is_some_and(|told| (told..told.saturating_add(TELL_EVERY)).contains(&piece));
-        if near && (here || self.told == Some(piece)) {
-            return self.still_there();
-        }
-        self.told = Some(piece);
         let mut state = self.inner.lock();
         let state = &mut *state;
         if state.running(self.version).is_none() {
             return Err(gone(state.contents.get(&self.version.content)));
         }
-        happened(&self.inner, state, self.version, Input::Reads { reader: self.number, pieces: piece..end });
-        Ok(())
-    }
-
-    fn still_there(&self) -> Result<(), ReadError> {
-        let mut state = self.inner.lock();
-        match state.running(self.version) {
-            Some(_) => Ok(()),
-            None => Err(gone(state.contents.get(&self.version.content))),
+        let near = self.told.is_some_and(|told| (told..told.saturating_add(TELL_EVERY)).contains(&piece));
+        if !(near && (here || self.told == Some(piece))) {
+            self.told = Some(piece);
+            happened(&self.inner, state, self.version, Input::Reads { reader: self.number, pieces: piece..end });
         }
+        Ok(())
     }
 }
 

@@ -1,11 +1,39 @@
-//! Bodies of HTTP responses that are pieces of a content.
+//! A node as an HTTP server: what the gateway and a waypoint's HTTPS have in common.
 
+use super::Inner;
 use bytes::Bytes;
-use headwater_transport::BoxError;
-use hyper::body::{Body, Frame, SizeHint};
+use headwater_transport::{BoxError, HttpLimits, serve_http};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+/// Answers a request.
+pub(crate) type Answer = fn(&Arc<Inner>, &Request<Incoming>) -> Response<Pieces>;
+
+/// Serves for as long as the node runs.
+pub(crate) async fn serve(
+    inner: Arc<Inner>,
+    listener: TcpListener,
+    tls: Option<rustls::ServerConfig>,
+    limits: HttpLimits,
+    answer: Answer,
+) {
+    let stop = inner.stopping.clone();
+    let service = move |_| {
+        let inner = inner.clone();
+        service_fn(move |request| {
+            let inner = inner.clone();
+            async move { Ok::<_, Infallible>(answer(&inner, &request)) }
+        })
+    };
+    serve_http(listener, tls.map(Arc::new), limits, stop, service).await;
+}
 
 /// Pieces as they come; a body that ends early ends the connection.
 pub(crate) struct Pieces {
