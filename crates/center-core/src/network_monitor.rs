@@ -46,6 +46,10 @@ pub struct EdgeWatch {
     strained: u32,
     /// Packets sent and lost, as the sender last said.
     packets: (u64, u64),
+    /// Those of late: each interval before the last one counts half as much as the one after it.
+    recent: (u64, u64),
+    /// Whether packets waited in a queue in the last interval.
+    queued: bool,
     shortest_rtt: Micros,
     /// Intervals in a row in which the child asked nothing although the parent claims much that it lacks.
     pub idle: u32,
@@ -120,18 +124,27 @@ impl EdgeWatch {
         let sent = since(said.sent_packets, self.packets.0);
         let lost = since(said.lost_packets, self.packets.1);
         self.packets = (said.sent_packets, said.lost_packets);
+        self.recent = (self.recent.0 / 2 + sent, self.recent.1 / 2 + lost);
         let lossy = sent >= MIN_PACKETS && lost >= MIN_LOST && lost * 1000 >= sent * STRAINED_LOSS_MILLI;
         let known = self.shortest_rtt.0 > 0;
-        let queued = known && sent > 0 && said.rtt.0 > self.shortest_rtt.0 * 2 + QUEUE_GROWTH.0;
+        self.queued = known && sent > 0 && said.rtt.0 > self.shortest_rtt.0 * 2 + QUEUE_GROWTH.0;
         if said.rtt.0 > 0 && (!known || said.rtt < self.shortest_rtt) {
             self.shortest_rtt = said.rtt;
         }
-        self.strained = if lossy || queued { self.strained + 1 } else { 0 };
+        self.strained = if lossy || self.queued { self.strained + 1 } else { 0 };
     }
 
     /// Whether it shows any sign of congestion at present.
     pub fn is_strained(&self) -> bool {
         self.strained > 0 || self.congested > 0
+    }
+    /// Whether packets get lost though they wait in no queue: what lies between the ends loses them at any rate.
+    pub fn is_lossy(&self) -> bool {
+        self.strained > 0 && !self.queued
+    }
+    /// Packets that the parent sent of late, and those of them that were lost.
+    pub fn packets_of_late(&self) -> (u64, u64) {
+        self.recent
     }
     /// Whether anything moved in its last interval.
     pub fn is_active(&self) -> bool {

@@ -1,5 +1,6 @@
 //! QUIC endpoints: one UDP socket, for dialling and being dialled.
 
+use crate::congestion::SlowStartByDelay;
 use crate::identity::Identity;
 use crate::tls::{ByKey, node_of};
 use headwater_model::NodeId;
@@ -255,6 +256,9 @@ fn transport(alpn: Alpn) -> TransportConfig {
     t.max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS));
     t.max_concurrent_bidi_streams(VarInt::from_u32(1));
     t.datagram_receive_buffer_size(None);
+    if alpn == Alpn::Peer {
+        t.congestion_controller_factory(Arc::new(SlowStartByDelay::default()));
+    }
     t
 }
 

@@ -2,6 +2,7 @@
 //! Where UDP is blocked, HTTP on TCP takes its place: a server for it, and control sessions over a WebSocket.
 //! Both shells use it, the control center's and the peer's.
 
+mod congestion;
 mod endpoint;
 mod framed;
 mod http;

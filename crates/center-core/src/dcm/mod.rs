@@ -80,6 +80,8 @@ pub struct Dcm {
     distrusted: BTreeSet<Ix>,
     /// Congested links by region, from and to, and until when they are avoided.
     congested: BTreeMap<(u64, u64), Time>,
+    /// Regions into which links lose packets, until when that counts.
+    lossy: BTreeMap<u64, Time>,
     leases: Leases,
     standing_leases: StandingLeases,
     /// Waypoints among the members.
@@ -126,6 +128,7 @@ impl Dcm {
             failed: BTreeMap::new(),
             distrusted: BTreeSet::new(),
             congested: BTreeMap::new(),
+            lossy: BTreeMap::new(),
             leases,
             standing_leases: StandingLeases::default(),
             waypoints: BTreeSet::new(),
@@ -435,6 +438,7 @@ impl Dcm {
             let (forget, forget_grave) = (self.config.blacklist.times(2), self.config.ban);
             self.failed.retain(|_, f| now.since(f.at) < if f.grave { forget_grave } else { forget });
             self.congested.retain(|_, until| *until > now);
+            self.lossy.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);
         }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Members looked at for a holder of what a starving child lacks.
-const MAX_SAMPLED: usize = 64;
+pub(super) const MAX_SAMPLED: usize = 64;
 /// Leases for one alarm of a child that has parents.
 const MAX_STARVING_LEASES: usize = 4;
 /// Parents beyond the target that a member may get for what its readers need next.
@@ -147,7 +147,7 @@ impl Dcm {
             Trouble::Silent if self.trickles(child, parent) => Some(Offence::Silent),
             Trouble::Slow => Some(Offence::Slow),
             Trouble::Silent => None,
-            Trouble::Congested if self.stays_all_the_same(now, child, parent) => return,
+            Trouble::Congested if !self.part_for_congestion(now, child, parent) => return,
             Trouble::Congested | Trouble::Attack => None,
         };
         if let Some(offence) = offence {
@@ -251,7 +251,7 @@ impl Dcm {
         }
     }
 
-    fn pair_ok(&self, now: Time, parent: Ix, child: Ix) -> bool {
+    pub(super) fn pair_ok(&self, now: Time, parent: Ix, child: Ix) -> bool {
         let (Some(p), Some(c)) = (self.member(parent), self.member(child)) else { return false };
         self.could_serve(c, p) && !self.pair_failed(now, p, c)
     }
@@ -321,7 +321,7 @@ impl Dcm {
     /// give the surplus up, one link at a time of children that have other parents, which look for near ones instead.
     fn bring_near(&mut self, now: Time) {
         let mut surplus: BTreeMap<u64, u32> = (self.far_links.iter())
-            .filter_map(|(region, n)| Some((*region, n.checked_sub(self.config.far_links).filter(|n| *n > 0)?)))
+            .filter_map(|(region, n)| Some((*region, n.checked_sub(self.far_links_most(*region)).filter(|n| *n > 0)?)))
             .collect();
         if surplus.is_empty() {
             return;

@@ -152,20 +152,27 @@ impl Dcm {
     /// of that parent while others serve it.
     pub(super) fn watch_idle(&mut self, now: Time, child: Ix, parent: Ix, interval: u64, said: &EdgeReport) {
         let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return };
-        let Some(edge) = c.parents.iter().find(|e| e.parent == parent) else { return };
-        let settled = now.since(edge.since) > SETTLED && now.since(p.runs_at) > SETTLED && p.away_since.is_none();
-        let idle = interval > 0 && settled && c.wants && said.waited == Micros(0) && edge.watch.last_bytes == 0;
-        let offers_nothing = idle
-            && c.parents.iter().any(|e| e.watch.last_bytes > 0)
-            && p.runs.iter().filter(|r| !c.runs.get(*r)).nth(MIN_CLAIMED_RUNS - 1).is_some();
+        // A spare that the child called in may lie as well, but nobody assigned it: it is not idle by that.
+        let edge = c.parents.iter().find(|e| e.parent == parent);
+        if edge.is_none() && !c.spares.contains(&p.info.node) {
+            return;
+        }
+        let offers_nothing = edge.is_some_and(|edge| {
+            let settled = now.since(edge.since) > SETTLED && now.since(p.runs_at) > SETTLED && p.away_since.is_none();
+            let idle = interval > 0 && settled && c.wants && said.waited == Micros(0) && edge.watch.last_bytes == 0;
+            idle && c.parents.iter().any(|e| e.watch.last_bytes > 0)
+                && p.runs.iter().filter(|r| !c.runs.get(*r)).nth(MIN_CLAIMED_RUNS - 1).is_some()
+        });
         let lies = said.offers_nothing
             && c.wants
             && p.away_since.is_none()
             && now.since(p.runs_at) > CLAIM_TOLD
             && p.runs.iter().nth(MIN_CLAIMED_RUNS - 1).is_some();
-        let Some(w) = self.edge_mut(child, parent) else { return };
-        w.idle = if offers_nothing { w.idle + 1 } else { 0 };
-        if lies || w.idle >= IDLE_INTERVALS {
+        let idle = self.edge_mut(child, parent).map_or(0, |w| {
+            w.idle = if offers_nothing { w.idle + 1 } else { 0 };
+            w.idle
+        });
+        if lies || idle >= IDLE_INTERVALS {
             self.accuse(child, parent, Offence::Holdings);
             self.part(now, child, parent, Some(Offence::Holdings));
             self.look_for_parents(now, child, "a parent offered nothing of what it claims");
