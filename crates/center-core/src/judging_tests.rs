@@ -280,12 +280,22 @@ fn who_is_accused_is_no_spare_either() {
     };
     let child = *nodes.iter().find(|n| !named(&s, **n).1.is_empty()).unwrap();
     let (parents, spares) = named(&s, child);
+    let silent_spare = spares[0];
     // It called the spare in, for a parent that fell silent, and hears nothing from that one either.
-    for silent in [parents[0], spares[0]] {
+    for silent in [parents[0], silent_spare] {
         s.alarm(child, Alarm::Silent { parent: silent });
         s.pass(300);
         let (parents, spares) = named(&s, child);
         assert!(!parents.contains(&silent) && !spares.contains(&silent));
+    }
+    for _ in 0..30 {
+        // It looks for others all the time.
+        if let Some(parent) = named(&s, child).0.first().copied() {
+            s.alarm(child, Alarm::ParentLost { parent, why: "gone".into() });
+        }
+        s.beat(|_, _| FINE);
+        let (parents, spares) = named(&s, child);
+        assert!(!parents.contains(&silent_spare) && !spares.contains(&silent_spare), "the two rest for minutes");
     }
 }
 
@@ -398,6 +408,31 @@ fn pairs_across_a_congested_link_are_named_and_no_others() {
     let queued = Path { rtt_ms: 200, ..FINE };
     let (pairs, _) = named(|p, c| if cross(p, c) { queued } else { FINE });
     assert!(!pairs.is_empty() && pairs.iter().all(|(p, c)| cross(*p, *c)), "{pairs:?}");
+}
+
+/// Edges between two ISPs of six before and after some intervals in which these are as `path` says.
+fn across(path: Path) -> (Vec<(u8, u8)>, Vec<(u8, u8)>) {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |n| u32::from(n > 6) + 1);
+    let cross = |p: u8, c: u8| (p > 6) != (c > 6);
+    let edges = |s: &Swarm| -> Vec<(u8, u8)> {
+        let all = nodes.iter().flat_map(|c| s.parents(*c).into_iter().map(|p| (p, *c)).collect::<Vec<_>>());
+        all.filter(|(p, c)| cross(*p, *c)).collect()
+    };
+    s.beat(|_, _| FINE);
+    let before = edges(&s);
+    (0..6).for_each(|_| s.beat(|p, c| if cross(p, c) { path } else { FINE }));
+    s.pass(1000);
+    (before, edges(&s))
+}
+
+#[test]
+fn pairs_across_regions_stay_and_where_packets_are_lost_get_company() {
+    let (before, after) = across(LOSSY);
+    assert!(before.iter().all(|e| after.contains(e)), "{before:?} {after:?}");
+    assert!(after.len() > before.len(), "{before:?} {after:?}");
+    let (before, after) = across(Path { rtt_ms: 250, ..FINE });
+    assert_eq!(before, after, "more connections make a queue no shorter");
 }
 
 #[test]

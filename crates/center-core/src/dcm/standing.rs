@@ -81,7 +81,8 @@ impl Dcm {
     /// soon. Silence may, of one that has served the child before.
     pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>) {
         let edge = self.member(child).and_then(|c| c.parents.iter().find(|e| e.parent == parent));
-        let never_served = edge.is_some_and(|e| e.watch.never_served());
+        // Of a spare that the child called in nothing is reported: one that is silent counts as one that never served.
+        let never_served = edge.map_or(offence == Some(Offence::Silent), |e| e.watch.never_served());
         let failures = match offence {
             // Seen by the child alone: it may have been its own line. The next time it was not.
             Some(Offence::Slow) if !self.trickles(child, parent) => GRAVE - 1,
