@@ -300,6 +300,22 @@ fn who_is_accused_is_no_spare_either() {
 }
 
 #[test]
+fn who_brings_a_piece_and_falls_silent_does_not_come_back() {
+    let nodes: Vec<u8> = (1..=16).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    let (child, silent) = (5, s.parents(5)[0]);
+    let piece = Path { bytes: u64::from(PIECE_BYTES), ..FINE };
+    s.beat(|p, c| if (p, c) == (silent, child) { piece } else { FINE });
+    s.alarm(child, Alarm::Silent { parent: node(silent) });
+    for _ in 0..30 {
+        let parent = node(s.parents(child)[0]);
+        s.alarm(child, Alarm::ParentLost { parent, why: "gone".into() });
+        s.beat(|_, _| FINE);
+        assert!(!s.parents(child).contains(&silent));
+    }
+}
+
+#[test]
 fn who_slanders_repairs_only_its_own_edges_and_is_found_out() {
     let nodes: Vec<u8> = (1..=12).collect();
     let mut s = Swarm::new(&nodes, |_| 1);
@@ -411,7 +427,7 @@ fn pairs_across_a_congested_link_are_named_and_no_others() {
 }
 
 /// Edges between two ISPs of six before and after some intervals in which these are as `path` says.
-fn across(path: Path) -> (Vec<(u8, u8)>, Vec<(u8, u8)>) {
+fn across(path: Path) -> [Vec<(u8, u8)>; 2] {
     let nodes: Vec<u8> = (1..=12).collect();
     let mut s = Swarm::new(&nodes, |n| u32::from(n > 6) + 1);
     let cross = |p: u8, c: u8| (p > 6) != (c > 6);
@@ -423,15 +439,15 @@ fn across(path: Path) -> (Vec<(u8, u8)>, Vec<(u8, u8)>) {
     let before = edges(&s);
     (0..6).for_each(|_| s.beat(|p, c| if cross(p, c) { path } else { FINE }));
     s.pass(1000);
-    (before, edges(&s))
+    [before, edges(&s)]
 }
 
 #[test]
 fn pairs_across_regions_stay_and_where_packets_are_lost_get_company() {
-    let (before, after) = across(LOSSY);
+    let [before, after] = across(LOSSY);
     assert!(before.iter().all(|e| after.contains(e)), "{before:?} {after:?}");
     assert!(after.len() > before.len(), "{before:?} {after:?}");
-    let (before, after) = across(Path { rtt_ms: 250, ..FINE });
+    let [before, after] = across(Path { rtt_ms: 250, ..FINE });
     assert_eq!(before, after, "more connections make a queue no shorter");
 }
 

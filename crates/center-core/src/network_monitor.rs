@@ -150,9 +150,9 @@ impl EdgeWatch {
     pub fn is_active(&self) -> bool {
         self.last_bytes > 0 || self.is_strained()
     }
-    /// Whether the child has told of no byte from the parent.
-    pub fn never_served(&self) -> bool {
-        self.got.1 == 0
+    /// Bytes that the child has told of from the parent.
+    pub fn served(&self) -> u64 {
+        self.got.1
     }
     /// Whether the child has told of the edge: it is open.
     pub fn is_reported(&self) -> bool {

@@ -12,6 +12,8 @@ use headwater_model::time::{Micros, Time};
 const SETTLED: Micros = Micros::from_millis(2500);
 /// Who claims something to the control center has told its children so much earlier than this.
 const CLAIM_TOLD: Micros = Micros::from_millis(500);
+/// Who brought fewer pieces than this counts as one that never served.
+const FEW_PIECES: u64 = 4;
 /// Runs that a parent claims and its child lacks: with so many, an idle child is not merely waiting for others.
 const MIN_CLAIMED_RUNS: usize = 8;
 /// Idle intervals after which the claim is not believed.
@@ -80,20 +82,21 @@ impl Dcm {
     /// accuses the parent that is later than where a connection broke: what makes a parent trickle or lie does not pass
     /// soon. Silence may, of one that has served the child before.
     pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>) {
-        let edge = self.member(child).and_then(|c| c.parents.iter().find(|e| e.parent == parent));
-        // Of a spare that the child called in nothing is reported: one that is silent counts as one that never served.
-        let never_served = edge.map_or(offence == Some(Offence::Silent), |e| e.watch.never_served());
+        let edge = |c: &Member| c.parents.iter().find(|e| e.parent == parent).map(|e| e.watch.served());
+        let served = self.member(child).and_then(edge);
+        // Who brought a few pieces and fell silent may trickle. Of a spare that the child called in nothing is reported: one
+        // that is silent counts as one that never served. Silence of one that has served much may be the line's.
+        let never_served = served.unwrap_or(0) < FEW_PIECES * u64::from(self.layout.piece_bytes());
         let failures = match offence {
             // Seen by the child alone: it may have been its own line. The next time it was not.
             Some(Offence::Slow) if !self.trickles(child, parent) => GRAVE - 1,
             Some(Offence::Slow | Offence::Holdings | Offence::Sent | Offence::Slander) => GRAVE,
             Some(Offence::Silent) if never_served => GRAVE,
             // It came, brought nothing and is gone again.
-            None if never_served => 3,
+            None if served == Some(0) => 3,
             Some(Offence::Silent) => 2,
             Some(Offence::BadPieces) | None => 1,
         };
-        // Silence of one that has served may be the line's.
         let is_offence = offence.is_some_and(|o| o != Offence::Silent || never_served);
         self.fail_pair_times(now, child, parent, failures, is_offence);
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
