@@ -298,13 +298,14 @@ impl World {
             Some([a, b]) => Ipv4Addr::new(200, a, b, 1),
             None => Ipv4Addr::new(1 + a, b, c, 1),
         };
-        // What a test would find.
+        // What a test would find; whoever says of itself that it is not to be dialled is not tried.
         let tested = From::Test;
+        let accepts = if n.spec.reach == Reach::DialOnly { From::Claim } else { tested };
         let limited = n.spec.sources == Sources::Operator || !n.spec.reach.has_udp();
         let capabilities = Capabilities {
             sources: Known { value: if limited { SourceAccess::Listed } else { SourceAccess::Any }, from: From::Claim },
             forwards: Known::claim(if n.spec.reach.has_udp() { Forwards::Disk } else { Forwards::No }),
-            accepts: Known { value: self.scenario.accepts(&n.spec), from: tested },
+            accepts: Known { value: self.scenario.accepts(&n.spec), from: accepts },
             udp: Known { value: n.spec.reach.has_udp(), from: tested },
             listens: n.spec.reach != Reach::DialOnly && n.spec.reach.has_udp(),
         };

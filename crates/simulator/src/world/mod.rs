@@ -581,8 +581,6 @@ impl Node {
         let (pieces, pages) = (layout.pieces(), layout.pieces().div_ceil(PIECES_PER_PAGE));
         let (disk, known) =
             if spec.seeded { (Bits::full(pieces), Bits::full(pages)) } else { (Bits::new(pieces), Bits::new(pages)) };
-        // The simulator's liars send bytes that are not the content, for ever.
-        let corrupt_until = if spec.hostile.is_some() { Time(u64::MAX) } else { Time(0) };
         Node {
             id,
             spec,
@@ -605,7 +603,7 @@ impl Node {
             reshaped: None,
             reshaped_until: Time(0),
             reshaped_most: 0.0,
-            corrupt_until,
+            corrupt_until: Time(0),
             rotten: BTreeSet::new(),
             left_for_good: false,
             arrived: None,

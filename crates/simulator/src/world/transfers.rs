@@ -85,7 +85,8 @@ impl World {
         let child = self.nodes[other as usize].id;
         let n = &self.nodes[node as usize];
         let corrupt = n.corrupt_until > self.now && self.rng.below(3) == 0;
-        let bad = corrupt || n.rotten.contains(&piece);
+        // The simulator's liars send bytes that are not the content.
+        let bad = corrupt || n.spec.hostile.is_some() || n.rotten.contains(&piece);
         self.send(node, &child, PeerMessage::Piece { piece, bad });
         let mut out = std::mem::take(&mut self.outputs);
         if let Some(swarm) = &mut self.nodes[node as usize].swarm {
