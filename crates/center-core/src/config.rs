@@ -50,7 +50,8 @@ pub struct Config {
     pub ban: Micros,
     /// See `ban`.
     pub max_ban: Micros,
-    /// How long no further edge is laid over a congested link to a child that has parents.
+    /// How long a link between regions counts as congested: no further edge is laid over it to a child that has parents;
+    /// or as lossy: the region may have more of them.
     pub congested: Micros,
     /// Most nodes with a session.
     pub max_nodes: usize,

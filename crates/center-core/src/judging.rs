@@ -149,7 +149,7 @@ impl Center {
         }
     }
 
-    /// A pair is named as congested, with its ISPs where they differ.
+    /// A pair is named as congested, with its ISPs where they differ; once while it lasts.
     pub(crate) fn name_congested(
         &mut self,
         now: Time,
@@ -161,10 +161,14 @@ impl Center {
         let mut places = None;
         if let (Some(p), Some(c)) = (self.clients.get(&parent), self.clients.get(&child)) {
             let (from, to) = (&p.arrival.place, &c.arrival.place);
-            self.links.named(now, (parent, from), (child, to));
+            if !self.links.named(now, (parent, from), (child, to)) {
+                return;
+            }
             let differ = from.region() != to.region();
             places = region_name(from).zip(region_name(to)).filter(|_| differ);
         }
+        self.totals.troubles += 1;
+        self.history.trouble(parent, child, Trouble::Congested);
         out.push(Output::Event(Event::Congested(content, parent, child, places)));
     }
 }

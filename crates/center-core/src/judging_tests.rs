@@ -121,6 +121,12 @@ impl Swarm {
         let of = self.assigned.get(&node(child)).map(|a| a.parents.iter().map(|p| p.node.0[0]).collect());
         of.unwrap_or_default()
     }
+    /// The child loses its first parent, and looks for another.
+    fn loses_one(&mut self, child: u8) {
+        if let Some(parent) = self.parents(child).first() {
+            self.alarm(child, Alarm::ParentLost { parent: node(*parent), why: "gone".into() });
+        }
+    }
     fn children(&self, parent: u8) -> Vec<u8> {
         self.nodes.iter().copied().filter(|c| self.parents(*c).contains(&parent)).collect()
     }
@@ -289,10 +295,7 @@ fn who_is_accused_is_no_spare_either() {
         assert!(!parents.contains(&silent) && !spares.contains(&silent));
     }
     for _ in 0..30 {
-        // It looks for others all the time.
-        if let Some(parent) = named(&s, child).0.first().copied() {
-            s.alarm(child, Alarm::ParentLost { parent, why: "gone".into() });
-        }
+        s.loses_one(child);
         s.beat(|_, _| FINE);
         let (parents, spares) = named(&s, child);
         assert!(!parents.contains(&silent_spare) && !spares.contains(&silent_spare), "the two rest for minutes");
@@ -308,8 +311,7 @@ fn who_brings_a_piece_and_falls_silent_does_not_come_back() {
     s.beat(|p, c| if (p, c) == (silent, child) { piece } else { FINE });
     s.alarm(child, Alarm::Silent { parent: node(silent) });
     for _ in 0..30 {
-        let parent = node(s.parents(child)[0]);
-        s.alarm(child, Alarm::ParentLost { parent, why: "gone".into() });
+        s.loses_one(child);
         s.beat(|_, _| FINE);
         assert!(!s.parents(child).contains(&silent));
     }
@@ -394,13 +396,22 @@ fn a_flood_of_alarms_is_not_heard() {
     assert!(s.events.len() - before <= 70, "{}", s.events.len() - before);
 }
 
-/// Two ISPs of six; pairs that are named within three intervals of one in which paths are as `path` says.
-fn named(path: impl Fn(u8, u8) -> Path) -> (Vec<(u8, u8)>, Vec<String>) {
-    let isp = |n: u8| u32::from(n > 6) + 1;
+/// Two ISPs of six, in which all went well for an interval.
+fn two_isps() -> Swarm {
     let nodes: Vec<u8> = (1..=12).collect();
-    let mut s = Swarm::new(&nodes, isp);
+    let mut s = Swarm::new(&nodes, |n| u32::from(n > 6) + 1);
     s.beat(|_, _| FINE);
     s.events.clear();
+    s
+}
+
+fn cross(parent: u8, child: u8) -> bool {
+    (parent > 6) != (child > 6)
+}
+
+/// Pairs of two ISPs that are named within three intervals in which paths are as `path` says.
+fn named(path: impl Fn(u8, u8) -> Path) -> (Vec<(u8, u8)>, Vec<String>) {
+    let mut s = two_isps();
     (0..3).for_each(|_| s.beat(&path));
     s.pass(1000);
     let pair = |e: &Event| match e {
@@ -416,10 +427,11 @@ fn named(path: impl Fn(u8, u8) -> Path) -> (Vec<(u8, u8)>, Vec<String>) {
 
 #[test]
 fn pairs_across_a_congested_link_are_named_and_no_others() {
-    let cross = |p: u8, c: u8| (p > 6) != (c > 6);
     let (pairs, links) = named(|p, c| if cross(p, c) { LOSSY } else { FINE });
     assert!(!pairs.is_empty() && pairs.iter().all(|(p, c)| cross(*p, *c)), "{pairs:?}");
     assert!(links.contains(&"Net 1 (AS1) → Net 2 (AS2)".to_owned()), "{links:?}");
+    let once: std::collections::BTreeSet<_> = pairs.iter().collect();
+    assert_eq!(once.len(), pairs.len(), "each is named once while it lasts");
     // A queue before the link tells as much as loss.
     let queued = Path { rtt_ms: 200, ..FINE };
     let (pairs, _) = named(|p, c| if cross(p, c) { queued } else { FINE });
@@ -428,14 +440,11 @@ fn pairs_across_a_congested_link_are_named_and_no_others() {
 
 /// Edges between two ISPs of six before and after some intervals in which these are as `path` says.
 fn across(path: Path) -> [Vec<(u8, u8)>; 2] {
-    let nodes: Vec<u8> = (1..=12).collect();
-    let mut s = Swarm::new(&nodes, |n| u32::from(n > 6) + 1);
-    let cross = |p: u8, c: u8| (p > 6) != (c > 6);
+    let mut s = two_isps();
     let edges = |s: &Swarm| -> Vec<(u8, u8)> {
-        let all = nodes.iter().flat_map(|c| s.parents(*c).into_iter().map(|p| (p, *c)).collect::<Vec<_>>());
+        let all = s.nodes.iter().flat_map(|c| s.parents(*c).into_iter().map(|p| (p, *c)).collect::<Vec<_>>());
         all.filter(|(p, c)| cross(*p, *c)).collect()
     };
-    s.beat(|_, _| FINE);
     let before = edges(&s);
     (0..6).for_each(|_| s.beat(|p, c| if cross(p, c) { path } else { FINE }));
     s.pass(1000);

@@ -573,8 +573,6 @@ impl Center {
                 }
                 DcmOutput::Revoke(node, run) => out.push(Output::Revoke(node, version, run)),
                 DcmOutput::Trouble(parent, child, Trouble::Congested) => {
-                    self.totals.troubles += 1;
-                    self.history.trouble(parent, child, Trouble::Congested);
                     self.name_congested(now, content, parent, child, out);
                 }
                 DcmOutput::Trouble(parent, child, what) => {

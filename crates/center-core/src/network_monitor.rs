@@ -18,6 +18,8 @@ const MIN_LOST: u64 = 2;
 const QUEUE_GROWTH: Micros = Micros::from_millis(50);
 /// More than send and receive windows of both ends hold: a sender that says it sent so much more than arrived lies.
 const OVERSTATED_BYTES: u64 = 32 << 20;
+/// Packets that a sender is believed to have sent in an interval; sums and products of such counts stay in range.
+const MAX_PACKETS: u64 = 1 << 24;
 /// Intervals in a row with signs of strain before a pair is named.
 const STRAINED_INTERVALS: u32 = 2;
 
@@ -121,8 +123,8 @@ impl EdgeWatch {
     /// What the sender's transport says: packets lost, and time spent in queues.
     fn watch_path(&mut self, said: &EdgeReport) {
         let since = |new: u64, old: u64| new.checked_sub(old).unwrap_or(new);
-        let sent = since(said.sent_packets, self.packets.0);
-        let lost = since(said.lost_packets, self.packets.1);
+        let sent = since(said.sent_packets, self.packets.0).min(MAX_PACKETS);
+        let lost = since(said.lost_packets, self.packets.1).min(sent);
         self.packets = (said.sent_packets, said.lost_packets);
         self.recent = (self.recent.0 / 2 + sent, self.recent.1 / 2 + lost);
         let lossy = sent >= MIN_PACKETS && lost >= MIN_LOST && lost * 1000 >= sent * STRAINED_LOSS_MILLI;
@@ -234,12 +236,13 @@ impl Links {
         }
     }
 
-    /// The edge from `parent` to `child` is congested.
-    pub fn named(&mut self, now: Time, parent: (NodeId, &Place), child: (NodeId, &Place)) {
-        if let Some(pair) = self.pair(parent, child) {
-            pair.named_at = Some(now);
-            pair.moved_at = now;
-        }
+    /// The edge from `parent` to `child` is congested. Returns whether that is new: pairs across regions stay, and are
+    /// named in every interval.
+    pub fn named(&mut self, now: Time, parent: (NodeId, &Place), child: (NodeId, &Place)) -> bool {
+        let Some(pair) = self.pair(parent, child) else { return true };
+        let before = pair.named_at.replace(now);
+        pair.moved_at = now;
+        before.is_none_or(|t| now.since(t) > NAMED)
     }
 
     fn pair(&mut self, parent: (NodeId, &Place), child: (NodeId, &Place)) -> Option<&mut Pair> {
@@ -365,6 +368,17 @@ mod tests {
     }
 
     #[test]
+    fn counts_out_of_range_do_no_harm() {
+        let mut w = EdgeWatch::default();
+        for (i, n) in [u64::MAX, 5, u64::MAX, u64::MAX - 1].into_iter().enumerate() {
+            let report = EdgeReport { sent_packets: n, lost_packets: n, ..said(0, 2000) };
+            let _ = w.parent_says(i as u64 + 1, &report, &T);
+            let (sent, lost) = w.packets_of_late();
+            assert!(lost <= sent && sent <= 2 * MAX_PACKETS);
+        }
+    }
+
+    #[test]
     fn a_link_is_congested_when_half_of_its_pairs_are() {
         let place = |asn| Place { asn: Some(asn), isp: Some(format!("Net {asn}")), ..Place::default() };
         let (a, b) = (place(1), place(2));
@@ -373,9 +387,10 @@ mod tests {
         (0..6).for_each(|n| links.moved(Time(1), (node(n), &a), (node(n + 10), &b)));
         links.moved(Time(1), (node(1), &a), (node(2), &a));
         assert!(links.tick(Time(2)).is_empty());
-        (0..2).for_each(|n| links.named(Time(3), (node(n), &a), (node(n + 10), &b)));
+        assert!((0..2).all(|n| links.named(Time(3), (node(n), &a), (node(n + 10), &b))));
         assert!(links.tick(Time(4)).is_empty(), "two of six are not enough");
-        links.named(Time(5), (node(2), &a), (node(12), &b));
+        assert!(links.named(Time(5), (node(2), &a), (node(12), &b)));
+        assert!(!links.named(Time(5), (node(2), &a), (node(12), &b)), "it is known");
         let changed = links.tick(Time(6));
         let link = changed.first().unwrap();
         assert_eq!((link.from.as_str(), link.to.as_str()), ("Net 1 (AS1)", "Net 2 (AS2)"));

@@ -71,6 +71,7 @@ impl Controller for Sender {
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
         if self.rounds.as_mut().is_some_and(|r| r.acked(now, sent)) {
             self.rounds = None;
+            // The one way out of slow start that quinn's CUBIC has; RFC 9406 would leave the window as it is.
             self.cubic.on_congestion_event(now, sent, false, 0);
         }
     }

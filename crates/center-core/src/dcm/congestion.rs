@@ -1,4 +1,5 @@
-//! Which strained edges are a congested link's fault (C3), and which a busy uplink's or downlink's.
+//! Which strained edges are a congested link's fault (C3), and which a busy uplink's or downlink's; what becomes of pairs on
+//! such links.
 
 use super::Dcm;
 use super::member::Ix;

@@ -143,12 +143,13 @@ impl Dcm {
         if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
             self.out.push(DcmOutput::Trouble(p, c, trouble));
         }
+        if trouble == Trouble::Congested && !self.part_for_congestion(now, child, parent) {
+            return;
+        }
         let offence = match trouble {
             Trouble::Silent if self.trickles(child, parent) => Some(Offence::Silent),
             Trouble::Slow => Some(Offence::Slow),
-            Trouble::Silent => None,
-            Trouble::Congested if !self.part_for_congestion(now, child, parent) => return,
-            Trouble::Congested | Trouble::Attack => None,
+            Trouble::Silent | Trouble::Congested | Trouble::Attack => None,
         };
         if let Some(offence) = offence {
             self.accuse(child, parent, offence);

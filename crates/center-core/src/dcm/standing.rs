@@ -12,7 +12,7 @@ use headwater_model::time::{Micros, Time};
 const SETTLED: Micros = Micros::from_millis(2500);
 /// Who claims something to the control center has told its children so much earlier than this.
 const CLAIM_TOLD: Micros = Micros::from_millis(500);
-/// Who brought fewer pieces than this counts as one that never served.
+/// Silence of one that brought fewer pieces than this is an offence.
 const FEW_PIECES: u64 = 4;
 /// Runs that a parent claims and its child lacks: with so many, an idle child is not merely waiting for others.
 const MIN_CLAIMED_RUNS: usize = 8;
@@ -85,19 +85,19 @@ impl Dcm {
         let edge = |c: &Member| c.parents.iter().find(|e| e.parent == parent).map(|e| e.watch.served());
         let served = self.member(child).and_then(edge);
         // Who brought a few pieces and fell silent may trickle. Of a spare that the child called in nothing is reported: one
-        // that is silent counts as one that never served. Silence of one that has served much may be the line's.
-        let never_served = served.unwrap_or(0) < FEW_PIECES * u64::from(self.layout.piece_bytes());
+        // that is silent counts as one that brought nothing. Silence of one that has served much may be the line's.
+        let brought_little = served.unwrap_or(0) < FEW_PIECES * u64::from(self.layout.piece_bytes());
         let failures = match offence {
             // Seen by the child alone: it may have been its own line. The next time it was not.
             Some(Offence::Slow) if !self.trickles(child, parent) => GRAVE - 1,
             Some(Offence::Slow | Offence::Holdings | Offence::Sent | Offence::Slander) => GRAVE,
-            Some(Offence::Silent) if never_served => GRAVE,
+            Some(Offence::Silent) if brought_little => GRAVE,
             // It came, brought nothing and is gone again.
             None if served == Some(0) => 3,
             Some(Offence::Silent) => 2,
             Some(Offence::BadPieces) | None => 1,
         };
-        let is_offence = offence.is_some_and(|o| o != Offence::Silent || never_served);
+        let is_offence = offence.is_some_and(|o| o != Offence::Silent || brought_little);
         self.fail_pair_times(now, child, parent, failures, is_offence);
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
             c.spares.retain(|s| *s != node);
