@@ -91,6 +91,7 @@ impl Dcm {
         if counted != right {
             say(format!("counts {counted:?} should be {right:?}"));
         }
+        self.check_between(&mut say);
         self.check_sites(&mut say);
         if self.by_node.len() != self.members.iter().flatten().count() {
             say("members and ids differ".into());

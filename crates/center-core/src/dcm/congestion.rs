@@ -7,6 +7,7 @@ use super::repair::MAX_SAMPLED;
 use crate::network_monitor::EdgeWatch;
 use headwater_model::rng::mix64;
 use headwater_model::time::Time;
+use std::collections::BTreeMap;
 
 /// An edge that loses more than so many times the share of packets that others lose does not lose them where those do, if
 /// it is by so many packets, which luck does not explain.
@@ -17,6 +18,25 @@ const LOSES_MORE_INSIDE: (u64, u64) = (4, 16);
 const LOSSY_LINKS: u32 = 3;
 /// Parents beyond the target that a child behind such links may have.
 const LOSSY_PARENTS: u32 = 3;
+
+/// Heartbeats for which a pair counts that was named as congested.
+const NAMED_INTERVALS: u64 = 3;
+
+/// The link from one region to another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RegionLink {
+    /// Edges that use it.
+    edges: u32,
+    /// Pairs that were named as congested of late, parent and child.
+    named: BTreeMap<(Ix, Ix), Time>,
+    congested_until: Time,
+}
+
+impl RegionLink {
+    pub(super) fn is_needed(&self, now: Time) -> bool {
+        self.edges > 0 || self.congested_until > now
+    }
+}
 
 impl Dcm {
     /// Whether a strained edge is strained for what lies between its ends. A parent whose other children are strained as
@@ -39,22 +59,38 @@ impl Dcm {
     }
 
     /// A pair's link is congested. Returns whether the two part: not where that would cut the child off, and not where the
-    /// pair links two regions, as all other links between them are no better. Those are used sparingly for a while when
-    /// packets wait for them; where they only lose packets, each connection carries little, and the region gets more.
+    /// pair links two regions, as all other links between them are no better. When half of those are named they are used
+    /// sparingly for a while; where they only lose packets, each connection carries little, and the region gets more.
     pub(super) fn part_for_congestion(&mut self, now: Time, child: Ix, parent: Ix) -> bool {
         let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return false };
         let (from, to) = (p.region, c.region);
         if from == to {
             return c.parents.len() > 1;
         }
-        let until = now + self.config.congested;
-        if c.parents.iter().any(|e| e.parent == parent && e.watch.is_lossy()) {
+        let lossy = c.parents.iter().any(|e| e.parent == parent && e.watch.is_lossy());
+        let (until, recent) = (now + self.config.congested, self.config.heartbeat.times(NAMED_INTERVALS));
+        let link = self.between.entry((from, to)).or_default();
+        link.named.retain(|_, at| now.since(*at) <= recent);
+        link.named.insert((parent, child), now);
+        if link.named.len() as u32 * 2 < link.edges {
+            return false;
+        }
+        if lossy {
             self.lossy.insert(to, until);
             self.add_parent_from(now, child, from);
         } else {
-            self.congested.insert((from, to), until);
+            link.congested_until = until;
         }
         false
+    }
+
+    /// An edge between two regions is there, or no longer.
+    pub(super) fn count_between(&mut self, from: u64, to: u64, more: bool) {
+        if from == to {
+            return;
+        }
+        let link = self.between.entry((from, to)).or_default();
+        link.edges = if more { link.edges + 1 } else { link.edges.saturating_sub(1) };
     }
 
     /// One more parent from a region, beyond what is aimed at.
@@ -78,9 +114,23 @@ impl Dcm {
         self.config.far_links * if self.lossy.contains_key(&region) { LOSSY_LINKS } else { 1 }
     }
 
+    pub(super) fn check_between(&self, say: &mut impl FnMut(String)) {
+        let mut edges: BTreeMap<(u64, u64), u32> = BTreeMap::new();
+        for m in self.members() {
+            for p in m.parents.iter().filter_map(|e| self.member(e.parent)).filter(|p| p.region != m.region) {
+                *edges.entry((p.region, m.region)).or_default() += 1;
+            }
+        }
+        let counted: BTreeMap<_, _> =
+            self.between.iter().filter(|(_, l)| l.edges > 0).map(|(k, l)| (*k, l.edges)).collect();
+        if counted != edges {
+            say(format!("edges between regions {counted:?} should be {edges:?}"));
+        }
+    }
+
     /// Whether the link between two regions was congested of late.
     pub(super) fn is_congested(&self, now: Time, from: u64, to: u64) -> bool {
-        from != to && self.congested.get(&(from, to)).is_some_and(|until| *until > now)
+        self.between.get(&(from, to)).is_some_and(|link| link.congested_until > now)
     }
 }
 

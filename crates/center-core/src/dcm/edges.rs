@@ -13,10 +13,11 @@ impl Dcm {
         }
         let Some(c) = self.member(child).filter(|c| !c.has_parent(parent)) else { return };
         let region = c.region;
-        let far = self.member(parent).is_some_and(|p| self.is_far(p, c));
+        let (far, from) = self.member(parent).map_or((false, region), |p| (self.is_far(p, c), p.region));
         if far {
             *self.far_links.entry(region).or_default() += 1;
         }
+        self.count_between(from, region, true);
         if let Some(c) = self.member_mut(child) {
             c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
         }
@@ -39,10 +40,11 @@ impl Dcm {
         let Some(at) = c.parents.iter().position(|e| e.parent == parent) else { return };
         c.parents.remove(at);
         let (region, wants) = (c.region, c.wants);
-        let far = match (self.member(parent), self.member(child)) {
-            (Some(p), Some(c)) => self.is_far(p, c),
-            _ => false,
+        let (far, from) = match (self.member(parent), self.member(child)) {
+            (Some(p), Some(c)) => (self.is_far(p, c), p.region),
+            _ => (false, region),
         };
+        self.count_between(from, region, false);
         if far && let Some(n) = self.far_links.get_mut(&region) {
             *n -= 1;
             if *n == 0 {

@@ -5,7 +5,6 @@ use super::member::{Ix, Member};
 use headwater_model::bits::Bits;
 use headwater_model::node::Accepts;
 use headwater_model::time::{Micros, Time};
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(test)]
@@ -27,6 +26,8 @@ const FIRST_LEASE_US: u64 = 2_500_000;
 const HURRY_QUARTERS: u64 = 5;
 /// A lease is not taken for slow before this time.
 const HURRY_LEAST_US: u64 = 3_000_000;
+/// Leases that one member may have at once.
+const MOST_LEASES: u32 = 8;
 /// A lease whose node comes and goes ends after so many times what it was given.
 const MOST_EXTENSIONS: u64 = 4;
 
@@ -47,8 +48,13 @@ pub struct Active {
     pub in_slot: bool,
 }
 
-/// Order in which members get leases: fewest under way, reachable, fastest, least recently served.
-type Turn = (u32, Accepts, Reverse<u32>, u64, Ix);
+/// What a member's share grows by with a lease, times its uplink in bytes per second.
+const SHARE: u64 = 1 << 40;
+/// Uplinks that are unknown or smaller count as this, in bytes per second.
+const LEAST_UP: u64 = 1000;
+
+/// Order in which members get leases: fewest under way, reachable, least leased for its uplink (with the next one).
+type Turn = (u32, Accepts, u64, Ix);
 
 /// All that is known of runs and leases of one content.
 #[derive(Clone, Debug)]
@@ -70,7 +76,8 @@ pub struct Leases {
     wanted: BTreeMap<u32, Ix>,
     /// Runs that were given to another node in a hurry.
     hurried: BTreeSet<u32>,
-    given: u64,
+    /// Largest share that had a lease: where newcomers begin.
+    leased: u64,
     slots: u32,
     slots_min: u32,
     slots_max: u32,
@@ -93,7 +100,7 @@ impl Leases {
             in_slots: 0,
             wanted: BTreeMap::new(),
             hurried: BTreeSet::new(),
-            given: 0,
+            leased: 0,
             slots: slots_min,
             slots_min,
             slots_max,
@@ -138,6 +145,16 @@ impl Leases {
         }
     }
 
+    /// A newcomer's share: it does not make up for what was leased before it came.
+    pub(super) fn newcomers(&self) -> u64 {
+        self.leased
+    }
+
+    /// Whether it may get a lease.
+    pub(super) fn waits(&self, ix: Ix) -> bool {
+        self.turns.contains_key(&ix)
+    }
+
     /// Keeps the queue of members that may get a lease.
     pub(super) fn enqueue(&mut self, ix: Ix, member: &Member, may: bool) {
         if let Some((region, turn)) = self.turns.remove(&ix)
@@ -149,7 +166,7 @@ impl Leases {
             }
         }
         if may {
-            let turn = (member.leases, member.accepts(), Reverse(member.info.up.bucket()), member.last_lease, ix);
+            let turn = (member.leases, member.accepts(), member.leased + share(member), ix);
             self.waiting.entry(member.region).or_default().insert(turn);
             self.turns.insert(ix, (member.region, turn));
         }
@@ -164,7 +181,9 @@ impl Leases {
         if let Some((run, ix)) = self.wanted.iter().find(|(run, ix)| free(**run) && self.turns.contains_key(ix)) {
             return Some((*ix, *run));
         }
-        let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, 8);
+        // Before one was done, others may be about to join: what the first one alone has would reach them late.
+        let most = if self.duration_us.is_none() { 1 } else { MOST_LEASES };
+        let per_member = (self.slots / (self.turns.len() as u32).max(1)).clamp(1, most);
         let run = self.next_unheld(now)?;
         self.waiting
             .iter()
@@ -173,7 +192,7 @@ impl Leases {
                 Some((self.active_by_region.get(region).copied().unwrap_or(0), *turn))
             })
             .min()
-            .map(|(_, turn)| (turn.4, run))
+            .map(|(_, turn)| (turn.3, run))
     }
 
     /// The first run that nobody holds or fetches and that may be leased.
@@ -203,9 +222,9 @@ impl Leases {
         let in_slot = !member.limited();
         self.in_slots += u32::from(in_slot);
         let within = Micros((self.duration_us.unwrap_or(FIRST_LEASE_US) * 4).clamp(3_000_000, 60_000_000));
-        self.given += 1;
         member.leases += 1;
-        member.last_lease = self.given;
+        self.leased = self.leased.max(member.leased);
+        member.leased += share(member);
         self.unheld.remove(&run);
         self.wanted.remove(&run);
         *self.active_by_region.entry(member.region).or_default() += 1;
@@ -305,8 +324,8 @@ impl Leases {
             let crawls = a.in_slot && a.missed == 0 && now.since(a.since).0 > patience;
             crawls && self.replicas(**run) == 0 && !self.hurried.contains(*run)
         });
-        let other = |than: Ix| self.waiting.values().filter_map(|set| set.iter().find(|turn| turn.4 != than)).min();
-        let slow: Vec<_> = slow.filter_map(|(run, a)| Some((*run, a.to, other(a.to)?.4))).collect();
+        let other = |than: Ix| self.waiting.values().filter_map(|set| set.iter().find(|turn| turn.3 != than)).min();
+        let slow: Vec<_> = slow.filter_map(|(run, a)| Some((*run, a.to, other(a.to)?.3))).collect();
         self.hurried.extend(slow.iter().map(|(run, ..)| *run));
         slow
     }
@@ -354,6 +373,11 @@ impl Leases {
             say(format!("{in_slots} leases under way, at most {} may be", self.slots_max));
         }
     }
+}
+
+/// What one lease adds to the member's share: each piece that it brings in it has to send once at least.
+fn share(member: &Member) -> u64 {
+    SHARE / member.info.up.0.max(LEAST_UP)
 }
 
 /// Differences between two bitmaps: what came and what went.

@@ -103,8 +103,8 @@ pub struct Member {
     pub https_leases: u32,
     /// Standing leases from the origin wait until then, and how many failed in a row.
     pub origin_again: (Time, u32),
-    /// When it last got a lease (a count), so that leases go round.
-    pub last_lease: u64,
+    /// What was leased to it, for its uplink: leases go round in proportion to uplinks.
+    pub leased: u64,
     /// When its present session joined: what failed with an earlier one says nothing of this one.
     pub since: Time,
     /// When its session broke or fell silent, if it did: it may still deliver, but what it holds does not count.
@@ -156,7 +156,7 @@ impl Member {
             standing_leases: 0,
             https_leases: 0,
             origin_again: (Time(0), 0),
-            last_lease: 0,
+            leased: 0,
             since: Time(0),
             away_since: None,
             starving: 0,

@@ -35,6 +35,7 @@ use headwater_model::node::Capabilities;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
+use congestion::RegionLink;
 use member::SpareIndex;
 use pairs::{Failure, PairKey};
 use reach::ByAccepts;
@@ -78,8 +79,8 @@ pub struct Dcm {
     failed: BTreeMap<PairKey, Failure>,
     /// Members that are banned or on trial.
     distrusted: BTreeSet<Ix>,
-    /// Congested links by region, from and to, and until when they are avoided.
-    congested: BTreeMap<(u64, u64), Time>,
+    /// Links between regions, from and to.
+    between: BTreeMap<(u64, u64), RegionLink>,
     /// Regions into which links lose packets, until when that counts.
     lossy: BTreeMap<u64, Time>,
     leases: Leases,
@@ -127,7 +128,7 @@ impl Dcm {
             hungry: BTreeSet::new(),
             failed: BTreeMap::new(),
             distrusted: BTreeSet::new(),
-            congested: BTreeMap::new(),
+            between: BTreeMap::new(),
             lossy: BTreeMap::new(),
             leases,
             standing_leases: StandingLeases::default(),
@@ -344,6 +345,9 @@ impl Dcm {
         self.by_accepts.up(accepts, was.0, up.0);
         self.recount();
         self.refresh(ix);
+        if was != up && self.leases.waits(ix) {
+            self.requeue(ix, true);
+        }
     }
 
     /// A run arrived from the origin.
@@ -437,7 +441,7 @@ impl Dcm {
             }
             let (forget, forget_grave) = (self.config.blacklist.times(2), self.config.ban);
             self.failed.retain(|_, f| now.since(f.at) < if f.grave { forget_grave } else { forget });
-            self.congested.retain(|_, until| *until > now);
+            self.between.retain(|_, link| link.is_needed(now));
             self.lossy.retain(|_, until| *until > now);
             self.repair(now);
             self.repair_at = now + Micros::from_millis(500);
