@@ -318,6 +318,24 @@ fn who_brings_a_piece_and_falls_silent_does_not_come_back() {
 }
 
 #[test]
+fn who_is_accused_just_after_it_was_taken_away_does_not_come_back() {
+    let nodes: Vec<u8> = (1..=16).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    let (child, silent) = (5, s.parents(5)[0]);
+    s.beat(|_, _| FINE);
+    // It is taken away for a broken connection, and the child's word on its silence comes after.
+    s.alarm(child, Alarm::ParentLost { parent: node(silent), why: "gone".into() });
+    s.pass(300);
+    assert!(!s.parents(child).contains(&silent));
+    s.alarm(child, Alarm::Silent { parent: node(silent) });
+    for _ in 0..30 {
+        s.loses_one(child);
+        s.beat(|_, _| FINE);
+        assert!(!s.parents(child).contains(&silent));
+    }
+}
+
+#[test]
 fn who_slanders_repairs_only_its_own_edges_and_is_found_out() {
     let nodes: Vec<u8> = (1..=12).collect();
     let mut s = Swarm::new(&nodes, |_| 1);
@@ -436,6 +454,21 @@ fn pairs_across_a_congested_link_are_named_and_no_others() {
     let queued = Path { rtt_ms: 200, ..FINE };
     let (pairs, _) = named(|p, c| if cross(p, c) { queued } else { FINE });
     assert!(!pairs.is_empty() && pairs.iter().all(|(p, c)| cross(*p, *c)), "{pairs:?}");
+}
+
+#[test]
+fn one_lossy_pair_does_not_make_a_region_lossy() {
+    let mut s = two_isps();
+    let across = |s: &Swarm| -> Vec<(u8, u8)> {
+        let edges = s.nodes.iter().flat_map(|c| s.parents(*c).into_iter().map(|p| (p, *c)).collect::<Vec<_>>());
+        edges.filter(|(p, c)| cross(*p, *c)).collect()
+    };
+    let before = across(&s);
+    let bad = before[0];
+    (0..6).for_each(|_| s.beat(|p, c| if (p, c) == bad { LOSSY } else { FINE }));
+    s.pass(1000);
+    let named = s.events.iter().filter(|e| matches!(e, Event::Congested(..))).count();
+    assert_eq!((named, across(&s)), (1, before));
 }
 
 /// Edges between two ISPs of six before and after some intervals in which these are as `path` says.

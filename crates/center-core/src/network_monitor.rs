@@ -20,6 +20,8 @@ const QUEUE_GROWTH: Micros = Micros::from_millis(50);
 const OVERSTATED_BYTES: u64 = 32 << 20;
 /// Packets that a sender is believed to have sent in an interval; sums and products of such counts stay in range.
 const MAX_PACKETS: u64 = 1 << 24;
+/// Children are taken to have waited for at least so long: what was on its way already takes no time.
+const SHORTEST_WAIT: Micros = Micros::from_millis(200);
 /// Intervals in a row with signs of strain before a pair is named.
 const STRAINED_INTERVALS: u32 = 2;
 
@@ -32,6 +34,8 @@ pub enum Trouble {
     Slow,
     /// The parent sent more than the child got, two intervals running: the link between them is congested.
     Congested,
+    /// The parent offers nothing of what it tells the control center that it holds.
+    Empty,
     /// The child was attacked from the parent's address.
     Attack,
 }
@@ -58,6 +62,8 @@ pub struct EdgeWatch {
     judged: u64,
     /// Bytes that the child got in its last reported interval.
     pub last_bytes: u64,
+    /// At which rate, while it waited for some.
+    pub last_rate: Rate,
 }
 
 /// Thresholds, from the configuration.
@@ -81,6 +87,7 @@ impl EdgeWatch {
         // A counter that went back is a child that began anew.
         let new = said.bytes.checked_sub(self.got.1).unwrap_or(said.bytes);
         self.last_bytes = new;
+        self.last_rate = Rate::of(new, said.waited.max(SHORTEST_WAIT));
         self.got = (interval, said.bytes);
         if said.bytes == 0 && said.waited.0 == 0 {
             return None;

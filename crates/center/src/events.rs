@@ -63,6 +63,7 @@ pub(crate) fn words(event: &Event) -> String {
                 Trouble::Silent => "sent nothing for several intervals to",
                 Trouble::Slow => "was too slow for several intervals for",
                 Trouble::Congested => "has a congested link to",
+                Trouble::Empty => "offers nothing of what it claims to hold to",
                 Trouble::Attack => "has the address from which rules were broken towards",
             };
             format!("{parent:.8} {what} {child:.8} (content {content:.8})")

@@ -538,6 +538,7 @@ impl Liar {
         let task = tokio::spawn(serving.run()).abort_handle();
         self.children.insert(node, ChildEdge { queue, task, bytes: 0 });
         self.story.count("children", 1);
+        self.story.came(node);
         if self.kind() == Kind::LiesHolds {
             self.story.harm(node, "is offered nothing of what was claimed");
         }

@@ -17,7 +17,12 @@ pub struct Story(Arc<Mutex<Told>>);
 
 #[derive(Default)]
 struct Told {
+    /// Children that were harmed since they came, and when first.
     harmed_at: BTreeMap<NodeId, u64>,
+    /// Those that have left and not come back: what is still on its way to them does no harm.
+    gone: BTreeSet<NodeId>,
+    /// Children that were ever harmed.
+    harmed: BTreeSet<NodeId>,
     left_by: BTreeMap<NodeId, Instant>,
     refusals: BTreeSet<(String, String)>,
     counts: BTreeMap<&'static str, u64>,
@@ -44,21 +49,27 @@ impl Story {
             print(event, more);
         }
     }
-    /// Harm was done to `to`; said the first time.
+    /// Harm was done to `to`; said the first time, and the first time after it had left.
     pub fn harm(&self, to: NodeId, what: &str) {
         let mut told = self.told();
         *told.counts.entry("harms").or_default() += 1;
-        if !told.ended && !told.harmed_at.contains_key(&to) {
+        if !told.ended && !told.harmed_at.contains_key(&to) && !told.gone.contains(&to) {
             told.harmed_at.insert(to, unix_ms());
+            told.harmed.insert(to);
             print("harm", json!({"to": to.to_string(), "what": what}));
         }
+    }
+    /// `node` opened an edge as a child.
+    pub fn came(&self, node: NodeId) {
+        self.told().gone.remove(&node);
     }
     /// `node` dropped an edge or a connection.
     pub fn left_by(&self, node: NodeId, how: &str) {
         let mut told = self.told();
         *told.counts.entry("left").or_default() += 1;
-        let after_ms = told.harmed_at.get(&node).map(|at| unix_ms() - at);
+        let after_ms = told.harmed_at.remove(&node).map(|at| unix_ms() - at);
         told.left_by.insert(node, Instant::now());
+        told.gone.insert(node);
         if !told.ended {
             print("left-by", json!({"node": node.to_string(), "how": how, "ms_after_first_harm": after_ms}));
         }
@@ -67,7 +78,7 @@ impl Story {
     pub fn assigned(&self, node: NodeId) {
         let mut told = self.told();
         let left = told.left_by.remove(&node).is_some_and(|at| at.elapsed() > CROSSING);
-        if left && told.harmed_at.contains_key(&node) && !told.ended {
+        if left && told.harmed.contains(&node) && !told.ended {
             *told.counts.entry("assigned_again").or_default() += 1;
             print("assigned-again", json!({"node": node.to_string()}));
         }
@@ -89,7 +100,7 @@ impl Story {
     pub fn end(&self) {
         let mut told = self.told();
         if !std::mem::replace(&mut told.ended, true) {
-            let harmed: Vec<String> = told.harmed_at.keys().map(NodeId::to_string).collect();
+            let harmed: Vec<String> = told.harmed.iter().map(NodeId::to_string).collect();
             print("end", json!({"counts": &told.counts, "harmed": harmed}));
         }
     }

@@ -9,9 +9,9 @@ use crate::calibrate::Calibration;
 use crate::net::{Counters, Duplex, Net};
 use crate::observe::Watched;
 use crate::outcome::{
-    HostOutcome, HostSeries, HostileOutcome, IspFlow, IspSeries, OriginOutcome, Outcome, Series, SiteFlow,
+    HarmedChild, HostOutcome, HostSeries, HostileOutcome, IspFlow, IspSeries, OriginOutcome, Outcome, Series, SiteFlow,
 };
-use crate::peers::{Peer, Peers};
+use crate::peers::{Peer, Peers, Stay};
 use crate::process::Usage;
 use crate::site::{FIRST, ORIGIN, OriginLog};
 
@@ -176,7 +176,7 @@ impl Recorder {
             sites: sites.collect(),
             punched: seen.watched.punched(),
             events: seen.watched.marks(self.zero_unix_ms),
-            hostile: hostile_of(seen),
+            hostile: hostile_of(seen, self.zero_unix_ms),
             forwarder_cpu_s: counters.forwarder_cpu_s - self.base.forwarder_cpu_s,
             hosts,
             ..Outcome::default()
@@ -238,34 +238,50 @@ impl Recorder {
     }
 }
 
-fn hostile_of(seen: &Seen) -> Vec<HostileOutcome> {
+fn hostile_of(seen: &Seen, zero_unix_ms: u64) -> Vec<HostileOutcome> {
     let honest: BTreeMap<&str, &Peer> = (seen.peers.all().iter())
         .filter(|p| p.spec.hostile.is_none())
         .filter_map(|p| Some((p.node.as_deref()?, p)))
         .collect();
     let liars = seen.peers.all().iter().filter_map(|p| Some((p, p.spec.hostile.clone()?)));
-    liars.map(|(liar, kind)| liar_of(seen, &honest, liar, kind)).collect()
+    liars.map(|(liar, kind)| liar_of(seen, zero_unix_ms, &honest, liar, kind)).collect()
 }
 
-fn liar_of(seen: &Seen, honest: &BTreeMap<&str, &Peer>, liar: &Peer, kind: String) -> HostileOutcome {
-    let harms: Vec<_> = (liar.harms.iter())
-        .filter(|(id, _)| honest.contains_key(id.as_str()))
-        .filter_map(|(id, harm)| Some((id, harm.first_ms?, harm)))
-        .collect();
-    let left: Vec<(&String, u64, u64)> =
-        harms.iter().filter_map(|(id, first, harm)| Some((*id, *first, harm.left_ms?))).collect();
-    let until = left.iter().map(|(_, first, left)| left.saturating_sub(*first) as f64 / 1e3);
+fn liar_of(
+    seen: &Seen,
+    zero_unix_ms: u64,
+    honest: &BTreeMap<&str, &Peer>,
+    liar: &Peer,
+    kind: String,
+) -> HostileOutcome {
     let node = liar.node.as_deref().unwrap_or("");
     let short = node.get(..8).unwrap_or(node);
+    let from_zero = |ms: u64| (ms as f64 - zero_unix_ms as f64) / 1e3;
+    let children: Vec<HarmedChild> = (liar.harms.iter())
+        .filter(|(_, harm)| !harm.stays.is_empty())
+        .filter_map(|(id, harm)| {
+            let found_out = seen.watched.found_out(short, id.get(..8).unwrap_or(id));
+            let stay = |s: &Stay| (from_zero(s.from_ms), s.left_ms.map(from_zero));
+            Some(HarmedChild {
+                name: honest.get(id.as_str())?.spec.name.clone(),
+                stays_s: harm.stays.iter().map(stay).collect(),
+                found_out_s: found_out.map(from_zero),
+                again_s: harm.again_ms.iter().copied().map(from_zero).collect(),
+            })
+        })
+        .collect();
+    let again = |c: &HarmedChild| c.again_s.iter().filter(|at| c.found_out_s.is_some_and(|f| **at > f)).count() as u64;
+    let stays = children.iter().flat_map(|c| &c.stays_s);
     HostileOutcome {
         name: liar.spec.name.clone(),
         kind,
-        harmed: harms.len() as u64,
-        left: left.len() as u64,
-        longest_until_left_s: until.max_by(f64::total_cmp),
-        assigned_again: harms.iter().map(|(_, _, harm)| harm.assigned_again).sum(),
+        harmed: children.len() as u64,
+        left: children.iter().filter(|c| c.stays_s.iter().all(|(_, left)| left.is_some())).count() as u64,
+        longest_until_left_s: stays.filter_map(|(from, left)| Some((*left)? - from)).max_by(f64::total_cmp),
+        assigned_again: children.iter().map(again).sum(),
         in_history: !short.is_empty()
             && (seen.watched.banned.contains(node) || seen.watched.events.iter().any(|(_, text)| text.contains(short))),
+        children,
     }
 }
 

@@ -188,6 +188,16 @@ impl Watched {
         sum.into_iter().map(count).collect()
     }
 
+    /// When the events first told of a liar and an honest node (first eight letters of their ids), other than of their link,
+    /// or of the liar's ban; Unix milliseconds.
+    pub fn found_out(&self, liar: &str, honest: &str) -> Option<u64> {
+        let tells = |text: &str| {
+            let of_link = text.contains("congested") || text.contains("lost its parent");
+            text.contains(liar) && (text.contains("is banned") || (text.contains(honest) && !of_link))
+        };
+        self.events.iter().find(|(_, text)| tells(text)).map(|(at, _)| *at)
+    }
+
     /// Events as marks after `zero_unix_ms`.
     pub fn marks(&self, zero_unix_ms: u64) -> Vec<EventMark> {
         let mark = |(at, text): &(u64, String)| EventMark {
@@ -212,6 +222,21 @@ mod tests {
             edges: vec![],
             events: vec![(1_500, "it rains".into())],
         }
+    }
+
+    #[test]
+    fn a_liar_is_found_out_by_what_is_said_of_it_and_not_of_its_link() {
+        let mut watched = Watched::default();
+        let tell = |at, text: &str| (at, text.to_owned());
+        watched.events = vec![
+            tell(1, "the link from aaaaaaaa to bbbbbbbb is congested"),
+            tell(2, "aaaaaaaa lost its parent bbbbbbbb: reset"),
+            tell(3, "bbbbbbbb hears nothing from its parent aaaaaaaa"),
+            tell(4, "aaaaaaaa is banned as a parent for 600 s"),
+        ];
+        assert_eq!(watched.found_out("aaaaaaaa", "bbbbbbbb"), Some(3));
+        assert_eq!(watched.found_out("aaaaaaaa", "cccccccc"), Some(4));
+        assert_eq!(watched.found_out("cccccccc", "bbbbbbbb"), None);
     }
 
     #[test]

@@ -247,14 +247,32 @@ pub struct HostileOutcome {
     pub kind: String,
     /// Honest nodes that it harmed.
     pub harmed: u64,
-    /// Of these, those that left it after the harm.
+    /// Of these, those that left it each time that they were harmed.
     pub left: u64,
-    /// Longest time from a first harm to that peer's first leaving; absent where nobody was harmed, or none left.
+    /// Longest time from a harm to that peer's leaving, of all times that it was the liar's child; absent where nobody was
+    /// harmed, or none left.
     pub longest_until_left_s: Option<f64>,
-    /// Times that it was assigned a peer as a child that had left it.
+    /// Times that it was assigned a child that had left it, after it was found out: after the control center's events told
+    /// of it and that child, or of its ban. (Before that, edges come and go for other reasons.)
     pub assigned_again: u64,
     /// It shows in the control center's history or events.
     pub in_history: bool,
+    /// The honest nodes that it harmed.
+    #[serde(default)]
+    pub children: Vec<HarmedChild>,
+}
+
+/// An honest node that a liar harmed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HarmedChild {
+    /// Its host.
+    pub name: String,
+    /// From a harm on until it left, after time zero; the end is absent where it did not.
+    pub stays_s: Vec<(f64, Option<f64>)>,
+    /// When the control center's events first told of the two, or of the liar's ban.
+    pub found_out_s: Option<f64>,
+    /// When it was assigned the liar again after having left it.
+    pub again_s: Vec<f64>,
 }
 
 /// Packets to an address that nobody has.

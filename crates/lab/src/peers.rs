@@ -21,6 +21,10 @@ use crate::site::{FIRST, HTTPS_PORT, Site};
 const SEED_TIME: &str = "24h";
 /// Notes kept of one host.
 const NOTES_MAX: usize = 50;
+/// The kind of liar that takes all the processor time that it gets.
+const FLOOD: &str = "floods-control";
+/// Stays kept of each liar and node.
+const STAYS_MAX: usize = 100;
 
 /// Bytes that a node counted in one life.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -65,14 +69,28 @@ impl Counted {
 }
 
 /// A liar and one honest node, Unix milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Harm {
-    /// When it first harmed it.
-    pub first_ms: Option<u64>,
-    /// When that node first left it after that.
+    /// From the first harm on until that node left, each time that it was the liar's child.
+    pub stays: Vec<Stay>,
+    /// When it became the liar's child after having left it.
+    pub again_ms: Vec<u64>,
+}
+
+/// A time that an honest node was harmed by a liar, Unix milliseconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stay {
+    /// The first harm.
+    pub from_ms: u64,
+    /// When the node left; absent while it did not.
     pub left_ms: Option<u64>,
-    /// Times that it became the liar's child again after having left it.
-    pub assigned_again: u64,
+}
+
+impl Harm {
+    /// Whether the node is harmed and has not left.
+    pub fn lasts(&self) -> bool {
+        self.stays.last().is_some_and(|s| s.left_ms.is_none())
+    }
 }
 
 /// A host's process, over all its lives.
@@ -175,20 +193,23 @@ impl Peer {
             Some("error") => self.error = line["error"].as_str().map(str::to_owned),
             Some("harm") => {
                 if let (Some(to), Some(ms)) = (line["to"].as_str(), time_of(line)) {
-                    self.harms.entry(to.to_owned()).or_default().first_ms.get_or_insert(ms);
+                    let harm = self.harms.entry(to.to_owned()).or_default();
+                    if !harm.lasts() && harm.stays.len() < STAYS_MAX {
+                        harm.stays.push(Stay { from_ms: ms, left_ms: None });
+                    }
                 }
             }
             Some("left-by") => {
                 if let (Some(by), Some(ms)) = (line["node"].as_str(), time_of(line)) {
                     let harm = self.harms.entry(by.to_owned()).or_default();
-                    if harm.first_ms.is_some() {
-                        harm.left_ms.get_or_insert(ms);
+                    if let Some(stay) = harm.stays.last_mut().filter(|s| s.left_ms.is_none()) {
+                        stay.left_ms = Some(ms);
                     }
                 }
             }
             Some("assigned-again") => {
-                if let Some(to) = line["node"].as_str() {
-                    self.harms.entry(to.to_owned()).or_default().assigned_again += 1;
+                if let (Some(to), Some(ms)) = (line["node"].as_str(), time_of(line)) {
+                    self.harms.entry(to.to_owned()).or_default().again_ms.push(ms);
                 }
             }
             _ => {}
@@ -356,7 +377,15 @@ impl Peers {
     }
 
     fn hostile(&self, net: &Net, site: &Site, host: usize, kind: &str, folder: &Path) -> Command {
-        let mut command = net.command(FIRST + host, &self.programs.join("headwater-hostile"));
+        let program = self.programs.join("headwater-hostile");
+        let mut command = if kind == FLOOD {
+            // It has its own machine elsewhere: here it gets what the others leave of this one.
+            let mut nice = net.command(FIRST + host, Path::new("nice"));
+            nice.args(["-n", "5"]).arg(program);
+            nice
+        } else {
+            net.command(FIRST + host, &program)
+        };
         command.args(["--kind", kind, "--control", &site.control_address.to_string(), "--cc", &site.control_id]);
         command.arg("--data").arg(folder).args(["--name", &site.hw]);
         command.args(["--listen", &SocketAddr::new(net.inner_address(FIRST + host), 0).to_string()]);
@@ -561,6 +590,7 @@ mod tests {
             let who = if event == "harm" { "to" } else { "node" };
             peer.hear(&json!({"event": event, who: "ab", "unix_ms": ms}), now);
         }
-        assert_eq!(peer.harms["ab"], Harm { first_ms: Some(5), left_ms: Some(11), assigned_again: 1 });
+        let stay = Stay { from_ms: 5, left_ms: Some(11) };
+        assert_eq!(peer.harms["ab"], Harm { stays: vec![stay], again_ms: vec![13] });
     }
 }

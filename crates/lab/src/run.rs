@@ -20,7 +20,7 @@ use crate::measure::{Recorder, Seen};
 use crate::net::{MAPPING_PORT, Net, NetHost, NetSpec, PROXY_PORT, port_forwarding};
 use crate::observe::{Look, Steer, Watched, watch};
 use crate::outcome::{FaultMark, Outcome};
-use crate::peers::{Peers, hash_right};
+use crate::peers::{Harm, Peers, hash_right};
 use crate::process::{Heard, Process, Said, Usage, Who};
 use crate::site::{CONTROL, FIRST, ORIGIN, Site, await_port, which};
 
@@ -313,7 +313,7 @@ impl<'a> Stage<'a> {
         let sessions = bars.sessions_back_s.is_some() && control_away && self.sessions_back.is_none();
         let kept = || {
             let harmed = self.peers.all().iter().flat_map(|peer| peer.harms.values());
-            harmed.into_iter().any(|harm| harm.first_ms.is_some() && harm.left_ms.is_none())
+            harmed.into_iter().any(Harm::lasts)
         };
         let liars = bars.left_within_s.is_some() && kept();
         (sessions && done_for < SESSIONS_WITHIN) || (liars && done_for < LEFT_WITHIN)

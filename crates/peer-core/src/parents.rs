@@ -6,7 +6,7 @@ use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
 use headwater_model::report::{Alarm, EdgeReport, MAX_STARVING_RUNS};
 use headwater_model::rng::mix64;
-use headwater_model::time::{Micros, Time};
+use headwater_model::time::{Micros, Rate, Time};
 use std::collections::VecDeque;
 
 /// Candidates among which the rarest are picked: a random sample of what a parent has and this node lacks, so that a
@@ -18,6 +18,10 @@ const MAX_PARENTS: usize = 64;
 const PATIENCE_MAX: Micros = Micros::from_secs(30);
 /// A parent trickles below this fraction of what others deliver, and below two thirds of its promise.
 const TRICKLE: u64 = 4;
+/// The same of what others deliver while they are waited for: an idle parent answers faster than a busy one.
+const TRICKLE_WAITED: u64 = 12;
+/// Others are taken to have been waited for at least so long: what was on its way already takes no time.
+const SHORTEST_WAIT: Micros = Micros::from_millis(200);
 /// Below this fraction of its promise a parent is beyond doubt.
 const HOPELESS: u64 = 8;
 /// What others deliver says something from so many pieces on.
@@ -29,6 +33,16 @@ const OFFER_WITHIN: Micros = Micros::from_millis(500);
 const MAX_TOLD_BAD: usize = 4096;
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
+
+/// What a parent did of late.
+#[derive(Clone, Copy)]
+struct Look {
+    bytes: u64,
+    /// While pieces were outstanding.
+    rate: Rate,
+    /// Whether it was waited for all the time.
+    waited_for: bool,
+}
 
 /// How far an edge to a parent has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,10 +69,12 @@ pub(crate) struct ParentLink {
     asked: VecDeque<u32>,
     /// Sends nothing for a while: one piece stays asked of it, the others are asked of others.
     late: bool,
+    /// Its first piece is on its way, or was here.
+    began: bool,
     /// Asked, silent, and said so: nothing more is asked until something comes, or for a while.
     suspect: Option<Time>,
-    /// Bytes by then, at each look of late.
-    looks: VecDeque<(Time, u64)>,
+    /// Bytes by then, and time with pieces outstanding, at each look of late.
+    looks: VecDeque<(Time, u64, Micros)>,
     /// Since when it was waited for at every look.
     waited_for_since: Option<Time>,
     last_arrival: Time,
@@ -68,7 +84,9 @@ pub(crate) struct ParentLink {
     rate: f64,
     window: (Time, u64),
     busy_since: Option<Time>,
+    /// Time with pieces outstanding up to `busy_since`, and how much of it was reported.
     waited: Micros,
+    waited_reported: Micros,
     pieces: u64,
     bytes: u64,
     pub(crate) rtt: Micros,
@@ -84,6 +102,7 @@ impl ParentLink {
             has: Bits::default(),
             asked: VecDeque::new(),
             late: false,
+            began: false,
             suspect: None,
             looks: VecDeque::new(),
             waited_for_since: None,
@@ -93,6 +112,7 @@ impl ParentLink {
             window: (now, 0),
             busy_since: None,
             waited: Micros(0),
+            waited_reported: Micros(0),
             pieces: 0,
             bytes: 0,
             rtt: Micros(0),
@@ -129,23 +149,35 @@ impl ParentLink {
     fn late_after(&self, late: Micros, piece_bytes: u32) -> Micros {
         late.max(self.rtt.times(4)).max(self.piece_time(piece_bytes).times(3)).min(PATIENCE_MAX)
     }
-    /// Silence after which it is left.
+    /// Silence after which it is left. However small its uplink is, its first bytes come soon.
     fn silent_after(&self, silent: Micros, piece_bytes: u32) -> Micros {
+        if !self.began {
+            return silent;
+        }
         // A promise is that of a node whose uplink was not seen yet: often less than what it can.
         let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 3);
         let seen = if self.rate > 0.0 { self.piece_time(piece_bytes).times(4) } else { Micros(0) };
         silent.max(promised).max(seen).min(PATIENCE_MAX)
     }
-    /// Looks at it: bytes in the last `span` or less, and whether it was waited for all that time.
-    fn look(&mut self, now: Time, span: Micros) -> (u64, bool) {
+    /// Looks at it: what it did in the last `span` or less.
+    fn look(&mut self, now: Time, span: Micros) -> Look {
         self.waited_for_since = self.is_waited_for().then(|| self.waited_for_since.unwrap_or(now));
-        self.looks.push_back((now, self.bytes));
+        let waited = self.waited_by(now);
+        self.looks.push_back((now, self.bytes, waited));
         // The newest look that is old enough is the first.
-        while self.looks.get(1).is_some_and(|(at, _)| now.since(*at) >= span) {
+        while self.looks.get(1).is_some_and(|(at, ..)| now.since(*at) >= span) {
             self.looks.pop_front();
         }
-        let before = self.looks.front().map_or(0, |(_, bytes)| *bytes);
-        (self.bytes - before, self.waited_for_since.is_some_and(|t| now.since(t) >= span))
+        let (bytes, before) = self.looks.front().map_or((0, Micros(0)), |(_, bytes, waited)| (*bytes, *waited));
+        Look {
+            bytes: self.bytes - bytes,
+            rate: Rate::of(self.bytes - bytes, Micros(waited.0 - before.0).max(SHORTEST_WAIT)),
+            waited_for: self.waited_for_since.is_some_and(|t| now.since(t) >= span),
+        }
+    }
+    /// Time with pieces outstanding up to now.
+    fn waited_by(&self, now: Time) -> Micros {
+        Micros(self.waited.0 + self.busy_since.map_or(0, |t| now.since(t).0))
     }
     fn is_waited_for(&self) -> bool {
         self.is_open() && self.suspect.is_none() && (self.late || !self.asked.is_empty())
@@ -185,6 +217,12 @@ impl ParentLink {
         self.last_arrival = now;
         self.unheard = Micros(0);
     }
+    /// The first byte of its first piece is here. Only once: who sends nothing else is silent.
+    pub(crate) fn begins(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.began, true) {
+            self.heard(now);
+        }
+    }
     /// How long requests have been outstanding since it last sent something. Taking them back before they are answered
     /// does not make it less silent.
     fn quiet(&self, now: Time) -> Micros {
@@ -192,13 +230,8 @@ impl ParentLink {
     }
 
     pub(crate) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
-        if let Some(since) = self.busy_since.replace(now) {
-            self.waited = Micros(self.waited.0 + now.since(since).0);
-        }
-        if self.asked.is_empty() {
-            self.busy_since = None;
-        }
-        let waited = std::mem::take(&mut self.waited);
+        let by_now = self.waited_by(now);
+        let waited = Micros(by_now.0 - std::mem::replace(&mut self.waited_reported, by_now).0);
         EdgeReport {
             node,
             pieces: self.pieces,
@@ -394,6 +427,7 @@ impl Swarm {
         if let Some(at) = at {
             p.asked.remove(at);
         }
+        p.began = true;
         p.heard(now);
         p.late = false;
         if outcome == PieceOutcome::Bad {
@@ -618,30 +652,46 @@ impl Swarm {
         self.call_spare(out);
     }
 
-    /// Parents that have kept requests waiting for long, at a small fraction of their promise and of what others deliver:
-    /// neither a small uplink nor this node's own line explains that.
+    /// Parents that have kept requests waiting for long, at a small fraction of their promise and of what others deliver
+    /// (or deliver while they are waited for, where there is little to ask of them): neither a small uplink nor this
+    /// node's own line explains that.
     fn trickling(&mut self, now: Time) -> Vec<NodeId> {
         let (piece_bytes, span) = (u64::from(self.layout.piece_bytes()), self.config.slow);
-        let came: Vec<(NodeId, u64, bool)> = (self.parents.iter_mut().filter(|(_, p)| p.is_open()))
-            .map(|(n, p)| {
-                let (bytes, waited) = p.look(now, span);
-                (*n, bytes, waited)
-            })
-            .collect();
+        let looks: Vec<(NodeId, Look)> =
+            self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| (*n, p.look(now, span))).collect();
         let mut slow = Vec::new();
-        for (node, bytes, _) in came.iter().filter(|(_, _, waited)| *waited) {
-            let others = came.iter().filter(|(n, b, _)| n != node && *b > 0);
-            let mut others: Vec<u64> = others.map(|(_, b, _)| *b).collect();
+        for (node, look) in looks.iter().filter(|(_, look)| look.waited_for) {
+            let others = looks.iter().filter(|(n, other)| n != node && other.bytes > 0).map(|(_, other)| other);
+            let (mut others, mut rates): (Vec<u64>, Vec<Rate>) = others.map(|o| (o.bytes, o.rate)).unzip();
             others.sort_unstable();
+            rates.sort_unstable();
             let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
             let usual = others.get(others.len() / 2).copied().unwrap_or(0);
-            let broken = bytes.saturating_mul(3) < promised.saturating_mul(2);
+            let usual_rate = rates.get(rates.len() / 2).map_or(0, |r| r.0);
+            let broken = look.bytes.saturating_mul(3) < promised.saturating_mul(2);
             // So far below its promise that others need not be in full swing to show that it is not this node's line.
-            let hopeless = bytes.saturating_mul(HOPELESS) < promised;
-            let enough = piece_bytes * if hopeless { USUAL_PIECES / 2 } else { USUAL_PIECES };
-            if usual >= enough && broken && bytes.saturating_mul(TRICKLE) < usual {
+            let hopeless = look.bytes.saturating_mul(HOPELESS) < promised;
+            let few = piece_bytes * USUAL_PIECES / 2;
+            let enough = if hopeless { few } else { piece_bytes * USUAL_PIECES };
+            let by_bytes = broken && usual >= enough && look.bytes.saturating_mul(TRICKLE) < usual;
+            let far_below = look.rate.0.saturating_mul(TRICKLE_WAITED) < usual_rate;
+            let by_rate =
+                far_below && look.bytes.saturating_mul(TRICKLE) < promised && others.iter().sum::<u64>() >= few;
+            if by_bytes || by_rate {
                 slow.push(*node);
             }
+        }
+        if slow.is_empty() && now.since(self.gave_up_at) >= span {
+            // All may be liars, or this node's line may be slow: the worst one is tried for another.
+            let hopeless = |(node, look): &&(NodeId, Look)| {
+                let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
+                look.waited_for && promised >= piece_bytes * USUAL_PIECES && look.bytes * HOPELESS < promised
+            };
+            let worst = looks.iter().filter(hopeless).min_by_key(|(_, look)| look.bytes).map(|(node, _)| *node);
+            if worst.is_some() {
+                self.gave_up_at = now;
+            }
+            slow.extend(worst);
         }
         slow
     }

@@ -22,6 +22,8 @@ enum Turns {
     Trickle(u64, u64),
     /// Answers, and never says what it holds.
     Mute,
+    /// Gets a piece in so many milliseconds itself.
+    Fetching(u64),
 }
 
 struct Server {
@@ -30,6 +32,7 @@ struct Server {
     turns: Turns,
     queue: VecDeque<u32>,
     sent: f64,
+    began: bool,
 }
 
 /// What became of a story: the longest wait without a piece, and when (ms) which parent was left with which alarm.
@@ -65,6 +68,7 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
             turns: *turns,
             queue: VecDeque::new(),
             sent: 0.0,
+            began: false,
         })
         .collect();
     let entry = |s: &Server| entry(s.node, s.rate);
@@ -90,6 +94,17 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
                 Turns::Trickle(at, every) if ms >= at => f64::from(PIECE_BYTES) / every as f64,
                 _ => s.rate as f64 / 1000.0,
             };
+            if !s.began && !s.queue.is_empty() && per_ms > 0.0 {
+                s.began = true;
+                swarm.handle(now, Input::Began(s.node), &mut out);
+            }
+            if let Turns::Fetching(every) = s.turns
+                && ms % every == 0
+            {
+                // Each another one.
+                let piece = (ms / every) as u32 * 8 + u32::from(s.node.0[0]);
+                swarm.handle(now, Input::Has(s.node, vec![piece]), &mut out);
+            }
             s.sent = if s.queue.is_empty() { 0.0 } else { s.sent + per_ms * STEP_MS as f64 };
             while s.sent >= f64::from(PIECE_BYTES)
                 && let Some(piece) = s.queue.pop_front()
@@ -138,7 +153,9 @@ fn answer(
         Output::OpenEdge(node) => {
             if let Some(s) = server(servers, node).filter(alive) {
                 swarm.handle(now, Input::Answered { parent: node, refused: None }, out);
-                if s.turns != Turns::Mute {
+                if matches!(s.turns, Turns::Fetching(_)) {
+                    swarm.handle(now, Input::HasAll(node, Bits::new(layout.pieces())), out);
+                } else if s.turns != Turns::Mute {
                     swarm.handle(now, Input::HasAll(node, Bits::full(layout.pieces())), out);
                 }
             }
@@ -189,6 +206,7 @@ fn silent_and_mute_parents_are_left() {
     check(&[GOOD, GOOD, (500_000, Turns::Mute)], &[(3, "silent")], 0, 3000);
     // One of whose uplink little was believed.
     check(&[GOOD, GOOD, (70_000, Turns::Dead(0))], &[(3, "silent")], 0, 3000);
+    check(&[GOOD, GOOD, (10_000, Turns::Dead(0))], &[(3, "silent")], 0, 3000);
 }
 
 #[test]
@@ -215,6 +233,17 @@ fn a_trickle_is_left_within_six_seconds() {
     check(&[GOOD, GOOD, GOOD, (500_000, Turns::Trickle(0, 1800))], &[(4, "slow")], 0, 6000);
     // So little was believed of it that the trickle is almost what it promised.
     check(&[GOOD, GOOD, GOOD, (70_000, Turns::Trickle(0, 1900))], &[(4, "slow")], 0, 6000);
+}
+
+#[test]
+fn a_trickle_is_left_where_others_have_little_to_give() {
+    let fetching = (1_000_000, Turns::Fetching(1200));
+    let told = tell(&[fetching, fetching, fetching, (500_000, Turns::Trickle(0, 1900))], 24);
+    let left: Vec<(u8, &str)> = told.left.iter().map(|(n, _, why)| (*n, *why)).collect();
+    assert!(left == [(4, "slow")] && told.left[0].1 <= 6000, "{told:?}");
+    // One that is as fast as it promised is not.
+    let told = tell(&[fetching, fetching, fetching, (40_000, Turns::Trickle(0, 1600))], 2);
+    assert_eq!(told.left, []);
 }
 
 #[test]

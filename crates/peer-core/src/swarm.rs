@@ -131,6 +131,8 @@ pub enum Input {
     Has(NodeId, Vec<u32>),
     /// A parent holds exactly these.
     HasAll(NodeId, Bits),
+    /// The first byte of a parent's first piece is here.
+    Began(NodeId),
     /// A piece came and was verified.
     Piece {
         /// From whom.
@@ -279,6 +281,8 @@ pub struct Swarm {
     pub(crate) last_progress: Time,
     pub(crate) starving_alarm_at: Time,
     pub(crate) starving_alarms: u32,
+    /// When a parent was last given up though others were no better.
+    pub(crate) gave_up_at: Time,
     pub(crate) rng: Rng,
     pub(crate) wasted_bytes: u64,
     pub(crate) readers: Readers,
@@ -333,6 +337,7 @@ impl Swarm {
             last_progress: now,
             starving_alarm_at: now,
             starving_alarms: 0,
+            gave_up_at: now,
             rng: Rng::new(seed, "swarm"),
             wasted_bytes: 0,
             readers: Readers::default(),
@@ -406,6 +411,11 @@ impl Swarm {
             Input::Answered { parent, refused } => self.answered(now, parent, refused, out),
             Input::Has(parent, pieces) => self.parent_has(now, parent, &pieces, out),
             Input::HasAll(parent, bits) => self.parent_has_all(now, parent, bits, out),
+            Input::Began(parent) => {
+                if let Some(p) = self.parents.get_mut(&parent) {
+                    p.begins(now);
+                }
+            }
             Input::Piece { from, piece, outcome } => self.piece(now, from, piece, outcome, out),
             Input::Rtt(node, rtt) => self.measured(node, rtt),
             Input::Packets(child, sent, lost) => {

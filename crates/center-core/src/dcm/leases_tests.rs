@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::dcm::test_world::{RUNS, World, id, open};
-use headwater_model::{Rate, Role};
 use headwater_model::id::NodeId;
 use headwater_model::report::Alarm;
+use headwater_model::{Rate, Role};
 
 fn joins(w: &mut World, n: u8, session: u64, leases: Vec<u32>) {
     w.joins_with(n, session, open(), Role::Peer, false, leases);

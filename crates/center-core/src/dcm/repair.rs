@@ -1,6 +1,7 @@
 //! Reassignment (R1–R3, R6): alarms, trouble on edges, children with too few parents, and leases for the starving.
 
 use super::member::{Ix, Member};
+use super::pairs::GRAVE;
 use super::sites::ENTRY_STALLED_ALARMS;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
 use crate::network_monitor::Trouble;
@@ -72,6 +73,10 @@ impl Dcm {
         }
         if assigned || spare {
             self.part(now, ix, p, offence);
+        } else if offence.is_some() {
+            // The two were parted for another reason while this was on its way: that they do not meet again is the child's
+            // own affair.
+            self.fail_pair_times(now, ix, p, GRAVE, true);
         }
         if assigned {
             self.look_for_parents(now, ix, "it lost a parent");
@@ -149,7 +154,7 @@ impl Dcm {
         let offence = match trouble {
             Trouble::Silent if self.trickles(child, parent) => Some(Offence::Silent),
             Trouble::Slow => Some(Offence::Slow),
-            Trouble::Silent | Trouble::Congested | Trouble::Attack => None,
+            Trouble::Silent | Trouble::Congested | Trouble::Empty | Trouble::Attack => None,
         };
         if let Some(offence) = offence {
             self.accuse(child, parent, offence);
@@ -461,11 +466,12 @@ impl Dcm {
 }
 
 /// Why a child looks for another parent.
-fn occasion(trouble: Trouble) -> &'static str {
+pub(super) fn occasion(trouble: Trouble) -> &'static str {
     match trouble {
         Trouble::Silent => "a parent fell silent",
         Trouble::Slow => "a parent was slow",
         Trouble::Congested => "the link to a parent was congested",
+        Trouble::Empty => "a parent offered nothing of what it claims",
         Trouble::Attack => "it was attacked from a parent's address",
     }
 }

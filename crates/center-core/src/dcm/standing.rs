@@ -2,7 +2,9 @@
 
 use super::member::{Ix, Member};
 use super::pairs::{Failure, GRAVE, MAX_FAILED_PAIRS, PairKey};
+use super::repair::occasion;
 use super::{Dcm, DcmOutput};
+use crate::network_monitor::Trouble;
 use crate::trust::{Offence, Standing};
 use headwater_model::id::NodeId;
 use headwater_model::report::{EdgeReport, MAX_STARVING_RUNS};
@@ -20,6 +22,8 @@ const MIN_CLAIMED_RUNS: usize = 8;
 const IDLE_INTERVALS: u32 = 2;
 /// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
 const TRICKLE: u64 = 8;
+/// The same of what they deliver while they are waited for: an idle parent answers faster than a busy one.
+const TRICKLE_WAITED: u64 = 12;
 
 impl Dcm {
     /// The control center's verdict on a member as a parent.
@@ -126,14 +130,20 @@ impl Dcm {
         failure.is_some_and(|f| f.spoilt && now.since(f.at) < self.config.ban)
     }
 
-    /// Whether the child's other parents deliver so much more that `parent` cannot blame the child's line.
+    /// Whether the child's other parents deliver so much more that `parent` cannot blame the child's line; or would, where
+    /// there is little to ask of them: while they are waited for.
     pub(super) fn trickles(&self, child: Ix, parent: Ix) -> bool {
         let Some(m) = self.member(child) else { return false };
-        let mine = m.parents.iter().find(|e| e.parent == parent).map_or(0, |e| e.watch.last_bytes);
-        let mut others: Vec<u64> =
-            m.parents.iter().filter(|e| e.parent != parent).map(|e| e.watch.last_bytes).filter(|b| *b > 0).collect();
+        let mine = m.parents.iter().find(|e| e.parent == parent).map(|e| e.watch);
+        let (bytes, rate) = mine.map_or((0, 0), |w| (w.last_bytes, w.last_rate.0));
+        let others = m.parents.iter().filter(|e| e.parent != parent && e.watch.last_bytes > 0).map(|e| e.watch);
+        let (mut others, mut rates): (Vec<u64>, Vec<u64>) = others.map(|w| (w.last_bytes, w.last_rate.0)).unzip();
         others.sort_unstable();
-        others.get(others.len() / 2).is_some_and(|median| mine.saturating_mul(TRICKLE) < *median)
+        rates.sort_unstable();
+        let below = |mine: u64, others: &[u64], times: u64| {
+            others.get(others.len() / 2).is_some_and(|median| mine.saturating_mul(times) < *median)
+        };
+        below(bytes, &others, TRICKLE) || below(rate, &rates, TRICKLE_WAITED)
     }
 
     /// A child finds runs at no parent that a parent says it holds: one of the two is wrong.
@@ -177,9 +187,12 @@ impl Dcm {
             w.idle
         });
         if lies || idle >= IDLE_INTERVALS {
+            if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
+                self.out.push(DcmOutput::Trouble(p, c, Trouble::Empty));
+            }
             self.accuse(child, parent, Offence::Holdings);
             self.part(now, child, parent, Some(Offence::Holdings));
-            self.look_for_parents(now, child, "a parent offered nothing of what it claims");
+            self.look_for_parents(now, child, occasion(Trouble::Empty));
         }
     }
 }

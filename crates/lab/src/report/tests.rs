@@ -112,8 +112,8 @@ fn made_up() -> Outcome {
             harmed: 3,
             left: 3,
             longest_until_left_s: Some(0.7),
-            assigned_again: 0,
             in_history: true,
+            ..HostileOutcome::default()
         }],
         simulator: Some(SimulatorOutcome {
             makespan_s: Some(51.0),

@@ -389,6 +389,7 @@ async fn read_stream(
         return Ok(());
     };
     let pool = Arc::new(Pool::new(layout.piece_bytes() as usize));
+    let mut began = false;
     loop {
         let mut head = [0; PieceHeader::BYTES];
         match stream.read_exact(&mut head).await {
@@ -401,6 +402,9 @@ async fn read_stream(
         let head = PieceHeader::decode(head)?;
         if head.len == 0 || head.len != layout.piece_len(head.piece) {
             return Err(End::Rules(format!("piece {} with {} bytes", head.piece, head.len)));
+        }
+        if !std::mem::replace(&mut began, true) {
+            state::happened(&inner, &mut inner.lock(), version, Input::Began(node));
         }
         let mut buffer = pool.take();
         let body = buffer.whole().get_mut(..head.len as usize).ok_or(End::Rules("a piece over its limit".into()))?;

@@ -32,7 +32,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
     if stream.write_all(&[PEER_DATA_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {
         return;
     }
-    let mut ready = None;
+    let (mut ready, mut first) = (None, true);
     loop {
         let current = match ready.take() {
             Some(current) => Some(current),
@@ -43,8 +43,9 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
             continue;
         };
         let len = data.len() as u64;
-        let (written, following) = tokio::join!(write(&inner, &mut stream, piece, data), next(&inner, version, child));
-        ready = following;
+        let write = write(&inner, &mut stream, piece, data, first);
+        let (written, following) = tokio::join!(write, next(&inner, version, child));
+        (ready, first) = (following, false);
         if written.is_err() {
             // The connection's end is told by the task that reads it.
             return;
@@ -80,8 +81,20 @@ async fn next(inner: &Arc<Inner>, version: Version, child: NodeId) -> Option<(u3
     }
 }
 
-async fn write(inner: &Inner, stream: &mut SendStream, piece: u32, data: Bytes) -> Result<(), quinn::WriteError> {
-    inner.pacer.pass(data.len() as u64).await;
+/// Writes a piece at the node's pace. The first one's header goes ahead: the child knows that it is on its way.
+async fn write(
+    inner: &Inner,
+    stream: &mut SendStream,
+    piece: u32,
+    data: Bytes,
+    first: bool,
+) -> Result<(), quinn::WriteError> {
     let head = PieceHeader { piece, len: data.len() as u32 }.encode();
+    if first {
+        stream.write_all(&head).await?;
+        inner.pacer.pass(data.len() as u64).await;
+        return stream.write_all_chunks(&mut [data]).await;
+    }
+    inner.pacer.pass(data.len() as u64).await;
     stream.write_all_chunks(&mut [Bytes::copy_from_slice(&head), data]).await
 }

@@ -27,7 +27,12 @@ pub(super) enum PeerMessage {
     Unask(Vec<u32>),
     Has(Vec<u32>),
     HasAll(Bits),
-    Piece { piece: u32, bad: bool },
+    /// The first byte of the first piece.
+    Began,
+    Piece {
+        piece: u32,
+        bad: bool,
+    },
     ToldBad(u32),
     AskPage(u32),
     Page(u32),
@@ -47,6 +52,8 @@ pub(super) struct Connection {
     pub(super) held: u8,
     /// What each end is sending.
     pub(super) sending: [Option<EdgeIx>; 2],
+    /// Whether each end has begun to send.
+    pub(super) began: [bool; 2],
 }
 
 pub(super) fn pair(a: Nx, b: Nx) -> (Nx, Nx) {
@@ -145,7 +152,15 @@ impl World {
             self.violation(format!("nodes {a} and {b} cannot reach each other and are connected"));
         }
         let latency = self.latency(a, b);
-        let new = Connection { ends: [a, b], serial: 0, latency, broken: false, held: 2, sending: [None; 2] };
+        let new = Connection {
+            ends: [a, b],
+            serial: 0,
+            latency,
+            broken: false,
+            held: 2,
+            sending: [None; 2],
+            began: [false; 2],
+        };
         let ix = match self.free_connections.pop() {
             Some(ix) => {
                 let serial = self.connections[ix as usize].serial + 1;
@@ -244,6 +259,7 @@ impl World {
             PeerMessage::Unask(pieces) => self.tell(node, Input::Unasked(from, pieces)),
             PeerMessage::Has(pieces) => self.tell(node, Input::Has(from, pieces)),
             PeerMessage::HasAll(bits) => self.tell(node, Input::HasAll(from, bits)),
+            PeerMessage::Began => self.tell(node, Input::Began(from)),
             PeerMessage::Piece { piece, bad } => {
                 let outcome = self.outcome_of(node, piece, bad);
                 if outcome == PieceOutcome::Stored {

@@ -59,13 +59,18 @@ impl World {
         let Some(piece) = self.next_to_send(node, child) else { return };
         let (from, to) = (self.nodes[node as usize].link, self.nodes[other as usize].link);
         let edge = self.start(from, to, What::Peer { conn: ix, side: side as u8 }, piece);
-        self.connections[ix as usize].sending[side] = Some(edge);
+        let c = &mut self.connections[ix as usize];
+        c.sending[side] = Some(edge);
+        if !std::mem::replace(&mut c.began[side], true) {
+            self.send(node, child, PeerMessage::Began);
+        }
     }
 
     pub(super) fn stop_serving(&mut self, node: Nx, child: &NodeId) {
-        if let Some((ix, side)) = self.side_of(node, child)
-            && let Some(edge) = self.connections[ix as usize].sending[side].take()
-        {
+        let Some((ix, side)) = self.side_of(node, child) else { return };
+        let c = &mut self.connections[ix as usize];
+        c.began[side] = false;
+        if let Some(edge) = c.sending[side].take() {
             self.drop_transfer(edge);
         }
     }
