@@ -20,10 +20,10 @@ const SHORT_LEASE_US: u64 = 4_000_000;
 const LONG_LEASE_US: u64 = 8_000_000;
 /// What a lease is thought to take before one was done.
 const FIRST_LEASE_US: u64 = 2_500_000;
-/// When nothing else is left to lease, one that takes so much longer than usual, in quarters of that, is given to another
-/// node, once: a flow that lost many packets crawls on an idle line, a new one does not (measured in the lab: the last run
-/// of 40 MB to eight hosts took up to 8 s of 26).
-const HURRY_QUARTERS: u64 = 5;
+/// When nothing else is left to lease, one that takes so many halves of what is usual is given to another node, once: a
+/// flow that lost many packets crawls on an idle line, a new one does not (measured in the lab: the last run of 40 MB to
+/// eight hosts took up to 8 s of 26).
+const HURRY_HALVES: u64 = 3;
 /// A lease is not taken for slow before this time.
 const HURRY_LEAST_US: u64 = 3_000_000;
 /// Leases that one member may have at once.
@@ -319,7 +319,7 @@ impl Leases {
     /// Leases that all wait for, and which other node should rather have them.
     pub(super) fn crawling(&mut self, now: Time) -> Vec<(u32, Ix, Ix)> {
         let Some(usual) = self.duration_us.filter(|_| self.unheld.is_empty()) else { return Vec::new() };
-        let patience = (usual / 4 * HURRY_QUARTERS).max(HURRY_LEAST_US);
+        let patience = (usual / 2 * HURRY_HALVES).max(HURRY_LEAST_US);
         let slow = self.active.iter().filter(|(run, a)| {
             let crawls = a.in_slot && a.missed == 0 && now.since(a.since).0 > patience;
             crawls && self.replicas(**run) == 0 && !self.hurried.contains(*run)

@@ -429,6 +429,8 @@ impl World {
             FromCenter::Reply { asked_at, unix_ms } => n.session.heard(now, asked_at, unix_ms),
             FromCenter::Assigned(a) => self.tell(node, SwarmInput::Assigned(a)),
             FromCenter::Leased(l) => self.tell(node, SwarmInput::Leased(l)),
+            // A liar fetches on, as it does in the lab.
+            FromCenter::Revoked(_) if n.spec.hostile.is_some() => {}
             FromCenter::Revoked(run) => self.tell(node, SwarmInput::LeaseRevoked(run)),
             FromCenter::Page(page) => {
                 n.pages.set(page);
