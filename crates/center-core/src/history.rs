@@ -133,9 +133,10 @@ impl History {
             p.good += 1;
         }
     }
-    /// An edge gave trouble. A congested link is not the parent's fault, and an address may be shared.
+    /// An edge gave trouble. A congested link is not the parent's fault, an address may be
+    /// shared, and what it claims to hold is an accusation, which counts by itself.
     pub fn trouble(&mut self, parent: NodeId, child: NodeId, what: Trouble) {
-        if !matches!(what, Trouble::Congested | Trouble::Attack)
+        if !matches!(what, Trouble::Congested | Trouble::Empty | Trouble::Attack)
             && let Some(r) = self.nodes.get_mut(&parent)
         {
             r.bad += 1;

@@ -80,6 +80,9 @@ impl Center {
         let (count, sum) =
             served.iter().filter(|s| busy_most(s)).fold((0u64, 0u64), |(n, sum), s| (n + 1, sum + s.bytes));
         let enough = sum / count.max(1) / FAIR_SHARE;
+        for s in served.iter().filter(|s| s.bytes >= piece_bytes) {
+            self.trust.fed(now, by, &s.parent);
+        }
         let mut verdicts = Vec::new();
         for s in served.iter().filter(|s| s.bytes >= piece_bytes && (s.bytes >= enough || !busy_most(s))) {
             self.trust.praise(now, by, &s.parent, s.bytes / piece_bytes.max(1), &mut verdicts);

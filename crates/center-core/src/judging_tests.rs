@@ -322,7 +322,8 @@ fn who_is_accused_just_after_it_was_taken_away_does_not_come_back() {
     let nodes: Vec<u8> = (1..=16).collect();
     let mut s = Swarm::new(&nodes, |_| 1);
     let (child, silent) = (5, s.parents(5)[0]);
-    s.beat(|_, _| FINE);
+    let piece = Path { bytes: u64::from(PIECE_BYTES), ..FINE };
+    s.beat(|p, c| if (p, c) == (silent, child) { piece } else { FINE });
     // It is taken away for a broken connection, and the child's word on its silence comes after.
     s.alarm(child, Alarm::ParentLost { parent: node(silent), why: "gone".into() });
     s.pass(300);

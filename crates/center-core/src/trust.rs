@@ -33,6 +33,8 @@ pub const CONTRADICTING_PIECES: u64 = 500;
 const CONTRADICTING_PIECES_WEAK: u64 = 16;
 /// How long children that have not spoken yet are waited for: a heartbeat and a half.
 const JURY: Micros = Micros::from_secs(3);
+/// How long it counts that a child got a piece: a small uplink sends each of its children one in some heartbeats.
+const FED: Micros = Micros::from_secs(20);
 /// How long a child's word that it is served well counts: three heartbeats.
 const PRAISE: Micros = Micros::from_secs(7);
 /// How long accusations of silence and the like count.
@@ -196,6 +198,14 @@ struct Testimony {
     network: Network,
     accusation: Option<Accusation>,
     praised_at: Option<Time>,
+    /// When it last got a good piece.
+    fed_at: Option<Time>,
+}
+
+impl Testimony {
+    fn of(network: Network) -> Self {
+        Self { network, accusation: None, praised_at: None, fed_at: None }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -252,7 +262,11 @@ struct Count {
     /// Words behind `bad` and `any` that had their hearing, in thousandths.
     bad_milli: usize,
     any_milli: usize,
+    /// Accusers of more than silence and slowness.
+    lies: usize,
     praise: usize,
+    /// Networks that get pieces, however slowly.
+    fed: usize,
     undecided: usize,
     most: Option<Offence>,
     holdings: bool,
@@ -266,7 +280,8 @@ impl Count {
         let bad = self.bad >= enough && self.bad > doubt && self.bad_milli >= MIN_WORDS_MILLI;
         // Silence and the like can be a link's fault: one child that is served well speaks against all of them.
         let any = self.any >= MIN_ACCUSERS && self.any > doubt && self.any_milli >= MIN_WORDS_MILLI;
-        bad || (any && self.praise == 0)
+        // Who sends what it can is not silent: a small uplink was taken for a larger one.
+        bad || (any && self.praise == 0 && (self.lies > 0 || self.fed == 0))
     }
 }
 
@@ -338,8 +353,7 @@ impl Trust {
         }
         let good_then = case.good_pieces;
         let new = Accusation { offence, at: now, first: now, good_then, weighs: !offence.needs_life() };
-        let said =
-            case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
+        let said = case.said.entry(by.node).or_insert(Testimony::of(by.network));
         // The gravest stays.
         match &mut said.accusation {
             Some(old) if old.offence < offence => {}
@@ -361,8 +375,7 @@ impl Trust {
             return;
         }
         case.jury.remove(&by.network);
-        let said =
-            case.said.entry(by.node).or_insert(Testimony { network: by.network, accusation: None, praised_at: None });
+        let said = case.said.entry(by.node).or_insert(Testimony::of(by.network));
         // Who is served well again takes back that it was not; wrong bytes stay wrong.
         if said.accusation.is_some_and(|a| a.offence.is_weak()) {
             said.accusation = None;
@@ -373,6 +386,16 @@ impl Trust {
             case.probation &= case.standing == Standing::Banned;
         }
         self.sentence(now, parent, out);
+    }
+
+    /// A child got a good piece of `parent` at least in an interval, at whatever rate.
+    pub fn fed(&mut self, now: Time, by: Witness, parent: &NodeId) {
+        if self.is_void(&by.node) {
+            return;
+        }
+        if let Some(case) = self.cases.get_mut(parent).filter(|c| by.network != c.network && c.hears(&by)) {
+            case.said.entry(by.node).or_insert(Testimony::of(by.network)).fed_at = Some(now);
+        }
     }
 
     /// What `accused` says of itself cannot be true: it is banned without accusers.
@@ -423,8 +446,9 @@ impl Trust {
                 };
                 t.accusation = t.accusation.filter(|a| banned || !over(a));
                 t.praised_at = t.praised_at.filter(|p| now.since(*p) <= PRAISE);
+                t.fed_at = t.fed_at.filter(|p| now.since(*p) <= FED);
             }
-            case.said.retain(|_, t| t.accusation.is_some() || t.praised_at.is_some());
+            case.said.retain(|_, t| t.accusation.is_some() || t.praised_at.is_some() || t.fed_at.is_some());
             self.sentence(now, &node, out);
         }
         self.find_slanderers(now, out);
@@ -450,9 +474,12 @@ impl Trust {
 
     fn count(&self, now: Time, case: &Case) -> Count {
         let mut accusers: BTreeMap<Network, (Offence, usize)> = BTreeMap::new();
-        let mut praisers = BTreeSet::new();
+        let (mut praisers, mut fed) = (BTreeSet::new(), BTreeSet::new());
         let mut holdings = false;
         for (node, t) in case.said.iter().filter(|(n, _)| !self.is_void(n)) {
+            if t.fed_at.is_some_and(|p| now.since(p) <= FED) {
+                fed.insert(t.network);
+            }
             if let Some(a) = t.accusation.filter(|a| a.weighs) {
                 holdings |= a.offence == Offence::Holdings;
                 let heard = now.since(a.first) >= HEARING;
@@ -477,7 +504,9 @@ impl Trust {
             any: accusers.len(),
             bad_milli: milli(true),
             any_milli: milli(false),
+            lies: accusers.values().filter(|(o, _)| !o.needs_life()).count(),
             praise: praisers.len(),
+            fed: fed.len(),
             undecided: case.jury.iter().filter(|(n, t)| **t > now && !praisers.contains(n)).count(),
             most: by_offence
                 .iter()

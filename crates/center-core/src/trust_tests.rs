@@ -22,6 +22,8 @@ enum Say {
     Accuse(u8, u8, Offence),
     /// Child, parent, good pieces in an interval.
     Praise(u8, u8, u64),
+    /// Child and parent: a piece came, late.
+    Fed(u8, u8),
     /// A heartbeat of a node.
     Heard(u8),
     /// A node was restarted, or paused.
@@ -32,7 +34,7 @@ enum Say {
     Hearing,
 }
 use Offence::{BadPieces, Holdings, Silent, Slow};
-use Say::{Accuse, Back, Heard, Hearing, Pass, Praise};
+use Say::{Accuse, Back, Fed, Heard, Hearing, Pass, Praise};
 
 struct Court {
     trust: Trust,
@@ -54,6 +56,7 @@ impl Court {
                     self.trust.accuse(self.now, witness(by), witness(whom), of, children, &mut out);
                 }
                 Praise(by, whom, pieces) => self.trust.praise(self.now, witness(by), &node(whom), pieces, &mut out),
+                Fed(by, whom) => self.trust.fed(self.now, witness(by), &node(whom)),
                 Heard(n) => self.trust.heard(self.now, &node(n), true, &mut out),
                 Back(n) => self.trust.heard(self.now, &node(n), false, &mut out),
                 Hearing => {
@@ -82,6 +85,23 @@ fn check(children: &[u8], story: &[Say], expected: Standing) {
 }
 
 const TRIAL: Standing = Standing::OnTrial { doubted: false };
+
+#[test]
+fn a_small_uplink_is_no_silence() {
+    let accused = [Accuse(10, 1, Slow), Accuse(11, 1, Silent), Accuse(12, 1, Slow), Heard(1), Hearing];
+    check(&[], &accused, Standing::Banned);
+    // Its accusers, or others, get pieces of it all the same.
+    for fed in [10, 13] {
+        let story: Vec<Say> = accused[..1].iter().copied().chain([Fed(fed, 1)]).chain(accused).collect();
+        check(&[], &story, TRIAL);
+        // That counts for a while only, and does not excuse lies.
+        let lies: Vec<Say> =
+            story.iter().copied().chain([Accuse(14, 1, Holdings), Accuse(15, 1, Holdings), Hearing]).collect();
+        check(&[], &lies, Standing::Banned);
+    }
+    let late: Vec<Say> = [Accuse(10, 1, Slow), Fed(13, 1), Heard(1), Pass(21)].into_iter().chain(accused).collect();
+    check(&[], &late, Standing::Banned);
+}
 
 #[test]
 fn wrong_bytes() {

@@ -19,7 +19,9 @@ pub struct Story(Arc<Mutex<Told>>);
 struct Told {
     /// Children that were harmed since they came, and when first.
     harmed_at: BTreeMap<NodeId, u64>,
-    /// Those that have left and not come back: what is still on its way to them does no harm.
+    /// Children.
+    present: BTreeSet<NodeId>,
+    /// Children that have left and not come back: what is still on its way to them does no harm.
     gone: BTreeSet<NodeId>,
     /// Children that were ever harmed.
     harmed: BTreeSet<NodeId>,
@@ -61,7 +63,9 @@ impl Story {
     }
     /// `node` opened an edge as a child.
     pub fn came(&self, node: NodeId) {
-        self.told().gone.remove(&node);
+        let mut told = self.told();
+        told.gone.remove(&node);
+        told.present.insert(node);
     }
     /// `node` dropped an edge or a connection.
     pub fn left_by(&self, node: NodeId, how: &str) {
@@ -69,7 +73,9 @@ impl Story {
         *told.counts.entry("left").or_default() += 1;
         let after_ms = told.harmed_at.remove(&node).map(|at| unix_ms() - at);
         told.left_by.insert(node, Instant::now());
-        told.gone.insert(node);
+        if told.present.remove(&node) {
+            told.gone.insert(node);
+        }
         if !told.ended {
             print("left-by", json!({"node": node.to_string(), "how": how, "ms_after_first_harm": after_ms}));
         }

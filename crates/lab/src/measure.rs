@@ -270,7 +270,7 @@ fn liar_of(
             })
         })
         .collect();
-    let again = |c: &HarmedChild| c.again_s.iter().filter(|at| c.found_out_s.is_some_and(|f| **at > f)).count() as u64;
+    let again = |c: &HarmedChild| c.again_s.iter().filter(|at| c.found_out_s.is_none_or(|f| **at > f)).count() as u64;
     let stays = children.iter().flat_map(|c| &c.stays_s);
     HostileOutcome {
         name: liar.spec.name.clone(),

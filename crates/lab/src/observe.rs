@@ -188,12 +188,14 @@ impl Watched {
         sum.into_iter().map(count).collect()
     }
 
-    /// When the events first told of a liar and an honest node (first eight letters of their ids), other than of their link,
-    /// or of the liar's ban; Unix milliseconds.
+    /// When the events first told what a liar did as the parent of an honest node (first eight letters of their ids), or of
+    /// the liar's ban; Unix milliseconds.
     pub fn found_out(&self, liar: &str, honest: &str) -> Option<u64> {
         let tells = |text: &str| {
-            let of_link = text.contains("congested") || text.contains("lost its parent");
-            text.contains(liar) && (text.contains("is banned") || (text.contains(honest) && !of_link))
+            let child_says = text.starts_with(honest) && !text.contains("lost its parent");
+            let of_it = ["sent nothing", "was too slow", "offers nothing"].iter().any(|what| text.contains(what));
+            (child_says && text.contains(&format!("from its parent {liar}")))
+                || (text.starts_with(liar) && (text.contains("is banned") || (of_it && text.contains(honest))))
         };
         self.events.iter().find(|(_, text)| tells(text)).map(|(at, _)| *at)
     }
@@ -230,7 +232,8 @@ mod tests {
         let tell = |at, text: &str| (at, text.to_owned());
         watched.events = vec![
             tell(1, "the link from aaaaaaaa to bbbbbbbb is congested"),
-            tell(2, "aaaaaaaa lost its parent bbbbbbbb: reset"),
+            tell(2, "bbbbbbbb lost its parent aaaaaaaa: reset"),
+            tell(2, "aaaaaaaa hears nothing from its parent bbbbbbbb"),
             tell(3, "bbbbbbbb hears nothing from its parent aaaaaaaa"),
             tell(4, "aaaaaaaa is banned as a parent for 600 s"),
         ];

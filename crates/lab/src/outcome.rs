@@ -253,7 +253,8 @@ pub struct HostileOutcome {
     /// harmed, or none left.
     pub longest_until_left_s: Option<f64>,
     /// Times that it was assigned a child that had left it, after it was found out: after the control center's events told
-    /// of it and that child, or of its ban. (Before that, edges come and go for other reasons.)
+    /// of it and that child, or of its ban. (Before that, edges come and go for other reasons; where they never tell, all
+    /// count.)
     pub assigned_again: u64,
     /// It shows in the control center's history or events.
     pub in_history: bool,

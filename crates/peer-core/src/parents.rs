@@ -157,7 +157,9 @@ impl ParentLink {
         // A promise is that of a node whose uplink was not seen yet: often less than what it can.
         let promised = self.entry.promised.time_for(u64::from(piece_bytes) * 3);
         let seen = if self.rate > 0.0 { self.piece_time(piece_bytes).times(4) } else { Micros(0) };
-        silent.max(promised).max(seen).min(PATIENCE_MAX)
+        // Its first piece is on its way: more was promised for it than it has.
+        let first = if self.pieces == 0 { silent.times(2) } else { silent };
+        first.max(promised).max(seen).min(PATIENCE_MAX)
     }
     /// Looks at it: what it did in the last `span` or less.
     fn look(&mut self, now: Time, span: Micros) -> Look {
@@ -680,18 +682,6 @@ impl Swarm {
             if by_bytes || by_rate {
                 slow.push(*node);
             }
-        }
-        if slow.is_empty() && now.since(self.gave_up_at) >= span {
-            // All may be liars, or this node's line may be slow: the worst one is tried for another.
-            let hopeless = |(node, look): &&(NodeId, Look)| {
-                let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
-                look.waited_for && promised >= piece_bytes * USUAL_PIECES && look.bytes * HOPELESS < promised
-            };
-            let worst = looks.iter().filter(hopeless).min_by_key(|(_, look)| look.bytes).map(|(node, _)| *node);
-            if worst.is_some() {
-                self.gave_up_at = now;
-            }
-            slow.extend(worst);
         }
         slow
     }

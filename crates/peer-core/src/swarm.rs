@@ -40,7 +40,7 @@ pub struct Config {
     pub max_children: usize,
     /// What a parent that sends nothing for this long was asked for is asked of others (later where it is slow anyway).
     pub late: Micros,
-    /// A parent that was asked and sends nothing for this long is silent (longer where it promised little).
+    /// A parent that was asked and sends nothing for this long is silent (longer where it promised little, once its first bytes came).
     pub silent: Micros,
     /// A silent parent that the control center does not replace is asked again after this long.
     pub forgive: Micros,
@@ -281,8 +281,6 @@ pub struct Swarm {
     pub(crate) last_progress: Time,
     pub(crate) starving_alarm_at: Time,
     pub(crate) starving_alarms: u32,
-    /// When a parent was last given up though others were no better.
-    pub(crate) gave_up_at: Time,
     pub(crate) rng: Rng,
     pub(crate) wasted_bytes: u64,
     pub(crate) readers: Readers,
@@ -337,7 +335,6 @@ impl Swarm {
             last_progress: now,
             starving_alarm_at: now,
             starving_alarms: 0,
-            gave_up_at: now,
             rng: Rng::new(seed, "swarm"),
             wasted_bytes: 0,
             readers: Readers::default(),

@@ -69,9 +69,12 @@ impl Dcm {
         }
         let lossy = c.parents.iter().any(|e| e.parent == parent && e.watch.is_lossy());
         let (until, recent) = (now + self.config.congested, self.config.heartbeat.times(NAMED_INTERVALS));
+        let mut named = std::mem::take(&mut self.between.entry((from, to)).or_default().named);
+        let is_edge = |p: Ix, c: Ix| self.member(c).is_some_and(|c| c.has_parent(p));
+        named.retain(|(p, c), at| now.since(*at) <= recent && is_edge(*p, *c));
+        named.insert((parent, child), now);
         let link = self.between.entry((from, to)).or_default();
-        link.named.retain(|_, at| now.since(*at) <= recent);
-        link.named.insert((parent, child), now);
+        link.named = named;
         if link.named.len() as u32 * 2 < link.edges {
             return false;
         }

@@ -6,6 +6,9 @@ use crate::network_monitor::EdgeWatch;
 use crate::trust::Standing;
 use headwater_model::time::Time;
 
+/// Parents that a member is remembered to have had: what it says of one may cross the word that takes it away.
+const MAX_PARTED: usize = 8;
+
 impl Dcm {
     pub(super) fn link(&mut self, now: Time, parent: Ix, child: Ix) {
         if parent == child || self.member(parent).is_none() {
@@ -36,9 +39,14 @@ impl Dcm {
     }
 
     pub(super) fn unlink(&mut self, parent: Ix, child: Ix) {
+        let node = self.node_of(parent);
         let Some(c) = self.member_mut(child) else { return };
         let Some(at) = c.parents.iter().position(|e| e.parent == parent) else { return };
-        c.parents.remove(at);
+        let edge = c.parents.remove(at);
+        if c.parted.len() == MAX_PARTED {
+            c.parted.pop_front();
+        }
+        c.parted.extend(node.map(|node| (node, edge.watch.served())));
         let (region, wants) = (c.region, c.wants);
         let (far, from) = match (self.member(parent), self.member(child)) {
             (Some(p), Some(c)) => (self.is_far(p, c), p.region),

@@ -76,8 +76,8 @@ pub struct Leases {
     wanted: BTreeMap<u32, Ix>,
     /// Runs that were given to another node in a hurry.
     hurried: BTreeSet<u32>,
-    /// Largest share that had a lease: where newcomers begin.
-    leased: u64,
+    /// By region, the share of the last member that had a lease in its turn: where newcomers begin.
+    shares: BTreeMap<u64, u64>,
     slots: u32,
     slots_min: u32,
     slots_max: u32,
@@ -100,7 +100,7 @@ impl Leases {
             in_slots: 0,
             wanted: BTreeMap::new(),
             hurried: BTreeSet::new(),
-            leased: 0,
+            shares: BTreeMap::new(),
             slots: slots_min,
             slots_min,
             slots_max,
@@ -146,8 +146,8 @@ impl Leases {
     }
 
     /// A newcomer's share: it does not make up for what was leased before it came.
-    pub(super) fn newcomers(&self) -> u64 {
-        self.leased
+    pub(super) fn newcomers(&self, region: u64) -> u64 {
+        self.shares.get(&region).copied().unwrap_or(0)
     }
 
     /// Whether it may get a lease.
@@ -223,7 +223,9 @@ impl Leases {
         self.in_slots += u32::from(in_slot);
         let within = Micros((self.duration_us.unwrap_or(FIRST_LEASE_US) * 4).clamp(3_000_000, 60_000_000));
         member.leases += 1;
-        self.leased = self.leased.max(member.leased);
+        if self.waiting.get(&member.region).and_then(BTreeSet::first).is_some_and(|turn| turn.3 == ix) {
+            self.shares.insert(member.region, member.leased);
+        }
         member.leased += share(member);
         self.unheld.remove(&run);
         self.wanted.remove(&run);
@@ -275,10 +277,10 @@ impl Leases {
 
     /// A lease took so long, or was not done by then.
     fn learn(&mut self, took_us: u64, done: bool) {
-        let before = self.duration_us.unwrap_or(took_us);
-        if !done && took_us < before {
+        if !done && self.duration_us.is_none_or(|usual| took_us < usual) {
             return;
         }
+        let before = self.duration_us.unwrap_or(took_us);
         let smoothed = (before * 7 + took_us) / 8;
         self.duration_us = Some(smoothed);
         // A child's downlink is shared with its parents, so that few leases leave the origin idle: more at once until

@@ -11,7 +11,7 @@ use headwater_model::place::{Place, TIERS};
 use headwater_model::reach::Reachability;
 use headwater_model::time::{Micros, Rate, Time};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 /// Alarms of one member that are heard; more than one that loses all its parents at once raises.
@@ -103,6 +103,8 @@ pub struct Member {
     pub https_leases: u32,
     /// Standing leases from the origin wait until then, and how many failed in a row.
     pub origin_again: (Time, u32),
+    /// Parents that it had until lately, the newest last, and the bytes that each gave.
+    pub parted: VecDeque<(NodeId, u64)>,
     /// What was leased to it, for its uplink: leases go round in proportion to uplinks.
     pub leased: u64,
     /// When its present session joined: what failed with an earlier one says nothing of this one.
@@ -156,6 +158,7 @@ impl Member {
             standing_leases: 0,
             https_leases: 0,
             origin_again: (Time(0), 0),
+            parted: VecDeque::new(),
             leased: 0,
             since: Time(0),
             away_since: None,

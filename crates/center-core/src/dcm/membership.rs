@@ -26,7 +26,7 @@ impl Dcm {
             self.distrusted.insert(ix);
         }
         // Everybody lacks pieces at first: counted by `set_wants`.
-        let m = Member { wants: false, leased: self.leases.newcomers(), ..m };
+        let m = Member { wants: false, leased: self.leases.newcomers(m.region), ..m };
         self.join_site(&m);
         self.members[ix as usize] = Some(m);
         self.by_node.insert(node, ix);

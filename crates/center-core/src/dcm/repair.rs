@@ -1,7 +1,6 @@
 //! Reassignment (R1–R3, R6): alarms, trouble on edges, children with too few parents, and leases for the starving.
 
 use super::member::{Ix, Member};
-use super::pairs::GRAVE;
 use super::sites::ENTRY_STALLED_ALARMS;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
 use crate::network_monitor::Trouble;
@@ -59,6 +58,7 @@ impl Dcm {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let Some(m) = self.member(ix) else { return };
         let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
+        let before = m.parted.iter().rev().find(|(q, _)| q == parent).map(|(_, served)| *served);
         if !assigned && !spare && offence.is_some() && self.member_mut(ix).is_some_and(|m| m.is_slander(now)) {
             self.out.extend(self.node_of(ix).map(|node| DcmOutput::Guilty(node, Offence::Slander)));
         }
@@ -73,10 +73,9 @@ impl Dcm {
         }
         if assigned || spare {
             self.part(now, ix, p, offence);
-        } else if offence.is_some() {
-            // The two were parted for another reason while this was on its way: that they do not meet again is the child's
-            // own affair.
-            self.fail_pair_times(now, ix, p, GRAVE, true);
+        } else if let Some(served) = before.filter(|_| offence.is_some()) {
+            // The two were parted for another reason while this was on its way.
+            self.rest(now, ix, p, offence, Some(served));
         }
         if assigned {
             self.look_for_parents(now, ix, "it lost a parent");

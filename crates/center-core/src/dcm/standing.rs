@@ -87,7 +87,16 @@ impl Dcm {
     /// soon. Silence may, of one that has served the child before.
     pub(super) fn part(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>) {
         let edge = |c: &Member| c.parents.iter().find(|e| e.parent == parent).map(|e| e.watch.served());
-        let served = self.member(child).and_then(edge);
+        self.rest(now, child, parent, offence, self.member(child).and_then(edge));
+        if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
+            c.spares.retain(|s| *s != node);
+        }
+        self.unlink(parent, child);
+        self.dirty(now, child);
+    }
+
+    /// How long the two of an edge that brought the child so many bytes are not tried again.
+    pub(super) fn rest(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>, served: Option<u64>) {
         // Who brought a few pieces and fell silent may trickle. Of a spare that the child called in nothing is reported: one
         // that is silent counts as one that brought nothing. Silence of one that has served much may be the line's.
         let brought_little = served.unwrap_or(0) < FEW_PIECES * u64::from(self.layout.piece_bytes());
@@ -103,11 +112,6 @@ impl Dcm {
         };
         let is_offence = offence.is_some_and(|o| o != Offence::Silent || brought_little);
         self.fail_pair_times(now, child, parent, failures, is_offence);
-        if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
-            c.spares.retain(|s| *s != node);
-        }
-        self.unlink(parent, child);
-        self.dirty(now, child);
     }
 
     pub(super) fn accuse(&mut self, child: Ix, parent: Ix, offence: Offence) {

@@ -410,6 +410,8 @@ async fn read_stream(
         let body = buffer.whole().get_mut(..head.len as usize).ok_or(End::Rules("a piece over its limit".into()))?;
         match stream.read_exact(body).await {
             Ok(()) => {}
+            // The edge was closed while the piece waited for its turn.
+            Err(quinn::ReadExactError::FinishedEarly(_)) => return Ok(()),
             Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
             Err(e) => return Err(e.into()),
         }
