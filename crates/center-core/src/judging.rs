@@ -54,6 +54,9 @@ impl Center {
         }
         let mut verdicts = Vec::new();
         self.trust.accuse(now, by, accused, offence, children, &mut verdicts);
+        if self.directory.dcm(&content).is_some_and(|dcm| dcm.had_a_piece(&child, &parent)) {
+            self.trust.fed(now, by, &parent);
+        }
         self.carry_out(now, verdicts, out);
     }
 

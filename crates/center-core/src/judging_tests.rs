@@ -318,6 +318,24 @@ fn who_brings_a_piece_and_falls_silent_does_not_come_back() {
 }
 
 #[test]
+fn a_small_uplink_is_left_and_not_banned() {
+    for (bytes, expected) in [(0, true), (u64::from(PIECE_BYTES), false)] {
+        let nodes: Vec<u8> = (1..=16).collect();
+        let mut s = Swarm::new(&nodes, |_| 1);
+        let small = 1;
+        let path = |p: u8, _: u8| if p == small { Path { bytes, ..FINE } } else { FINE };
+        s.beat(path);
+        let children: Vec<u8> = nodes.iter().copied().filter(|c| s.parents(*c).contains(&small)).collect();
+        assert!(children.len() >= 3, "{children:?}");
+        for c in children {
+            s.alarm(c, Alarm::Silent { parent: node(small) });
+        }
+        (0..3).for_each(|_| s.beat(path));
+        assert_eq!(s.standing(small) == Standing::Banned, expected, "{bytes} bytes");
+    }
+}
+
+#[test]
 fn who_is_accused_just_after_it_was_taken_away_does_not_come_back() {
     let nodes: Vec<u8> = (1..=16).collect();
     let mut s = Swarm::new(&nodes, |_| 1);

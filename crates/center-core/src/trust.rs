@@ -33,11 +33,9 @@ pub const CONTRADICTING_PIECES: u64 = 500;
 const CONTRADICTING_PIECES_WEAK: u64 = 16;
 /// How long children that have not spoken yet are waited for: a heartbeat and a half.
 const JURY: Micros = Micros::from_secs(3);
-/// How long it counts that a child got a piece: a small uplink sends each of its children one in some heartbeats.
-const FED: Micros = Micros::from_secs(20);
 /// How long a child's word that it is served well counts: three heartbeats.
 const PRAISE: Micros = Micros::from_secs(7);
-/// How long accusations of silence and the like count.
+/// How long accusations of silence and the like count, and that a child got pieces, which speaks against them.
 const WEAK_MEMORY: Micros = Micros::from_secs(60);
 /// A silent parent's own heartbeat must come within this time: one whose line is dead is no liar.
 const ALIVE_WITHIN: Micros = Micros::from_secs(4);
@@ -446,7 +444,7 @@ impl Trust {
                 };
                 t.accusation = t.accusation.filter(|a| banned || !over(a));
                 t.praised_at = t.praised_at.filter(|p| now.since(*p) <= PRAISE);
-                t.fed_at = t.fed_at.filter(|p| now.since(*p) <= FED);
+                t.fed_at = t.fed_at.filter(|p| now.since(*p) <= WEAK_MEMORY);
             }
             case.said.retain(|_, t| t.accusation.is_some() || t.praised_at.is_some() || t.fed_at.is_some());
             self.sentence(now, &node, out);
@@ -477,7 +475,7 @@ impl Trust {
         let (mut praisers, mut fed) = (BTreeSet::new(), BTreeSet::new());
         let mut holdings = false;
         for (node, t) in case.said.iter().filter(|(n, _)| !self.is_void(n)) {
-            if t.fed_at.is_some_and(|p| now.since(p) <= FED) {
+            if t.fed_at.is_some_and(|p| now.since(p) <= WEAK_MEMORY) {
                 fed.insert(t.network);
             }
             if let Some(a) = t.accusation.filter(|a| a.weighs) {

@@ -99,7 +99,7 @@ fn a_small_uplink_is_no_silence() {
             story.iter().copied().chain([Accuse(14, 1, Holdings), Accuse(15, 1, Holdings), Hearing]).collect();
         check(&[], &lies, Standing::Banned);
     }
-    let late: Vec<Say> = [Accuse(10, 1, Slow), Fed(13, 1), Heard(1), Pass(21)].into_iter().chain(accused).collect();
+    let late: Vec<Say> = [Accuse(10, 1, Slow), Fed(13, 1), Heard(1), Pass(61)].into_iter().chain(accused).collect();
     check(&[], &late, Standing::Banned);
 }
 
