@@ -20,8 +20,6 @@ const QUEUE_GROWTH: Micros = Micros::from_millis(50);
 const OVERSTATED_BYTES: u64 = 32 << 20;
 /// Packets that a sender is believed to have sent in an interval; sums and products of such counts stay in range.
 const MAX_PACKETS: u64 = 1 << 24;
-/// Children are taken to have waited for at least so long: what was on its way already takes no time.
-const SHORTEST_WAIT: Micros = Micros::from_millis(200);
 /// Intervals in a row with signs of strain before a pair is named.
 const STRAINED_INTERVALS: u32 = 2;
 
@@ -87,7 +85,7 @@ impl EdgeWatch {
         // A counter that went back is a child that began anew.
         let new = said.bytes.checked_sub(self.got.1).unwrap_or(said.bytes);
         self.last_bytes = new;
-        self.last_rate = Rate::of(new, said.waited.max(SHORTEST_WAIT));
+        self.last_rate = Rate::while_waited(new, said.waited);
         self.got = (interval, said.bytes);
         if said.bytes == 0 && said.waited.0 == 0 {
             return None;

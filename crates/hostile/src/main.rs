@@ -4,7 +4,8 @@
 //! fetches what it needs to be believed, and then does its `--kind` of harm. It prints one JSON object a line, each with
 //! `unix_ms`: `started`, `assigned` (its parents and children, when they change), `claimed` (a victim's address),
 //! `harm` (the first to each node, and the first after it had left and come back), `left-by` (an edge or connection that
-//! the other end dropped, also because it was complete), `assigned-again` (a child that had been harmed and left), `refused`, `end` (counters).
+//! the other end dropped, also because it was complete), `assigned-again` (a child that had been harmed and left),
+//! `refused`, `end` (counters).
 
 mod content;
 mod flood;

@@ -19,10 +19,8 @@ pub struct Story(Arc<Mutex<Told>>);
 struct Told {
     /// Children that were harmed since they came, and when first.
     harmed_at: BTreeMap<NodeId, u64>,
-    /// Children.
-    present: BTreeSet<NodeId>,
-    /// Children that have left and not come back: what is still on its way to them does no harm.
-    gone: BTreeSet<NodeId>,
+    /// Nodes that were children, and whether they are: what is still on its way to one that left does no harm.
+    children: BTreeMap<NodeId, bool>,
     /// Children that were ever harmed.
     harmed: BTreeSet<NodeId>,
     left_by: BTreeMap<NodeId, Instant>,
@@ -55,7 +53,7 @@ impl Story {
     pub fn harm(&self, to: NodeId, what: &str) {
         let mut told = self.told();
         *told.counts.entry("harms").or_default() += 1;
-        if !told.ended && !told.harmed_at.contains_key(&to) && !told.gone.contains(&to) {
+        if !told.ended && !told.harmed_at.contains_key(&to) && told.children.get(&to) != Some(&false) {
             told.harmed_at.insert(to, unix_ms());
             told.harmed.insert(to);
             print("harm", json!({"to": to.to_string(), "what": what}));
@@ -63,9 +61,7 @@ impl Story {
     }
     /// `node` opened an edge as a child.
     pub fn came(&self, node: NodeId) {
-        let mut told = self.told();
-        told.gone.remove(&node);
-        told.present.insert(node);
+        self.told().children.insert(node, true);
     }
     /// `node` dropped an edge or a connection.
     pub fn left_by(&self, node: NodeId, how: &str) {
@@ -73,9 +69,7 @@ impl Story {
         *told.counts.entry("left").or_default() += 1;
         let after_ms = told.harmed_at.remove(&node).map(|at| unix_ms() - at);
         told.left_by.insert(node, Instant::now());
-        if told.present.remove(&node) {
-            told.gone.insert(node);
-        }
+        told.children.entry(node).and_modify(|here| *here = false);
         if !told.ended {
             print("left-by", json!({"node": node.to_string(), "how": how, "ms_after_first_harm": after_ms}));
         }

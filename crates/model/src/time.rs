@@ -78,6 +78,16 @@ impl Rate {
             t => Rate((u128::from(bytes) * 1_000_000 / u128::from(t)).min(u128::from(u64::MAX)) as u64),
         }
     }
+    /// What a parent gives while it is waited for: the rate over `waited`, or over 200 ms where that is less, as what is on
+    /// its way already takes no time.
+    pub fn while_waited(bytes: u64, waited: Micros) -> Rate {
+        Rate::of(bytes, waited.max(Micros::from_millis(200)))
+    }
+    /// Whether a parent trickles at `self`, by what others give in the middle, both [while waited for](Rate::while_waited):
+    /// twelve times less, as an idle parent answers faster than a busy one.
+    pub fn is_trickle_of(self, usual: Rate) -> bool {
+        self.0.saturating_mul(12) < usual.0
+    }
     /// log2 bucket, as ranking compares spare uplink (0 for rate 0).
     pub fn bucket(self) -> u32 {
         64 - self.0.leading_zeros()

@@ -1,10 +1,12 @@
 //! The child's side: edges to parents, and which piece is asked of whom.
 
+mod watch;
+
 use crate::swarm::{Output, PieceOutcome, Swarm};
 use headwater_model::assignment::Parent;
 use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
-use headwater_model::report::{Alarm, EdgeReport, MAX_STARVING_RUNS};
+use headwater_model::report::{Alarm, EdgeReport};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::VecDeque;
@@ -16,16 +18,6 @@ const PICK_SAMPLE: usize = 128;
 const MAX_PARENTS: usize = 64;
 /// However little a parent promises, more silence than this is too much.
 const PATIENCE_MAX: Micros = Micros::from_secs(30);
-/// A parent trickles below this fraction of what others deliver, and below two thirds of its promise.
-const TRICKLE: u64 = 4;
-/// The same of what others deliver while they are waited for: an idle parent answers faster than a busy one.
-const TRICKLE_WAITED: u64 = 12;
-/// Others are taken to have been waited for at least so long: what was on its way already takes no time.
-const SHORTEST_WAIT: Micros = Micros::from_millis(200);
-/// Below this fraction of its promise a parent is beyond doubt.
-const HOPELESS: u64 = 8;
-/// What others deliver says something from so many pieces on.
-const USUAL_PIECES: u64 = 8;
 /// Within this time of opening, what a parent holds is known here.
 const OFFER_WITHIN: Micros = Micros::from_millis(500);
 
@@ -173,7 +165,7 @@ impl ParentLink {
         let (bytes, before) = self.looks.front().map_or((0, Micros(0)), |(_, bytes, waited)| (*bytes, *waited));
         Look {
             bytes: self.bytes - bytes,
-            rate: Rate::of(self.bytes - bytes, Micros(waited.0 - before.0).max(SHORTEST_WAIT)),
+            rate: Rate::while_waited(self.bytes - bytes, Micros(waited.0 - before.0)),
             waited_for: self.waited_for_since.is_some_and(|t| now.since(t) >= span),
         }
     }
@@ -575,135 +567,6 @@ impl Swarm {
         }
         out.push(Output::Unask(from, vec![piece]));
         out.push(Output::Ask(thief, vec![piece]));
-    }
-
-    /// Parents that were asked and send nothing or next to nothing, and edges that do not come about.
-    pub(crate) fn watch_parents(&mut self, now: Time, out: &mut Vec<Output>) {
-        let piece_bytes = self.layout.piece_bytes();
-        let (late_after, silent_after, forgive) = (self.config.late, self.config.silent, self.config.forgive);
-        let (mut late, mut silent, mut mute, mut stuck) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (node, p) in &mut self.parents {
-            if p.suspect.is_some_and(|t| now.since(t) > forgive) {
-                p.heard(now);
-            }
-            let (quiet, age) = (now.since(p.last_arrival), now.since(p.since));
-            // It does not answer, or says nothing of what it holds, which every parent says first.
-            if (p.edge == Edge::Opening || (p.is_open() && p.has.words().is_empty())) && age > silent_after {
-                mute.push(*node);
-            } else if p.is_waited_for() && p.quiet(now) > p.silent_after(silent_after, piece_bytes) {
-                silent.push(*node);
-            } else if p.is_waited_for() && !p.late && quiet > p.late_after(late_after, piece_bytes) {
-                late.push(*node);
-            } else if p.assigned && p.edge == Edge::Dialling && age > Micros::from_secs(10) {
-                stuck.push(*node);
-            }
-        }
-        for node in late {
-            self.ask_others(node, out);
-        }
-        for node in silent {
-            self.take_all_back(now, node, out);
-            if let Some(p) = self.parents.get_mut(&node) {
-                p.suspect = Some(now);
-                p.late = false;
-            }
-            out.push(Output::Alarm(Alarm::Silent { parent: node }));
-            self.call_spare(out);
-        }
-        for node in mute {
-            self.leave_parent(now, node, Alarm::Silent { parent: node }, out);
-        }
-        for node in self.trickling(now) {
-            self.leave_parent(now, node, Alarm::Slow { parent: node }, out);
-        }
-        for node in stuck {
-            self.parent_lost(now, node, "no connection within 10 s".into(), out);
-        }
-        self.ask_everyone(now, out);
-    }
-
-    /// A parent is late: one piece stays asked of it, to hear when it comes back, and the others are free to be asked of
-    /// others. Who has nobody else to ask gets a spare.
-    fn ask_others(&mut self, node: NodeId, out: &mut Vec<Output>) {
-        let Some(p) = self.parents.get_mut(&node) else { return };
-        p.late = true;
-        let back: Vec<u32> = p.asked.drain(1.min(p.asked.len())..).collect();
-        self.unclaim(back.iter().copied());
-        if !back.is_empty() {
-            out.push(Output::Unask(node, back));
-        }
-        if !self.parents.values().any(|p| p.has_anything() && !p.late && p.suspect.is_none()) {
-            self.call_spare(out);
-        }
-    }
-
-    fn take_all_back(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
-        let Some(p) = self.parents.get_mut(&node) else { return };
-        let asked: Vec<u32> = p.asked.drain(..).collect();
-        p.settled(now);
-        self.unclaim(asked.iter().copied());
-        if !asked.is_empty() {
-            out.push(Output::Unask(node, asked));
-        }
-    }
-
-    fn leave_parent(&mut self, now: Time, node: NodeId, alarm: Alarm, out: &mut Vec<Output>) {
-        self.forget_parent(now, &node);
-        out.push(Output::CloseEdge(node));
-        out.push(Output::Alarm(alarm));
-        self.call_spare(out);
-    }
-
-    /// Parents that have kept requests waiting for long, at a small fraction of their promise and of what others deliver
-    /// (or deliver while they are waited for, where there is little to ask of them): neither a small uplink nor this
-    /// node's own line explains that.
-    fn trickling(&mut self, now: Time) -> Vec<NodeId> {
-        let (piece_bytes, span) = (u64::from(self.layout.piece_bytes()), self.config.slow);
-        let looks: Vec<(NodeId, Look)> =
-            self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| (*n, p.look(now, span))).collect();
-        let mut slow = Vec::new();
-        for (node, look) in looks.iter().filter(|(_, look)| look.waited_for) {
-            let others = looks.iter().filter(|(n, other)| n != node && other.bytes > 0).map(|(_, other)| other);
-            let (mut others, mut rates): (Vec<u64>, Vec<Rate>) = others.map(|o| (o.bytes, o.rate)).unzip();
-            others.sort_unstable();
-            rates.sort_unstable();
-            let promised = self.parents.get(node).map_or(0, |p| p.entry.promised.bytes_in(span));
-            let usual = others.get(others.len() / 2).copied().unwrap_or(0);
-            let usual_rate = rates.get(rates.len() / 2).map_or(0, |r| r.0);
-            let broken = look.bytes.saturating_mul(3) < promised.saturating_mul(2);
-            // So far below its promise that others need not be in full swing to show that it is not this node's line.
-            let hopeless = look.bytes.saturating_mul(HOPELESS) < promised;
-            let few = piece_bytes * USUAL_PIECES / 2;
-            let enough = if hopeless { few } else { piece_bytes * USUAL_PIECES };
-            let by_bytes = broken && usual >= enough && look.bytes.saturating_mul(TRICKLE) < usual;
-            let far_below = look.rate.0.saturating_mul(TRICKLE_WAITED) < usual_rate;
-            let by_rate =
-                far_below && look.bytes.saturating_mul(TRICKLE) < promised && others.iter().sum::<u64>() >= few;
-            if by_bytes || by_rate {
-                slow.push(*node);
-            }
-        }
-        slow
-    }
-
-    /// Nothing to ask of anyone: the control center should know what is missing.
-    pub(crate) fn watch_starving(&mut self, now: Time, out: &mut Vec<Output>) {
-        let waiting =
-            self.parents.values().any(|p| !p.asked.is_empty()) || self.origin.busy() || !self.pages.complete();
-        if waiting || !self.control || now.since(self.last_progress) < self.config.starving {
-            return;
-        }
-        // One second, then less and less often.
-        let pause = self.config.starving.times(1 << self.starving_alarms.min(2));
-        if now.since(self.starving_alarm_at) < pause {
-            return;
-        }
-        self.starving_alarm_at = now;
-        self.starving_alarms += 1;
-        let first = self.rng.below(u64::from(self.layout.runs().max(1))) as u32;
-        let all = self.layout.runs();
-        let runs = (0..all).map(|i| (first + i) % all).filter(|r| !self.runs.get(*r)).take(MAX_STARVING_RUNS).collect();
-        out.push(Output::Alarm(Alarm::Starving { runs }));
     }
 }
 

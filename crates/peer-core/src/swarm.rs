@@ -40,7 +40,8 @@ pub struct Config {
     pub max_children: usize,
     /// What a parent that sends nothing for this long was asked for is asked of others (later where it is slow anyway).
     pub late: Micros,
-    /// A parent that was asked and sends nothing for this long is silent (longer where it promised little, once its first bytes came).
+    /// A parent that was asked and sends nothing for this long is silent (longer where it promised little, once its first
+    /// bytes came).
     pub silent: Micros,
     /// A silent parent that the control center does not replace is asked again after this long.
     pub forgive: Micros,

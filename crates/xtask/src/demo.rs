@@ -33,7 +33,8 @@ pub fn check() -> Result<Outcome> {
     let (complaints, summary) = (figures.complaints(), figures.summary());
     println!("{}\nwhole command {:.1} s", figures.table(), ended.took.as_secs_f64());
     if !complaints.is_empty() {
-        bail!("{}", complaints.join("; "));
+        // What it printed every second says where the time went.
+        bail!("{}\n{}", complaints.join("; "), ended.stderr);
     }
     driver.ensure_no_processes(AFTER_EXIT_MAX)?;
     sandbox.ensure_no_folders()?;

@@ -213,7 +213,6 @@ impl Dcm {
             && parent.forwards()
             && parent.away_since.is_none()
             && parent.may_take_child()
-            && !(matches!(parent.standing, Standing::OnTrial { .. }) && child.had(&parent.info.node))
             && !(child.listed_only() && parent.class() == SourceClass::Peer)
     }
 

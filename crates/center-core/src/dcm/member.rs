@@ -179,10 +179,6 @@ impl Member {
     pub fn counts(&self) -> bool {
         self.away_since.is_none() && self.standing.is_believed() && self.forwards()
     }
-    /// Whether it had that parent until lately: another child is to try one on trial.
-    pub fn had(&self, parent: &NodeId) -> bool {
-        self.parted.iter().any(|(p, _)| p == parent)
-    }
     /// Whether it may get a child.
     pub fn may_take_child(&self) -> bool {
         match self.standing {

@@ -8,7 +8,7 @@ use crate::network_monitor::Trouble;
 use crate::trust::{Offence, Standing};
 use headwater_model::id::NodeId;
 use headwater_model::report::{EdgeReport, MAX_STARVING_RUNS};
-use headwater_model::time::{Micros, Time};
+use headwater_model::time::{Micros, Rate, Time};
 
 /// A claim and an edge this old are known at both ends of the edge.
 const SETTLED: Micros = Micros::from_millis(2500);
@@ -22,8 +22,6 @@ const MIN_CLAIMED_RUNS: usize = 8;
 const IDLE_INTERVALS: u32 = 2;
 /// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
 const TRICKLE: u64 = 8;
-/// The same of what they deliver while they are waited for: an idle parent answers faster than a busy one.
-const TRICKLE_WAITED: u64 = 12;
 
 impl Dcm {
     /// The control center's verdict on a member as a parent.
@@ -147,15 +145,14 @@ impl Dcm {
     pub(super) fn trickles(&self, child: Ix, parent: Ix) -> bool {
         let Some(m) = self.member(child) else { return false };
         let mine = m.parents.iter().find(|e| e.parent == parent).map(|e| e.watch);
-        let (bytes, rate) = mine.map_or((0, 0), |w| (w.last_bytes, w.last_rate.0));
+        let (bytes, rate) = mine.map_or((0, Rate(0)), |w| (w.last_bytes, w.last_rate));
         let others = m.parents.iter().filter(|e| e.parent != parent && e.watch.last_bytes > 0).map(|e| e.watch);
-        let (mut others, mut rates): (Vec<u64>, Vec<u64>) = others.map(|w| (w.last_bytes, w.last_rate.0)).unzip();
+        let (mut others, mut rates): (Vec<u64>, Vec<Rate>) = others.map(|w| (w.last_bytes, w.last_rate)).unzip();
         others.sort_unstable();
         rates.sort_unstable();
-        let below = |mine: u64, others: &[u64], times: u64| {
-            others.get(others.len() / 2).is_some_and(|median| mine.saturating_mul(times) < *median)
-        };
-        below(bytes, &others, TRICKLE) || below(rate, &rates, TRICKLE_WAITED)
+        let usual = others.get(others.len() / 2).copied().unwrap_or(0);
+        let usual_rate = rates.get(rates.len() / 2).copied().unwrap_or_default();
+        bytes.saturating_mul(TRICKLE) < usual || rate.is_trickle_of(usual_rate)
     }
 
     /// A child finds runs at no parent that a parent says it holds: one of the two is wrong.

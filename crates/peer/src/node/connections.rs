@@ -392,12 +392,8 @@ async fn read_stream(
     let mut began = false;
     loop {
         let mut head = [0; PieceHeader::BYTES];
-        match stream.read_exact(&mut head).await {
-            Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(()),
-            // The parent closed the edge, not the connection.
-            Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
-            Err(e) => return Err(e.into()),
+        if !filled(&mut stream, &mut head).await? {
+            return Ok(());
         }
         let head = PieceHeader::decode(head)?;
         if head.len == 0 || head.len != layout.piece_len(head.piece) {
@@ -408,12 +404,8 @@ async fn read_stream(
         }
         let mut buffer = pool.take();
         let body = buffer.whole().get_mut(..head.len as usize).ok_or(End::Rules("a piece over its limit".into()))?;
-        match stream.read_exact(body).await {
-            Ok(()) => {}
-            // The edge was closed while the piece waited for its turn.
-            Err(quinn::ReadExactError::FinishedEarly(_)) => return Ok(()),
-            Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
-            Err(e) => return Err(e.into()),
+        if !filled(&mut stream, body).await? {
+            return Ok(());
         }
         let data = buffer.freeze(head.len as usize);
         let Ok(permit) = unwritten.clone().acquire_owned().await else { return Ok(()) };
@@ -422,6 +414,17 @@ async fn read_stream(
             store_piece(&inner, &store, version, PieceFrom::Parent(node), head.piece, data).await;
             drop(permit);
         });
+    }
+}
+
+/// Fills `buffer`; false when the stream ends first: the parent closed the edge, not the connection, perhaps while a piece
+/// waited for its turn.
+async fn filled(stream: &mut RecvStream, buffer: &mut [u8]) -> Result<bool, End> {
+    use quinn::{ReadError, ReadExactError};
+    match stream.read_exact(buffer).await {
+        Ok(()) => Ok(true),
+        Err(ReadExactError::FinishedEarly(_) | ReadExactError::ReadError(ReadError::Reset(_))) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
