@@ -284,6 +284,28 @@ fn slow_parents_stay_where_no_other_is_faster() {
 }
 
 #[test]
+fn a_trickle_that_one_child_tells_from_its_line_is_left_by_all() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let slow = 2;
+    let (teller, other) = (s.children(slow)[0], s.children(slow)[1]);
+    let trickle = Path { bytes: 2_000, ..FINE };
+    // All that the other child has trickle: it cannot tell.
+    let path = |p: u8, c: u8| if p == slow && c == teller || c == other { trickle } else { FINE };
+    (0..2).for_each(|_| s.beat(path));
+    s.pass(200);
+    let before = s.parents(other);
+    assert!(before.contains(&slow));
+    s.alarm(teller, Alarm::Slow { parent: node(slow) });
+    s.beat(path);
+    s.pass(200);
+    let after = s.parents(other);
+    assert!(!after.contains(&slow) && before.iter().all(|p| *p == slow || after.contains(p)), "{before:?} {after:?}");
+    assert_ne!(s.standing(slow), Standing::Banned, "one child accuses it");
+}
+
+#[test]
 fn who_is_accused_is_no_spare_either() {
     let nodes: Vec<u8> = (1..=16).collect();
     let mut s = Swarm::new(&nodes, |_| 1);

@@ -20,6 +20,8 @@ const QUEUE_GROWTH: Micros = Micros::from_millis(50);
 const OVERSTATED_BYTES: u64 = 32 << 20;
 /// Packets that a sender is believed to have sent in an interval; sums and products of such counts stay in range.
 const MAX_PACKETS: u64 = 1 << 24;
+/// Below this fraction of its promise a parent that is waited for all the time gives next to nothing.
+const HOPELESS: u64 = 8;
 /// Intervals in a row with signs of strain before a pair is named.
 const STRAINED_INTERVALS: u32 = 2;
 
@@ -62,6 +64,8 @@ pub struct EdgeWatch {
     pub last_bytes: u64,
     /// At which rate, while it waited for some.
     pub last_rate: Rate,
+    /// Whether the child waited for it all the last interval and got next to nothing of what was promised.
+    pub hopeless: bool,
 }
 
 /// Thresholds, from the configuration.
@@ -86,6 +90,8 @@ impl EdgeWatch {
         let new = said.bytes.checked_sub(self.got.1).unwrap_or(said.bytes);
         self.last_bytes = new;
         self.last_rate = Rate::while_waited(new, said.waited);
+        self.hopeless = said.waited.0.saturating_mul(10) >= t.interval.0.saturating_mul(9)
+            && self.last_rate.0.saturating_mul(HOPELESS) < promised.0;
         self.got = (interval, said.bytes);
         if said.bytes == 0 && said.waited.0 == 0 {
             return None;

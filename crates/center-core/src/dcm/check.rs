@@ -1,11 +1,12 @@
 //! Invariants of a DCM as code: one function reads the whole state and lists what is wrong.
 
 use super::Dcm;
-use super::member::Ix;
+use super::member::{FarLinks, Ix};
 use super::reach::ByAccepts;
 use crate::trust::Standing;
 use headwater_model::node::SourceClass;
 use headwater_model::time::Time;
+use std::collections::BTreeMap;
 
 /// A violated invariant, in words.
 pub type Problem = String;
@@ -90,6 +91,16 @@ impl Dcm {
         let right = (up, wanting, walled, by_accepts);
         if counted != right {
             say(format!("counts {counted:?} should be {right:?}"));
+        }
+        let mut far_links: BTreeMap<u64, FarLinks> = BTreeMap::new();
+        for m in self.members() {
+            for e in m.parents.iter().filter(|e| self.member(e.parent).is_some_and(|p| self.is_far(p, m))) {
+                let n = far_links.entry(m.region).or_default();
+                *n = FarLinks { all: n.all + 1, sole: n.sole + u32::from(e.sole) };
+            }
+        }
+        if self.far_links != far_links {
+            say(format!("links from far {:?} should be {far_links:?}", self.far_links));
         }
         self.check_between(&mut say);
         self.check_sites(&mut say);

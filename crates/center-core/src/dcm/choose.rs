@@ -230,7 +230,7 @@ impl Dcm {
 
     /// Links from far that the child's region may still have; a child without parents may always have one.
     pub(super) fn far_links_left(&self, child: &Member) -> u32 {
-        let into = self.far_links.get(&child.region).copied().unwrap_or(0);
+        let into = self.far_links.get(&child.region).map_or(0, |n| n.all);
         let free = self.far_links_most(child.region).saturating_sub(into);
         if child.parents.is_empty() { free.max(1) } else { free }
     }

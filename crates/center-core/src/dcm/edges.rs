@@ -18,11 +18,11 @@ impl Dcm {
         let region = c.region;
         let (far, from) = self.member(parent).map_or((false, region), |p| (self.is_far(p, c), p.region));
         if far {
-            *self.far_links.entry(region).or_default() += 1;
+            self.far_links.entry(region).or_default().all += 1;
         }
         self.count_between(from, region, true);
         if let Some(c) = self.member_mut(child) {
-            c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default() });
+            c.parents.push(ParentEdge { parent, since: now, watch: EdgeWatch::default(), sole: false });
         }
         self.site_edge(parent, child, true);
         if let Some(p) = self.member_mut(parent) {
@@ -54,8 +54,9 @@ impl Dcm {
         };
         self.count_between(from, region, false);
         if far && let Some(n) = self.far_links.get_mut(&region) {
-            *n -= 1;
-            if *n == 0 {
+            n.all -= 1;
+            n.sole -= u32::from(edge.sole);
+            if n.all == 0 {
                 self.far_links.remove(&region);
             }
         }
@@ -77,6 +78,17 @@ impl Dcm {
         self.dirty.insert(parent);
         self.dirty.insert(child);
         self.flush_at.get_or_insert(Time(0));
+    }
+
+    /// A link from far that nobody near can replace.
+    pub(super) fn link_sole(&mut self, now: Time, parent: Ix, child: Ix) {
+        self.link(now, parent, child);
+        let far = self.member(parent).zip(self.member(child)).is_some_and(|(p, c)| self.is_far(p, c));
+        let Some(c) = self.member_mut(child).filter(|_| far) else { return };
+        let Some(edge) = c.parents.iter_mut().find(|e| e.parent == parent && !e.sole) else { return };
+        edge.sole = true;
+        let region = c.region;
+        self.far_links.entry(region).or_default().sole += 1;
     }
 
     pub(super) fn cut_all(&mut self, now: Time, ix: Ix) {

@@ -66,6 +66,8 @@ pub struct Leases {
     unheld: BTreeSet<u32>,
     /// Runs whose last complete holder left: not leased before.
     not_before: BTreeMap<u32, Time>,
+    /// Those of them that wait because they may turn up, not because the origin is to be spared.
+    may_turn_up: BTreeSet<u32>,
     /// Members that may get leases, by region.
     waiting: BTreeMap<u64, BTreeSet<Turn>>,
     turns: BTreeMap<Ix, (u64, Turn)>,
@@ -94,6 +96,7 @@ impl Leases {
             replicas: vec![0; runs as usize],
             unheld: (0..runs).collect(),
             not_before: BTreeMap::new(),
+            may_turn_up: BTreeSet::new(),
             waiting: BTreeMap::new(),
             turns: BTreeMap::new(),
             active_by_region: BTreeMap::new(),
@@ -133,6 +136,7 @@ impl Leases {
             self.unheld.remove(&run);
             self.wanted.remove(&run);
             self.not_before.remove(&run);
+            self.may_turn_up.remove(&run);
         }
     }
     /// One holder less.
@@ -142,6 +146,7 @@ impl Leases {
         if *n == 0 && !self.active.contains_key(&run) {
             self.unheld.insert(run);
             self.not_before.insert(run, again_at);
+            self.may_turn_up.insert(run);
         }
     }
 
@@ -208,6 +213,14 @@ impl Leases {
     pub(super) fn want(&mut self, run: u32, ix: Ix) {
         if self.unheld.contains(&run) {
             self.wanted.insert(run, ix);
+        }
+    }
+
+    /// A member at `ix` waits for a run whose holders went away and may come back: it is worth another copy.
+    pub(super) fn want_lost(&mut self, run: u32, ix: Ix) {
+        if self.may_turn_up.remove(&run) {
+            self.not_before.remove(&run);
+            self.want(run, ix);
         }
     }
 
@@ -297,6 +310,7 @@ impl Leases {
     pub(super) fn postpone(&mut self, run: u32, until: Time) {
         if self.unheld.contains(&run) {
             self.not_before.insert(run, until);
+            self.may_turn_up.remove(&run);
         }
     }
 
@@ -335,6 +349,7 @@ impl Leases {
     /// Runs that waited long enough for a holder to turn up.
     pub(super) fn wake(&mut self, now: Time) {
         self.not_before.retain(|_, until| *until > now);
+        self.may_turn_up.retain(|run| self.not_before.contains_key(run));
     }
 
     /// When something here falls due.

@@ -70,6 +70,17 @@ pub struct ParentEdge {
     pub since: Time,
     /// What both ends said of it.
     pub watch: EdgeWatch,
+    /// From far, as nobody near could give the child what it lacked: kept when its region gives up links from far.
+    pub sole: bool,
+}
+
+/// Links into a region from outside.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct FarLinks {
+    /// How many there are.
+    pub all: u32,
+    /// Those of them that nobody near can replace.
+    pub sole: u32,
 }
 
 /// A member.
@@ -105,6 +116,8 @@ pub struct Member {
     pub origin_again: (Time, u32),
     /// Parents that it had until lately, the newest last, and the bytes that each gave.
     pub parted: VecDeque<(NodeId, u64)>,
+    /// The last child that left it as slow, that one's region, and when.
+    pub slow_to: Option<(Ix, u64, Time)>,
     /// What was leased to it, for its uplink: leases go round in proportion to uplinks.
     pub leased: u64,
     /// When its present session joined: what failed with an earlier one says nothing of this one.
@@ -159,6 +172,7 @@ impl Member {
             https_leases: 0,
             origin_again: (Time(0), 0),
             parted: VecDeque::new(),
+            slow_to: None,
             leased: 0,
             since: Time(0),
             away_since: None,

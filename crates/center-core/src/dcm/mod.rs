@@ -36,7 +36,7 @@ use headwater_model::node::Capabilities;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
-use member::SpareIndex;
+use member::{FarLinks, SpareIndex};
 use pairs::{Failure, PairKey};
 use reach::ByAccepts;
 use sites::Site;
@@ -101,7 +101,7 @@ pub struct Dcm {
     sites: BTreeMap<u64, Site>,
     wanting_by_region: BTreeMap<u64, u32>,
     /// Links into each region from outside.
-    far_links: BTreeMap<u64, u32>,
+    far_links: BTreeMap<u64, FarLinks>,
     /// Uplink per child slot.
     slot_rate: u64,
     /// Target in-degree that `hungry` was built for.
@@ -314,6 +314,7 @@ impl Dcm {
             }
             let trouble = self.edge_mut(ix, parent).and_then(|w| w.child_says(interval, e, promised, &t));
             self.judge(now, ix, parent, trouble);
+            self.judge_together(now, ix, parent);
             self.watch_idle(now, ix, parent, interval, e);
         }
         for e in &said.to {

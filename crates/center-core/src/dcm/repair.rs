@@ -20,8 +20,14 @@ pub(super) const MAX_SAMPLED: usize = 64;
 const MAX_STARVING_LEASES: usize = 4;
 /// Parents beyond the target that a member may get for what its readers need next.
 const READERS_PARENTS: u32 = 2;
+/// Alarms in a row after which a child gets a parent from far although its region has its share of those.
+const SOLE_ALARMS: u32 = 2;
 /// Alarms in a row after which the origin helps a child although others hold what it lacks.
 const STARVING_ALARMS: u32 = 3;
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;
 
 impl Dcm {
     /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
@@ -221,7 +227,7 @@ impl Dcm {
                 .children
                 .iter()
                 .copied()
-                .find(|c| self.member(*c).is_some_and(|m| !m.dial_only() && m.parents.len() > 1));
+                .find(|c| self.member(*c).is_some_and(|m| !m.dial_only() && self.can_spare(m, p)));
             let Some(moved) = open_child else { continue };
             self.unlink(p, moved);
             self.dirty(now, moved);
@@ -243,7 +249,7 @@ impl Dcm {
             self.member(ix).map(|m| m.parents.iter().map(|e| e.parent).collect()).unwrap_or_default();
         for p in parents.into_iter().take(want as usize) {
             let over = |c: &Ix| {
-                let child = self.member(*c).filter(|c| !c.dial_only() && c.parents.len() > 1);
+                let child = self.member(*c).filter(|c| !c.dial_only() && self.can_spare(c, p));
                 child.is_some_and(|c| {
                     self.open_parents_each(c.accepts()).is_some_and(|each| self.open_parents_of(c) > each)
                 })
@@ -254,6 +260,20 @@ impl Dcm {
                 self.look_for_parents(now, c, "dial-only peers need its parent");
             }
         }
+    }
+
+    /// Whether a child may lose an open parent to one that can be reached by few. Punchable ones keep the last one: else a
+    /// few of them have only one another, and none has what the others lack.
+    fn can_spare(&self, child: &Member, parent: Ix) -> bool {
+        let sole = child.parents.iter().any(|e| e.parent == parent && e.sole);
+        let others = child.parents.len() > 1;
+        !sole && others && (child.accepts() == Accepts::Open || self.keeps_open(child, parent))
+    }
+
+    /// Whether a child that loses a parent still has an open one.
+    fn keeps_open(&self, child: &Member, parent: Ix) -> bool {
+        let mut others = child.parents.iter().map(|e| e.parent).filter(|p| *p != parent);
+        others.any(|p| self.member(p).is_some_and(|p| p.accepts() == Accepts::Open))
     }
 
     pub(super) fn pair_ok(&self, now: Time, parent: Ix, child: Ix) -> bool {
@@ -326,20 +346,31 @@ impl Dcm {
     /// give the surplus up, one link at a time of children that have other parents, which look for near ones instead.
     fn bring_near(&mut self, now: Time) {
         let mut surplus: BTreeMap<u64, u32> = (self.far_links.iter())
-            .filter_map(|(region, n)| Some((*region, n.checked_sub(self.far_links_most(*region)).filter(|n| *n > 0)?)))
+            .filter_map(|(region, n)| {
+                Some((*region, n.all.checked_sub(self.far_links_most(*region)).filter(|n| *n > 0)?))
+            })
             .collect();
         if surplus.is_empty() {
             return;
         }
-        let far_of = |c: &Member| {
-            c.parents.iter().map(|e| e.parent).find(|p| self.member(*p).is_some_and(|p| self.is_far(p, c)))
-        };
-        let mut cut = Vec::new();
-        for (ix, c) in self.members.iter().enumerate().filter_map(|(ix, c)| Some((ix as Ix, c.as_ref()?))) {
-            let Some(left) = surplus.get_mut(&c.region).filter(|n| **n > 0 && c.parents.len() > 1) else { continue };
-            if let Some(parent) = far_of(c) {
-                *left -= 1;
-                cut.push((parent, ix));
+        let mut cut: Vec<(Ix, Ix)> = Vec::new();
+        // First of those that keep a parent which can have any.
+        for keeps_open in [true, false] {
+            for (ix, c) in self.members.iter().enumerate().filter_map(|(ix, c)| Some((ix as Ix, c.as_ref()?))) {
+                let Some(left) = surplus.get_mut(&c.region).filter(|n| **n > 0 && c.parents.len() > 1) else {
+                    continue;
+                };
+                if cut.iter().any(|(_, child)| *child == ix) {
+                    continue;
+                }
+                let mut replaceable = c.parents.iter().filter(|e| !e.sole).map(|e| e.parent);
+                let far = replaceable.find(|p| {
+                    self.member(*p).is_some_and(|m| self.is_far(m, c)) && (!keeps_open || self.keeps_open(c, *p))
+                });
+                if let Some(parent) = far {
+                    *left -= 1;
+                    cut.push((parent, ix));
+                }
             }
         }
         for (parent, child) in cut {
@@ -383,18 +414,29 @@ impl Dcm {
             starving < ENTRY_STALLED_ALARMS && self.member(ix).is_some_and(|m| self.site_served(ix, m, false));
         let lacks: Vec<u32> =
             runs.iter().copied().take(MAX_STARVING_RUNS).filter(|r| *r < self.layout.runs()).collect();
-        let mut helped = false;
-        for run in lacks.iter().copied() {
-            if helped {
-                break;
+        for run in lacks.iter().copied().filter(|_| may_lease && !inside_only) {
+            // Who fetches it and is not heard may be dead: a child that waits for it is worth a second copy.
+            let fetcher = self.leases.active().get(&run).map(|a| a.to);
+            if let Some(away) = fetcher.filter(|to| self.member(*to).is_some_and(|m| m.away_since.is_some())) {
+                self.end_lease(now, away, run, false);
+                self.leases.want(run, ix);
             }
-            if self.leases.replicas(run) == 0 {
-                continue;
-            }
-            if let Some(p) = self.holder_for(now, ix, run, node.prefix64(), inside_only) {
-                self.link(now, p, ix);
-                helped = true;
-            }
+            self.leases.want_lost(run, ix);
+        }
+        let holder = |far: bool| {
+            let held = lacks.iter().filter(|run| self.leases.replicas(**run) > 0);
+            held.filter_map(|run| self.holder_for(now, ix, *run, node.prefix64(), inside_only, far)).next()
+        };
+        let near = holder(self.member(ix).is_some_and(|m| self.far_links_left(m) > 0));
+        // Who is near and has it cannot be reached, or nobody near has it and those who bring things in have not either.
+        let sole =
+            near.is_none() && (starving >= SOLE_ALARMS || self.is_held_near(now, ix, &lacks)) && self.may_have_sole(ix);
+        let far = sole.then(|| holder(true)).flatten();
+        let helped = near.or(far).is_some();
+        if let Some(p) = near {
+            self.link(now, p, ix);
+        } else if let Some(p) = far {
+            self.link_sole(now, p, ix);
         }
         if helped && !patience_over {
             return;
@@ -405,15 +447,27 @@ impl Dcm {
         }
         let most = if no_parents { MAX_STARVING_RUNS } else { MAX_STARVING_LEASES };
         for run in lacks.into_iter().take(most) {
-            // Who fetches it and is not heard may be dead: a child that waits for it is worth a second copy.
-            let fetcher = self.leases.active().get(&run).map(|a| a.to);
-            if let Some(away) = fetcher.filter(|to| self.member(*to).is_some_and(|m| m.away_since.is_some())) {
-                self.end_lease(now, away, run, false);
-            }
             if self.leases.has_slot() && !self.leases.active().contains_key(&run) {
                 self.give_lease(now, ix, run);
             }
         }
+    }
+
+    /// Whether its region may have one more link from far that nobody near can replace: starving children do not each
+    /// bring the content in.
+    fn may_have_sole(&self, ix: Ix) -> bool {
+        let Some(region) = self.member(ix).map(|m| m.region) else { return false };
+        self.far_links.get(&region).is_none_or(|n| n.sole < self.far_links_most(region))
+    }
+
+    /// Whether somebody near has what a child lacks. A sample is looked at.
+    fn is_held_near(&self, now: Time, ix: Ix, runs: &[u32]) -> bool {
+        let Some(child) = self.member(ix) else { return false };
+        let sampled =
+            |i: u64| (mix64(child.info.node.prefix64() ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix;
+        (0..MAX_SAMPLED as u64)
+            .filter_map(|i| self.member(sampled(i)))
+            .any(|p| !self.is_far(p, child) && p.standing.is_believed() && runs.iter().any(|run| p.runs.get(*run)))
     }
 
     /// A reader at the member needs runs next that no parent of it has: who has one, or fetches it, becomes its parent; what
@@ -424,14 +478,16 @@ impl Dcm {
             let Some(m) = self.member(ix).filter(|m| m.wants && m.udp()) else { return };
             let room = (m.parents.len() as u32) < self.target + READERS_PARENTS;
             let (node, may_lease) = (m.info.node, m.info.may_use_origin);
-            let inside_only = self.site_served(ix, m, false);
+            let (inside_only, may_be_far) = (self.site_served(ix, m, false), self.far_links_left(m) > 0);
             let has = |p: Ix| self.member(p).is_some_and(|p| p.runs.get(run));
             if m.parents.iter().any(|e| has(e.parent)) {
                 continue;
             }
             let fetcher = self.leases.active().get(&run).map(|a| a.to).filter(|to| *to != ix);
             if self.leases.replicas(run) > 0 {
-                if let Some(p) = room.then(|| self.holder_for(now, ix, run, node.prefix64(), inside_only)).flatten() {
+                if let Some(p) =
+                    room.then(|| self.holder_for(now, ix, run, node.prefix64(), inside_only, may_be_far)).flatten()
+                {
                     self.link(now, p, ix);
                 }
             } else if let Some(p) = fetcher {
@@ -446,10 +502,16 @@ impl Dcm {
     }
 
     /// A member that holds `run` and may serve the child, also when its slots are taken (R2: most spare first, then any).
-    fn holder_for(&self, now: Time, child_ix: Ix, run: u32, seed: u64, inside_only: bool) -> Option<Ix> {
+    fn holder_for(
+        &self,
+        now: Time,
+        child_ix: Ix,
+        run: u32,
+        seed: u64,
+        inside_only: bool,
+        may_be_far: bool,
+    ) -> Option<Ix> {
         let child = self.member(child_ix)?;
-        // Starving children, too, do not each bring the content into their region.
-        let may_be_far = self.far_links_left(child) > 0;
         (0..MAX_SAMPLED as u64)
             .map(|i| (mix64(seed ^ now.0.wrapping_add(i)) % self.members.len() as u64) as Ix)
             .filter(|p| *p != child_ix && !child.has_parent(*p))

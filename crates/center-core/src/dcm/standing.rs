@@ -20,6 +20,8 @@ const FEW_PIECES: u64 = 4;
 const MIN_CLAIMED_RUNS: usize = 8;
 /// Idle intervals after which the claim is not believed.
 const IDLE_INTERVALS: u32 = 2;
+/// For so long a child's word that a parent is slow helps others to judge it.
+const SLOW_TO_OTHERS: Micros = Micros::from_secs(60);
 /// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
 const TRICKLE: u64 = 8;
 
@@ -89,8 +91,28 @@ impl Dcm {
         if let (Some(node), Some(c)) = (self.node_of(parent), self.member_mut(child)) {
             c.spares.retain(|s| *s != node);
         }
+        let region = self.member(child).map(|c| c.region).filter(|_| offence == Some(Offence::Slow));
+        if let (Some(region), Some(p)) = (region, self.member_mut(parent)) {
+            p.slow_to = Some((child, region, now));
+        }
         self.unlink(parent, child);
         self.dirty(now, child);
+    }
+
+    /// A parent that another child left as slow gives this one next to nothing as well. Neither child can tell a trickle from
+    /// its own line where all that it has trickle; of two, on different ways, the lines are not to blame.
+    pub(super) fn judge_together(&mut self, now: Time, child: Ix, parent: Ix) {
+        let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return };
+        let hopeless = c.parents.iter().any(|e| e.parent == parent && e.watch.hopeless);
+        let shared = p.slow_to.is_some_and(|(by, region, at)| {
+            by != child && now.since(at) <= SLOW_TO_OTHERS && (region == p.region || c.region == p.region)
+        });
+        if !(hopeless && shared) {
+            return;
+        }
+        self.out.push(DcmOutput::Trouble(p.info.node, c.info.node, Trouble::Slow));
+        self.part(now, child, parent, Some(Offence::Slow));
+        self.look_for_parents(now, child, occasion(Trouble::Slow));
     }
 
     /// How long the two of an edge that brought the child so many bytes are not tried again.

@@ -19,6 +19,8 @@ pub(super) struct World {
     pub(super) leases: Vec<(NodeId, Lease)>,
     pub(super) revoked: Vec<(NodeId, u32)>,
     pub(super) assigned: BTreeMap<NodeId, Assignment>,
+    /// Where nodes are; nobody knows of the others.
+    pub(super) places: BTreeMap<u8, Place>,
 }
 
 pub(super) fn id(n: u8) -> NodeId {
@@ -46,7 +48,7 @@ impl World {
     pub(super) fn begun(restarted: bool) -> World {
         let layout = Layout::single(1 << 20, u64::from(RUNS) << 20).unwrap();
         let dcm = Dcm::new(Time(0), Version::default(), layout, Config::default(), 1, restarted);
-        World { dcm, now: Time(0), leases: vec![], revoked: vec![], assigned: BTreeMap::new() }
+        World { dcm, now: Time(0), leases: vec![], revoked: vec![], assigned: BTreeMap::new(), places: BTreeMap::new() }
     }
 
     pub(super) fn joins(&mut self, n: u8, capabilities: Capabilities, role: Role, complete: bool) {
@@ -70,7 +72,7 @@ impl World {
             role,
             capabilities,
             up: Rate::from_mbit(20),
-            place: Place::default(),
+            place: self.places.get(&n).cloned().unwrap_or_default(),
             reach: reach.clone(),
             observed: [192, 0, 2, n].into(),
             local_addresses: vec![],
