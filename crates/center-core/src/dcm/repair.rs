@@ -454,10 +454,10 @@ impl Dcm {
     }
 
     /// Whether its region may have one more link from far that nobody near can replace: starving children do not each
-    /// bring the content in.
+    /// bring the content in, and those who only say that they starve do not get all of them.
     fn may_have_sole(&self, ix: Ix) -> bool {
         let Some(region) = self.member(ix).map(|m| m.region) else { return false };
-        self.far_links.get(&region).is_none_or(|n| n.sole < self.far_links_most(region))
+        self.far_links.get(&region).is_none_or(|n| n.sole < self.far_links_most(region).div_ceil(2))
     }
 
     /// Whether somebody near has what a child lacks. A sample is looked at.

@@ -80,3 +80,19 @@ fn what_only_those_who_are_away_have_is_leased_to_who_waits_for_it() {
         assert_eq!(leased, waits, "fetched: {was_fetched}, one waits: {waits}");
     }
 }
+
+#[test]
+fn half_of_a_regions_links_are_for_those_who_starve() {
+    let mut w = island();
+    w.dcm.config.far_links = 4;
+    for n in 10..20 {
+        w.places.insert(n, Place { isp: Some("isp-2".into()), asn: Some(2), ..Place::default() });
+        w.joins(n, Capabilities::regular(Accepts::Punchable), Role::Peer, false);
+    }
+    for _ in 0..4 {
+        (10..20).for_each(|n| starves(&mut w, n));
+    }
+    let sole = |n: u8| w.dcm.member_of(&id(n)).unwrap().parents.iter().filter(|e| e.sole).count();
+    let all: usize = [7, 8].into_iter().chain(10..20).map(sole).sum();
+    assert!((1..=2).contains(&all), "{all}");
+}
