@@ -193,6 +193,10 @@ impl Member {
     pub fn counts(&self) -> bool {
         self.away_since.is_none() && self.standing.is_believed() && self.forwards()
     }
+    /// Bytes that a parent gave that it had until lately.
+    pub fn parted_from(&self, parent: &NodeId) -> Option<u64> {
+        self.parted.iter().rev().find(|(p, _)| p == parent).map(|(_, served)| *served)
+    }
     /// Whether it may get a child.
     pub fn may_take_child(&self) -> bool {
         match self.standing {

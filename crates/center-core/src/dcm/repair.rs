@@ -64,7 +64,7 @@ impl Dcm {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let Some(m) = self.member(ix) else { return };
         let (assigned, spare) = (m.has_parent(p), m.spares.contains(parent));
-        let before = m.parted.iter().rev().find(|(q, _)| q == parent).map(|(_, served)| *served);
+        let before = m.parted_from(parent);
         if !assigned && !spare && offence.is_some() && self.member_mut(ix).is_some_and(|m| m.is_slander(now)) {
             self.out.extend(self.node_of(ix).map(|node| DcmOutput::Guilty(node, Offence::Slander)));
         }
@@ -353,14 +353,15 @@ impl Dcm {
         if surplus.is_empty() {
             return;
         }
-        let mut cut: Vec<(Ix, Ix)> = Vec::new();
+        // Parents by child.
+        let mut cut: BTreeMap<Ix, Ix> = BTreeMap::new();
         // First of those that keep a parent which can have any.
         for keeps_open in [true, false] {
             for (ix, c) in self.members.iter().enumerate().filter_map(|(ix, c)| Some((ix as Ix, c.as_ref()?))) {
                 let Some(left) = surplus.get_mut(&c.region).filter(|n| **n > 0 && c.parents.len() > 1) else {
                     continue;
                 };
-                if cut.iter().any(|(_, child)| *child == ix) {
+                if cut.contains_key(&ix) {
                     continue;
                 }
                 let mut replaceable = c.parents.iter().filter(|e| !e.sole).map(|e| e.parent);
@@ -369,11 +370,11 @@ impl Dcm {
                 });
                 if let Some(parent) = far {
                     *left -= 1;
-                    cut.push((parent, ix));
+                    cut.insert(ix, parent);
                 }
             }
         }
-        for (parent, child) in cut {
+        for (child, parent) in cut {
             self.unlink(parent, child);
             self.look_for_parents(now, child, "its region had more links from outside than it needs");
         }

@@ -144,8 +144,7 @@ impl Dcm {
     pub fn had_a_piece(&self, child: &NodeId, parent: &NodeId) -> bool {
         let (Some(c), p) = (self.member_of(child), self.by_node.get(parent).copied()) else { return false };
         let now = c.parents.iter().find(|e| Some(e.parent) == p).map(|e| e.watch.served());
-        let before = || c.parted.iter().rev().find(|(q, _)| q == parent).map(|(_, served)| *served);
-        now.or_else(before).is_some_and(|served| served >= u64::from(self.layout.piece_bytes()))
+        now.or_else(|| c.parted_from(parent)).is_some_and(|served| served >= u64::from(self.layout.piece_bytes()))
     }
 
     /// The child got wrong bytes from the parent: the two do not meet again for as long as a ban lasts.
