@@ -306,6 +306,39 @@ fn a_trickle_that_one_child_tells_from_its_line_is_left_by_all() {
 }
 
 #[test]
+fn who_trickles_to_all_its_children_is_left_though_none_can_tell_it_from_its_line() {
+    let nodes: Vec<u8> = (1..=16).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let slow = 2;
+    let children = s.children(slow);
+    assert!(children.len() >= 3, "{children:?}");
+    // All that these children have trickle.
+    let path = |_: u8, c: u8| if children.contains(&c) { Path { bytes: 2_000, ..FINE } } else { FINE };
+    (0..2).for_each(|_| s.beat(path));
+    s.pass(200);
+    assert!(s.children(slow).iter().all(|c| !children.contains(c)), "{children:?}");
+    assert_ne!(s.standing(slow), Standing::Banned, "nobody accuses it");
+    for child in children.iter().skip(1) {
+        s.never_meet_again(*child, slow);
+    }
+}
+
+#[test]
+fn what_two_children_say_of_a_slow_parent_parts_them_for_long() {
+    let nodes: Vec<u8> = (1..=16).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let slow = 2;
+    let (first, second) = (s.children(slow)[0], s.children(slow)[1]);
+    let path = |_: u8, c: u8| if c == first || c == second { Path { bytes: 2_000, ..FINE } } else { FINE };
+    s.beat(path);
+    s.alarm(first, Alarm::Slow { parent: node(slow) });
+    s.alarm(second, Alarm::Slow { parent: node(slow) });
+    s.never_meet_again(second, slow);
+}
+
+#[test]
 fn who_is_accused_is_no_spare_either() {
     let nodes: Vec<u8> = (1..=16).collect();
     let mut s = Swarm::new(&nodes, |_| 1);

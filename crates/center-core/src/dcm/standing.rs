@@ -22,6 +22,8 @@ const MIN_CLAIMED_RUNS: usize = 8;
 const IDLE_INTERVALS: u32 = 2;
 /// For so long a child's word that a parent is slow helps others to judge it.
 const SLOW_TO_OTHERS: Micros = Micros::from_secs(60);
+/// So many of a parent's other children are looked at where one is hopeless.
+const CHILDREN_ASKED: usize = 64;
 /// A parent is slow beyond doubt at this fraction of what the child's other parents deliver.
 const TRICKLE: u64 = 8;
 
@@ -99,20 +101,53 @@ impl Dcm {
         self.dirty(now, child);
     }
 
-    /// A parent that another child left as slow gives this one next to nothing as well. Neither child can tell a trickle from
-    /// its own line where all that it has trickle; of two, on different ways, the lines are not to blame.
+    /// A parent that gives another child next to nothing gives this one next to nothing as well. Neither child can tell a
+    /// trickle from its own line where all that it has trickle; of two, on different ways, the lines are not to blame.
     pub(super) fn judge_together(&mut self, now: Time, child: Ix, parent: Ix) {
-        let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return };
-        let hopeless = c.parents.iter().any(|e| e.parent == parent && e.watch.hopeless);
-        let shared = p.slow_to.is_some_and(|(by, region, at)| {
-            by != child && now.since(at) <= SLOW_TO_OTHERS && (region == p.region || c.region == p.region)
-        });
-        if !(hopeless && shared) {
+        let hopeless = self.hopeless(child, parent).is_some_and(|h| h);
+        if !hopeless || !(self.slow_to_another(now, child, parent) || self.hopeless_to_most(child, parent)) {
             return;
         }
-        self.out.push(DcmOutput::Trouble(p.info.node, c.info.node, Trouble::Slow));
+        if let (Some(p), Some(c)) = (self.node_of(parent), self.node_of(child)) {
+            self.out.push(DcmOutput::Trouble(p, c, Trouble::Slow));
+        }
         self.part(now, child, parent, Some(Offence::Slow));
         self.look_for_parents(now, child, occasion(Trouble::Slow));
+    }
+
+    /// Whether a child got next to nothing of a parent in its last interval, though it waited; nothing where it was idle.
+    fn hopeless(&self, child: Ix, parent: Ix) -> Option<bool> {
+        let watch = self.member(child)?.parents.iter().find(|e| e.parent == parent)?.watch;
+        (watch.hopeless || watch.last_bytes > 0).then_some(watch.hopeless)
+    }
+
+    /// Another child, on another way, left the parent as slow of late.
+    fn slow_to_another(&self, now: Time, child: Ix, parent: Ix) -> bool {
+        let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return false };
+        p.slow_to.is_some_and(|(by, region, at)| {
+            by != child && now.since(at) <= SLOW_TO_OTHERS && (region == p.region || c.region == p.region)
+        })
+    }
+
+    /// Most of the parent's children that are not idle get next to nothing of it: this one, and another on another way.
+    /// Where nothing came at all the child tells of silence, which is an offence.
+    fn hopeless_to_most(&self, child: Ix, parent: Ix) -> bool {
+        let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { return false };
+        if c.parents.iter().any(|e| e.parent == parent && e.watch.served() == 0) {
+            return false;
+        }
+        let (mut hopeless, mut served, mut other_way) = (0, 0, false);
+        for other in p.children.iter().copied().filter(|o| *o != child).take(CHILDREN_ASKED) {
+            match (self.hopeless(other, parent), self.member(other)) {
+                (Some(true), Some(o)) => {
+                    hopeless += 1;
+                    other_way |= o.region == p.region || c.region == p.region;
+                }
+                (Some(false), _) => served += 1,
+                _ => {}
+            }
+        }
+        other_way && hopeless + 1 > served
     }
 
     /// How long the two of an edge that brought the child so many bytes are not tried again.
@@ -122,7 +157,9 @@ impl Dcm {
         let brought_little = served.unwrap_or(0) < FEW_PIECES * u64::from(self.layout.piece_bytes());
         let failures = match offence {
             // Seen by the child alone: it may have been its own line. The next time it was not.
-            Some(Offence::Slow) if !self.trickles(child, parent) => GRAVE - 1,
+            Some(Offence::Slow) if !self.trickles(child, parent) && !self.slow_to_another(now, child, parent) => {
+                GRAVE - 1
+            }
             Some(Offence::Slow | Offence::Holdings | Offence::Sent | Offence::Slander) => GRAVE,
             Some(Offence::Silent) if brought_little => GRAVE,
             // It came, brought nothing and is gone again.
