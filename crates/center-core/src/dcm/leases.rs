@@ -2,6 +2,7 @@
 //! (architecture, idea 8; mechanisms, "Origin leases").
 
 use super::member::{Ix, Member};
+use crate::trust::Network;
 use headwater_model::bits::Bits;
 use headwater_model::node::Accepts;
 use headwater_model::time::{Micros, Time};
@@ -27,9 +28,13 @@ const HURRY_HALVES: u64 = 3;
 /// A lease is not taken for slow before this time.
 const HURRY_LEAST_US: u64 = 3_000_000;
 /// Leases that one member may have at once.
-const MOST_LEASES: u32 = 8;
+pub(super) const MOST_LEASES: u32 = 8;
 /// A lease whose node comes and goes ends after so many times what it was given.
 const MOST_EXTENSIONS: u64 = 4;
+/// A network whose members let leases lapse is forgiven so long after the last one.
+const LAPSE_MEMORY: Micros = Micros::from_secs(300);
+/// Networks whose lapses are remembered; of further ones nothing is known.
+const MAX_LAPSED: usize = 4096;
 
 /// A lease under way.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +58,17 @@ const SHARE: u64 = 1 << 40;
 /// Uplinks that are unknown or smaller count as this, in bytes per second.
 const LEAST_UP: u64 = 1000;
 
-/// Order in which members get leases: fewest under way, reachable, least leased for its uplink (with the next one).
-type Turn = (u32, Accepts, u64, Ix);
+/// Order in which members get leases: fewest under way, fewest that its network let lapse, reachable, least leased for its
+/// uplink (with the next one).
+type Turn = (u32, u32, Accepts, u64, Ix);
+
+/// Leases that the members of a network did not bring in, less those that they did since; and when the last one ended.
+/// Identities are cheap, networks are not: who takes leases and drops them under ever new names still waits for others.
+#[derive(Clone, Copy, Debug)]
+struct Lapses {
+    count: u32,
+    last: Time,
+}
 
 /// All that is known of runs and leases of one content.
 #[derive(Clone, Debug)]
@@ -76,8 +90,11 @@ pub struct Leases {
     in_slots: u32,
     /// Runs that readers need next, and at whom: leased first.
     wanted: BTreeMap<u32, Ix>,
-    /// Runs that were given to another node in a hurry.
-    hurried: BTreeSet<u32>,
+    /// Runs that were given to another node in a hurry, and how often.
+    hurried: BTreeMap<u32, u32>,
+    lapses: BTreeMap<Network, Lapses>,
+    /// When the last of the leases was given that were done.
+    done_since: Time,
     /// By region, the share of the last member that had a lease in its turn: where newcomers begin.
     shares: BTreeMap<u64, u64>,
     slots: u32,
@@ -102,7 +119,9 @@ impl Leases {
             active_by_region: BTreeMap::new(),
             in_slots: 0,
             wanted: BTreeMap::new(),
-            hurried: BTreeSet::new(),
+            hurried: BTreeMap::new(),
+            lapses: BTreeMap::new(),
+            done_since: Time(0),
             shares: BTreeMap::new(),
             slots: slots_min,
             slots_min,
@@ -171,9 +190,41 @@ impl Leases {
             }
         }
         if may {
-            let turn = (member.leases, member.accepts(), member.leased + share(member), ix);
+            let turn = self.turn(ix, member);
             self.waiting.entry(member.region).or_default().insert(turn);
             self.turns.insert(ix, (member.region, turn));
+        }
+    }
+
+    fn turn(&self, ix: Ix, member: &Member) -> Turn {
+        (member.leases, self.lapses_of(member), member.accepts(), member.leased + share(member), ix)
+    }
+
+    /// Whether others of its network did better or worse since the member was queued.
+    pub(super) fn is_stale(&self, ix: Ix, member: &Member) -> bool {
+        self.turns.get(&ix).is_some_and(|(_, turn)| turn.1 != self.lapses_of(member))
+    }
+
+    /// Leases that the member's network let lapse of late.
+    pub(super) fn lapses_of(&self, member: &Member) -> u32 {
+        self.lapses.get(&member.network).map_or(0, |l| l.count)
+    }
+
+    fn lapsed(&mut self, now: Time, network: Network) {
+        if self.lapses.len() < MAX_LAPSED || self.lapses.contains_key(&network) {
+            let l = self.lapses.entry(network).or_insert(Lapses { count: 0, last: Time(0) });
+            // Those that end together count as one.
+            *l = Lapses { count: l.count.saturating_add(u32::from(l.count == 0 || l.last != now)), last: now };
+        }
+    }
+
+    /// Its network brought one in.
+    fn forgive(&mut self, network: Network) {
+        if let Some(l) = self.lapses.get_mut(&network) {
+            l.count -= 1;
+            if l.count == 0 {
+                self.lapses.remove(&network);
+            }
         }
     }
 
@@ -197,7 +248,7 @@ impl Leases {
                 Some((self.active_by_region.get(region).copied().unwrap_or(0), *turn))
             })
             .min()
-            .map(|(_, turn)| (turn.3, run))
+            .map(|(_, turn)| (turn.4, run))
     }
 
     /// The first run that nobody holds or fetches and that may be leased.
@@ -209,24 +260,50 @@ impl Leases {
         self.not_before.get(&run).is_none_or(|t| *t <= now)
     }
 
-    /// A reader at `ix` needs a run next that nobody has.
-    pub(super) fn want(&mut self, run: u32, ix: Ix) {
-        if self.unheld.contains(&run) {
+    /// A reader at `ix` needs a run next that nobody has. Those whose network let leases lapse wait their turn.
+    pub(super) fn want(&mut self, run: u32, ix: Ix, member: &Member) {
+        if self.unheld.contains(&run) && self.lapses_of(member) == 0 {
             self.wanted.insert(run, ix);
         }
     }
 
     /// A member at `ix` waits for a run whose holders went away and may come back: it is worth another copy.
-    pub(super) fn want_lost(&mut self, run: u32, ix: Ix) {
+    pub(super) fn want_lost(&mut self, run: u32, ix: Ix, member: &Member) {
         if self.may_turn_up.remove(&run) {
             self.not_before.remove(&run);
-            self.want(run, ix);
+            self.want(run, ix, member);
         }
     }
 
-    /// Whether a starving member may be helped now, although others hold the run.
+    /// Whether the origin takes one more.
     pub(super) fn has_slot(&self) -> bool {
         self.in_slots < self.slots
+    }
+
+    /// Whether a starving member may be helped now, although others hold the run: the slots that are open to it are halved
+    /// by each lease that its network let lapse, so that those who ask and do not fetch leave some to others.
+    pub(super) fn has_slot_for(&self, starving: &Member) -> bool {
+        let open = self.slots.checked_shr(self.lapses_of(starving)).unwrap_or(0);
+        self.in_slots < open && starving.leases < MOST_LEASES
+    }
+
+    /// The lease of `run` goes to a member that starves for it, when it takes too long and nobody else holds the run: who
+    /// has it, to be revoked. Each time it is waited for twice as long, and not for those that let more lapse themselves.
+    pub(super) fn taken_over(&mut self, now: Time, run: u32, starving: &Member, fetcher: &Member) -> bool {
+        let Some(a) = self.active.get(&run) else { return false };
+        let times = self.hurried.get(&run).copied().unwrap_or(0);
+        let patience = self.patience().checked_shl(times).unwrap_or(u64::MAX);
+        let fair = self.lapses_of(starving) <= self.lapses_of(fetcher) && starving.leases < MOST_LEASES;
+        if self.replicas(run) > 0 || !fair || now.since(a.since).0 <= patience {
+            return false;
+        }
+        self.hurried.insert(run, times + 1);
+        true
+    }
+
+    /// What a lease may take while others wait for it, in microseconds.
+    fn patience(&self) -> u64 {
+        (self.duration_us.unwrap_or(FIRST_LEASE_US) / 2 * HURRY_HALVES).max(HURRY_LEAST_US)
     }
 
     /// Gives `run` to `ix`; returns how long it has. One with limited sources takes no slot: it must fetch all that it
@@ -236,7 +313,7 @@ impl Leases {
         self.in_slots += u32::from(in_slot);
         let within = Micros((self.duration_us.unwrap_or(FIRST_LEASE_US) * 4).clamp(3_000_000, 60_000_000));
         member.leases += 1;
-        if self.waiting.get(&member.region).and_then(BTreeSet::first).is_some_and(|turn| turn.3 == ix) {
+        if self.waiting.get(&member.region).and_then(BTreeSet::first).is_some_and(|turn| turn.4 == ix) {
             self.shares.insert(member.region, member.leased);
         }
         member.leased += share(member);
@@ -250,7 +327,7 @@ impl Leases {
     /// A lease that a returning node works on: kept unless others hold or fetch the run. Whether it is its lease now.
     pub(super) fn adopt(&mut self, now: Time, ix: Ix, member: &mut Member, run: u32) -> bool {
         let free = run < self.replicas.len() as u32 && self.replicas(run) == 0 && !self.active.contains_key(&run);
-        if free && self.in_slots < self.slots_max {
+        if free && self.in_slots < self.slots_max.checked_shr(self.lapses_of(member)).unwrap_or(0) {
             self.give(now, ix, member, run);
         }
         let Some(a) = self.active.get_mut(&run).filter(|a| a.to == ix) else { return false };
@@ -281,7 +358,16 @@ impl Leases {
             }
         }
         self.done += u64::from(done);
-        self.learn(now.since(a.since).0, done);
+        if done {
+            self.done_since = self.done_since.max(a.since);
+            self.forgive(member.network);
+        } else {
+            self.lapsed(now, member.network);
+        }
+        // Where later ones were done meanwhile the origin is not to blame for one that lapsed.
+        if done || self.done_since <= a.since {
+            self.learn(now.since(a.since).0, done);
+        }
         if !done && self.replicas(run) == 0 {
             self.unheld.insert(run);
         }
@@ -334,20 +420,23 @@ impl Leases {
 
     /// Leases that all wait for, and which other node should rather have them.
     pub(super) fn crawling(&mut self, now: Time) -> Vec<(u32, Ix, Ix)> {
-        let Some(usual) = self.duration_us.filter(|_| self.unheld.is_empty()) else { return Vec::new() };
-        let patience = (usual / 2 * HURRY_HALVES).max(HURRY_LEAST_US);
+        if self.duration_us.is_none() || !self.unheld.is_empty() {
+            return Vec::new();
+        }
+        let patience = self.patience();
         let slow = self.active.iter().filter(|(run, a)| {
             let crawls = a.in_slot && a.missed == 0 && now.since(a.since).0 > patience;
-            crawls && self.replicas(**run) == 0 && !self.hurried.contains(*run)
+            crawls && self.replicas(**run) == 0 && !self.hurried.contains_key(*run)
         });
-        let other = |than: Ix| self.waiting.values().filter_map(|set| set.iter().find(|turn| turn.3 != than)).min();
-        let slow: Vec<_> = slow.filter_map(|(run, a)| Some((*run, a.to, other(a.to)?.3))).collect();
-        self.hurried.extend(slow.iter().map(|(run, ..)| *run));
+        let other = |than: Ix| self.waiting.values().filter_map(|set| set.iter().find(|turn| turn.4 != than)).min();
+        let slow: Vec<_> = slow.filter_map(|(run, a)| Some((*run, a.to, other(a.to)?.4))).collect();
+        self.hurried.extend(slow.iter().map(|(run, ..)| (*run, 1)));
         slow
     }
 
     /// Runs that waited long enough for a holder to turn up.
     pub(super) fn wake(&mut self, now: Time) {
+        self.lapses.retain(|_, l| now.since(l.last) < LAPSE_MEMORY);
         self.not_before.retain(|_, until| *until > now);
         self.may_turn_up.retain(|run| self.not_before.contains_key(run));
     }

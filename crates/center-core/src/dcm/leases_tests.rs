@@ -1,7 +1,7 @@
 //! What becomes of leases whose members come and go.
 
 use super::*;
-use crate::dcm::test_world::{RUNS, World, id, open};
+use crate::dcm::test_world::{CROWD, RUNS, World, id, open};
 use headwater_model::id::NodeId;
 use headwater_model::report::Alarm;
 use headwater_model::{Rate, Role};
@@ -216,4 +216,72 @@ fn the_last_runs_are_not_waited_for_long() {
     // Once only: the origin may be slow.
     w.pass(6_000);
     assert!(w.leases.is_empty());
+}
+
+/// Three fetch what is leased to them within 0.8 s, and pass it on; a crowd from one network takes leases and drops them, as
+/// `crowd` does to one of it every 0.1 s. When all three have everything.
+fn all_have_it_after(mut crowd: impl FnMut(&mut World, u8)) -> Option<u64> {
+    let mut w = World::new();
+    (1..=3).for_each(|n| joins(&mut w, n, u64::from(n), vec![]));
+    (0..40).for_each(|n| joins(&mut w, CROWD + n, 1, vec![]));
+    let mut fetched = Bits::new(RUNS);
+    let mut fetching = Vec::new();
+    for tenth in 0..1200_u64 {
+        w.pass(0);
+        crowd(&mut w, CROWD + (tenth * 7 % 40) as u8);
+        let revoked = std::mem::take(&mut w.revoked);
+        fetching.retain(|(_, node, run)| !revoked.contains(&(*node, *run)));
+        let given = std::mem::take(&mut w.leases).into_iter().filter(|(node, _)| *node <= id(3));
+        fetching.extend(given.map(|(node, lease)| (tenth + 8, node, lease.run)));
+        fetching.retain(|(at, node, run)| {
+            let done = *at <= tenth;
+            if done {
+                w.dcm.lease_done(w.now, node, *run);
+                fetched.set(*run);
+            }
+            !done
+        });
+        if fetched.ones() == RUNS {
+            return Some(tenth / 10);
+        }
+        if tenth % 20 == 0 {
+            let lacks: Vec<u32> = (0..RUNS).filter(|run| !fetched.get(*run)).collect();
+            for n in 1..=3 {
+                w.dcm.alarm(w.now, &id(n), &Alarm::Starving { runs: lacks.clone() });
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn those_who_take_leases_and_drop_them_do_not_keep_them_from_others() {
+    let check = |story: &str, crowd: &mut dyn FnMut(&mut World, u8), within_s: u64| {
+        let took = all_have_it_after(crowd);
+        assert!(took.is_some_and(|s| s <= within_s), "{story}: {took:?} s");
+    };
+    check("they keep silent", &mut |_, _| {}, 40);
+    let starve = |w: &mut World, n: u8| {
+        w.dcm.alarm(w.now, &id(n), &Alarm::Starving { runs: (0..16).collect() });
+    };
+    check("they say that they starve", &mut { starve }, 40);
+    let mut session = 1;
+    check(
+        "they come again",
+        &mut |w, n| {
+            session += 1;
+            joins(w, n, session, vec![]);
+        },
+        40,
+    );
+    check(
+        "they claim to work on them",
+        &mut |w, n| {
+            session += 1;
+            joins(w, n, session, (0..RUNS).collect());
+        },
+        40,
+    );
+    let fail = |w: &mut World, n: u8| (0..RUNS).for_each(|run| w.dcm.lease_failed(w.now, &id(n), run, false));
+    check("they say that they cannot be fetched", &mut { fail }, 40);
 }

@@ -2,7 +2,7 @@
 
 use crate::explain::Decision;
 use crate::network_monitor::EdgeWatch;
-use crate::trust::Standing;
+use crate::trust::{Network, Standing};
 use headwater_model::assignment::Reach;
 use headwater_model::bits::Bits;
 use headwater_model::id::NodeId;
@@ -92,6 +92,8 @@ pub struct Member {
     pub tier_keys: [Option<u64>; 6],
     /// The region that shares scarce sources with it.
     pub region: u64,
+    /// The party that it belongs to where leases are given out.
+    pub network: Network,
     /// Still lacks pieces.
     pub wants: bool,
     /// Verified pieces.
@@ -156,7 +158,9 @@ impl Member {
         }
         let tier_keys = TIERS.map(|t| info.place.key(t));
         let (region, standing) = (info.place.region(), info.standing);
+        let network = Network::of(info.node, info.observed, info.role == Role::Waypoint);
         Self {
+            network,
             info,
             tier_keys,
             region,

@@ -385,16 +385,16 @@ impl Dcm {
                 self.end_lease(now, ix, run, false)
             }
         };
-        if from_origin
-            && forbidden
-            && let Some(m) = self.member_mut(ix)
-        {
+        // Words about runs that were not leased to it would keep them from others.
+        if !from_origin {
+            return self.lease_out(now);
+        }
+        if !forbidden {
+            // The next one would fail as fast: the origin gets time to come right.
+            self.leases.postpone(run, now + self.config.lost_run_grace);
+        } else if let Some(m) = self.member_mut(ix) {
             m.info.may_use_origin = false;
             self.requeue(ix, false);
-        }
-        // The next one would fail as fast: the origin gets time to come right.
-        if !forbidden {
-            self.leases.postpone(run, now + self.config.lost_run_grace);
         }
         self.lease_out(now);
     }

@@ -1,5 +1,6 @@
 //! Reassignment (R1–R3, R6): alarms, trouble on edges, children with too few parents, and leases for the starving.
 
+use super::leases::Leases;
 use super::member::{Ix, Member};
 use super::sites::ENTRY_STALLED_ALARMS;
 use super::{Dcm, DcmOutput, MAX_DECISIONS};
@@ -388,7 +389,11 @@ impl Dcm {
         // Those with limited sources first: what they bring in they would have to fetch in any case.
         self.stand(now);
         while let Some((ix, run)) = self.leases.next(now) {
-            self.give_lease(now, ix, run);
+            if self.member(ix).is_some_and(|m| self.leases.is_stale(ix, m)) {
+                self.requeue(ix, true);
+            } else {
+                self.give_lease(now, ix, run);
+            }
         }
     }
 
@@ -420,9 +425,9 @@ impl Dcm {
             let fetcher = self.leases.active().get(&run).map(|a| a.to);
             if let Some(away) = fetcher.filter(|to| self.member(*to).is_some_and(|m| m.away_since.is_some())) {
                 self.end_lease(now, away, run, false);
-                self.leases.want(run, ix);
+                self.want(run, ix, Leases::want);
             }
-            self.leases.want_lost(run, ix);
+            self.want(run, ix, Leases::want_lost);
         }
         let holder = |far: bool| {
             let held = lacks.iter().filter(|run| self.leases.replicas(**run) > 0);
@@ -448,9 +453,25 @@ impl Dcm {
         }
         let most = if no_parents { MAX_STARVING_RUNS } else { MAX_STARVING_LEASES };
         for run in lacks.into_iter().take(most) {
-            if self.leases.has_slot() && !self.leases.active().contains_key(&run) {
-                self.give_lease(now, ix, run);
+            let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
+            match self.leases.active().get(&run).map(|a| a.to) {
+                None if self.leases.has_slot_for(m) => self.give_lease(now, ix, run),
+                Some(to) if to != ix => {
+                    let Some(fetcher) = self.members.get(to as usize).and_then(Option::as_ref) else { continue };
+                    if self.leases.taken_over(now, run, m, fetcher) {
+                        self.revoke(now, to, run);
+                        self.give_lease(now, ix, run);
+                    }
+                }
+                _ => {}
             }
+        }
+    }
+
+    /// A member wants a run to be leased to it, in one of the two ways.
+    fn want(&mut self, run: u32, ix: Ix, how: fn(&mut Leases, u32, Ix, &Member)) {
+        if let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) {
+            how(&mut self.leases, run, ix, m);
         }
     }
 
@@ -497,7 +518,7 @@ impl Dcm {
                     self.link(now, p, ix);
                 }
             } else if may_lease && !inside_only {
-                self.leases.want(run, ix);
+                self.want(run, ix, Leases::want);
             }
         }
     }

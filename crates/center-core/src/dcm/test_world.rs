@@ -12,6 +12,8 @@ use headwater_model::{Layout, Place, Rate};
 use std::collections::BTreeMap;
 
 pub(super) const RUNS: u32 = 24;
+/// Nodes from this one on are in one network, each of the others in its own.
+pub(super) const CROWD: u8 = 100;
 
 pub(super) struct World {
     pub(super) dcm: Dcm,
@@ -74,7 +76,7 @@ impl World {
             up: Rate::from_mbit(20),
             place: self.places.get(&n).cloned().unwrap_or_default(),
             reach: reach.clone(),
-            observed: [192, 0, 2, n].into(),
+            observed: [192, 0, n.min(CROWD), n].into(),
             local_addresses: vec![],
             https: (role == Role::Waypoint).then_some(reach),
             may_use_origin: true,
