@@ -23,6 +23,10 @@ const OFFER_WITHIN: Micros = Micros::from_millis(500);
 
 /// Parents whose bad pieces are told of before they are assigned again.
 const MAX_TOLD_BAD: usize = 4096;
+/// What is on its way from a parent that is no longer assigned is waited for so long, if it should be here by half of it.
+const DRAIN: Micros = Micros::from_secs(2);
+/// A parent that sent something so lately sends the rest as well.
+const FLOWING: Micros = Micros::from_millis(500);
 /// Ended edges that a report tells of at most.
 const MAX_DEPARTED: usize = 256;
 
@@ -51,8 +55,10 @@ enum Edge {
 #[derive(Clone, Debug)]
 pub(crate) struct ParentLink {
     pub(crate) entry: Parent,
-    /// Assigned, else only a spare.
+    /// Assigned, else only a spare, or one that ends.
     pub(crate) assigned: bool,
+    /// No longer assigned: nothing more is asked of it, and it is closed when all that was asked is here, or by then.
+    ends_by: Option<Time>,
     edge: Edge,
     /// When the edge got where it is.
     since: Time,
@@ -89,6 +95,7 @@ impl ParentLink {
         Self {
             entry,
             assigned,
+            ends_by: None,
             edge: Edge::Dialling,
             since: now,
             has: Bits::default(),
@@ -114,7 +121,13 @@ impl ParentLink {
         self.edge == Edge::Open
     }
     pub(crate) fn has_anything(&self) -> bool {
-        self.is_open() && !self.has.is_empty()
+        self.is_open() && self.ends_by.is_none() && !self.has.is_empty()
+    }
+    /// Whether all that was asked of it is about to be here, so that nothing of it need be asked of others.
+    fn flows(&self, now: Time, piece_bytes: u32) -> bool {
+        let trusted = self.is_open() && !self.late && self.suspect.is_none() && self.rate > 0.0;
+        let soon = self.asked.len().checked_sub(1).map(|last| self.eta(last, piece_bytes));
+        trusted && now.since(self.last_arrival) <= FLOWING && soon.is_some_and(|s| s <= DRAIN.as_secs_f64() / 2.0)
     }
     pub(crate) fn asked(&self) -> &VecDeque<u32> {
         &self.asked
@@ -174,7 +187,8 @@ impl ParentLink {
         Micros(self.waited.0 + self.busy_since.map_or(0, |t| now.since(t).0))
     }
     fn is_waited_for(&self) -> bool {
-        self.is_open() && self.suspect.is_none() && (self.late || !self.asked.is_empty())
+        let asked = self.late || !self.asked.is_empty();
+        self.is_open() && self.suspect.is_none() && self.ends_by.is_none() && asked
     }
 
     /// Keeps the time with outstanding requests, and the rate over windows of a quarter of a second.
@@ -244,7 +258,8 @@ impl ParentLink {
 }
 
 impl Swarm {
-    /// The assignment's parents replace the present ones; those that stay keep what was asked of them.
+    /// The assignment's parents replace the present ones; those that stay keep what was asked of them, and of those that go
+    /// what is on its way is waited for.
     pub(crate) fn new_parents(&mut self, now: Time, parents: Vec<Parent>, spares: Vec<Parent>, out: &mut Vec<Output>) {
         if self.is_complete() {
             return;
@@ -256,9 +271,13 @@ impl Swarm {
             self.told_bad.remove(&p.node);
         });
         let gone: Vec<NodeId> = self.parents.keys().filter(|n| !keep(n)).copied().collect();
+        let piece_bytes = self.layout.piece_bytes();
         for node in gone {
-            self.forget_parent(now, &node);
-            out.push(Output::CloseEdge(node));
+            match self.parents.get_mut(&node) {
+                Some(p) if p.ends_by.is_some() => {}
+                Some(p) if p.flows(now, piece_bytes) => (p.ends_by, p.assigned) = (Some(now + DRAIN), false),
+                _ => self.end_edge(now, node, out),
+            }
         }
         let spares = spares.into_iter().filter(|s| !parents.iter().any(|p| p.node == s.node)).collect::<Vec<_>>();
         for (entry, assigned) in
@@ -267,6 +286,10 @@ impl Swarm {
             let node = entry.node;
             match self.parents.get_mut(&node) {
                 Some(link) => {
+                    if link.ends_by.take().is_some() {
+                        // It is open: it goes on, also as a spare.
+                        link.assigned = true;
+                    }
                     // A spare that becomes a parent: the connection may be there already, for an edge the other way.
                     let called = assigned && !link.assigned;
                     link.assigned |= assigned;
@@ -316,8 +339,27 @@ impl Swarm {
 
     pub(crate) fn lost(&mut self, now: Time, node: NodeId, why: String, out: &mut Vec<Output>) {
         self.child_closed(&node);
-        if self.parents.get(&node).is_some_and(|p| p.assigned) {
-            self.parent_lost(now, node, why, out);
+        match self.parents.get(&node) {
+            Some(p) if p.assigned => self.parent_lost(now, node, why, out),
+            Some(p) if p.ends_by.is_some() => {
+                self.forget_parent(now, &node);
+                self.ask_everyone(now, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn end_edge(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        self.forget_parent(now, &node);
+        out.push(Output::CloseEdge(node));
+    }
+
+    /// Closes edges that are no longer assigned and of which nothing more comes.
+    pub(crate) fn end_edges(&mut self, now: Time, out: &mut Vec<Output>) {
+        let over = |p: &ParentLink| p.ends_by.is_some_and(|by| by <= now || p.asked.is_empty());
+        let over: Vec<NodeId> = self.parents.iter().filter(|(_, p)| over(p)).map(|(n, _)| *n).collect();
+        for node in over {
+            self.end_edge(now, node, out);
         }
     }
 
@@ -330,7 +372,7 @@ impl Swarm {
 
     /// Idea 10: the child does not wait for the control center to have another parent.
     fn call_spare(&mut self, out: &mut Vec<Output>) {
-        if let Some(spare) = self.parents.values_mut().find(|p| !p.assigned) {
+        if let Some(spare) = self.parents.values_mut().find(|p| !p.assigned && p.ends_by.is_none()) {
             spare.assigned = true;
             out.push(Output::Dial(spare.entry.clone()));
         }
@@ -435,6 +477,9 @@ impl Swarm {
         p.bytes += len;
         p.account(now, len);
         p.settled(now);
+        if p.ends_by.is_some() && p.asked.is_empty() {
+            self.end_edge(now, *parent, out);
+        }
         at.is_some()
     }
 
@@ -477,9 +522,8 @@ impl Swarm {
         if self.is_complete() || !self.pages.complete() {
             return;
         }
-        let Some(p) = self.parents.get(&parent).filter(|p| p.is_open() && !p.late && p.suspect.is_none()) else {
-            return;
-        };
+        let asks = |p: &&ParentLink| p.is_open() && p.ends_by.is_none() && !p.late && p.suspect.is_none();
+        let Some(p) = self.parents.get(&parent).filter(asks) else { return };
         let ahead = p.rate * self.config.ahead.as_secs_f64() / f64::from(self.layout.piece_bytes());
         let target = (ahead as usize + 2).clamp(self.config.min_outstanding, self.config.max_outstanding);
         // A quarter at a time, so that requests travel together.

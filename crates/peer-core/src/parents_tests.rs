@@ -7,6 +7,7 @@ use headwater_model::id::{ContentId, Version};
 use headwater_model::layout::Layout;
 use headwater_model::node::SourceClass;
 use headwater_model::time::Rate;
+use std::collections::BTreeMap;
 
 const PIECE_BYTES: u32 = 64 << 10;
 const STEP_MS: u64 = 50;
@@ -24,6 +25,10 @@ enum Turns {
     Mute,
     /// Gets a piece in so many milliseconds itself.
     Fetching(u64),
+    /// Is no longer assigned, and serves on.
+    Unassigned(u64),
+    /// The same, and it dies before it has served what it was asked for.
+    UnassignedAndDead(u64),
 }
 
 struct Server {
@@ -41,6 +46,10 @@ struct Told {
     longest_wait_ms: u64,
     left: Vec<(u8, u64, &'static str)>,
     complete_ms: Option<u64>,
+    /// Pieces asked for and not taken back: how often.
+    asked: BTreeMap<u32, i32>,
+    /// Which parent's edge was closed when.
+    closed: Vec<(u8, u64)>,
 }
 
 /// A parent that promises so many bytes per second.
@@ -73,7 +82,7 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
         .collect();
     let entry = |s: &Server| entry(s.node, s.rate);
     let last = servers.len() - 1;
-    let assignment = Assignment {
+    let mut assignment = Assignment {
         version: VERSION,
         generation: Generation { epoch: 1, counter: 1 },
         parents: servers[..last].iter().map(entry).collect(),
@@ -83,14 +92,19 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
     let mut told = Told::default();
     let mut out = Vec::new();
     swarm.handle(Time(1), Input::Control(true), &mut out);
-    swarm.handle(Time(1), Input::Assigned(assignment), &mut out);
+    swarm.handle(Time(1), Input::Assigned(assignment.clone()), &mut out);
     let mut received_ms = 0;
     for ms in (0..120_000).step_by(STEP_MS as usize) {
         let now = Time(1 + ms * 1000);
         swarm.handle(now, Input::Tick, &mut out);
         for s in &mut servers {
+            if matches!(s.turns, Turns::Unassigned(at) | Turns::UnassignedAndDead(at) if ms == at) {
+                assignment.generation.counter += 1;
+                assignment.parents.retain(|p| p.node != s.node);
+                swarm.handle(now, Input::Assigned(assignment.clone()), &mut out);
+            }
             let per_ms = match s.turns {
-                Turns::Dead(at) if ms >= at => 0.0,
+                Turns::Dead(at) | Turns::UnassignedAndDead(at) if ms >= at => 0.0,
                 Turns::Trickle(at, every) if ms >= at => f64::from(PIECE_BYTES) / every as f64,
                 _ => s.rate as f64 / 1000.0,
             };
@@ -160,9 +174,18 @@ fn answer(
                 }
             }
         }
-        Output::Ask(node, pieces) => server(servers, node).unwrap().queue.extend(pieces),
-        Output::Unask(node, pieces) => server(servers, node).unwrap().queue.retain(|p| !pieces.contains(p)),
-        Output::CloseEdge(node) => server(servers, node).unwrap().queue.clear(),
+        Output::Ask(node, pieces) => {
+            pieces.iter().for_each(|p| *told.asked.entry(*p).or_default() += 1);
+            server(servers, node).unwrap().queue.extend(pieces);
+        }
+        Output::Unask(node, pieces) => {
+            pieces.iter().for_each(|p| *told.asked.entry(*p).or_default() -= 1);
+            server(servers, node).unwrap().queue.retain(|p| !pieces.contains(p));
+        }
+        Output::CloseEdge(node) => {
+            told.closed.push((node.0[0], ms));
+            server(servers, node).unwrap().queue.clear();
+        }
         Output::Alarm(Alarm::Silent { parent }) => told.left.push((parent.0[0], ms, "silent")),
         Output::Alarm(Alarm::Slow { parent }) => told.left.push((parent.0[0], ms, "slow")),
         Output::Alarm(a) => panic!("at {ms} ms: {a:?}"),
@@ -185,6 +208,30 @@ fn check(parents: &[(u64, Turns)], expected: &[(u8, &str)], turned_ms: u64, with
         let first = told.left.iter().find(|(n, ..)| n == node).unwrap().1;
         assert!(first - turned_ms <= within_ms, "{parents:?}: {told:?}");
     }
+}
+
+#[test]
+fn what_is_on_its_way_from_a_parent_that_is_no_longer_assigned_is_not_asked_of_others() {
+    for parents in [
+        vec![GOOD, (500_000, Turns::Unassigned(3000))],
+        vec![(2_000_000, Turns::Unassigned(3000)), GOOD, (500_000, Turns::Unassigned(3000))],
+    ] {
+        let told = tell(&parents, 24);
+        assert!(told.left.is_empty() && told.longest_wait_ms <= 500 && told.complete_ms.is_some(), "{told:?}");
+        let twice: Vec<_> = told.asked.iter().filter(|(_, n)| **n != 1).collect();
+        assert!(twice.is_empty(), "{parents:?}: {twice:?}");
+        for (i, _) in parents.iter().enumerate().filter(|(_, (_, turns))| *turns == Turns::Unassigned(3000)) {
+            let at = told.closed.iter().find(|(n, _)| usize::from(*n) == i + 1).map(|(_, at)| *at);
+            assert!(at.is_some_and(|at| at > 3000 && at < 4500), "{parents:?}: {told:?}");
+        }
+    }
+    // It is not waited for longer than what it sends is worth, and nobody is accused.
+    let told = tell(&[GOOD, (500_000, Turns::UnassignedAndDead(3000))], 24);
+    assert!(told.left.is_empty() && told.complete_ms.is_some(), "{told:?}");
+    assert!(told.closed.iter().any(|(n, at)| *n == 2 && *at <= 5100), "{told:?}");
+    // One that sends next to nothing is closed at once.
+    let told = tell(&[GOOD, (20_000, Turns::Unassigned(3000))], 24);
+    assert!(told.closed.contains(&(2, 3000)), "{told:?}");
 }
 
 #[test]

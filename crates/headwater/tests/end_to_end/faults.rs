@@ -33,6 +33,34 @@ fn a_control_center_that_restarts_loses_no_transfer() {
 }
 
 #[test]
+fn a_parent_that_stops_hands_its_children_over() {
+    let site = Site::start("1MB/s");
+    site.write("film", 12 << 20, 18);
+    let name = site.publish("film", &[]);
+    let mut parent = site.get(&name, "parent", &["--up", "6MB/s"]);
+    parent.event("complete");
+    let others: Vec<String> = (1..=8).map(|n| format!("child-{n}")).collect();
+    let others: Vec<_> = others.iter().map(|who| (who, site.get(&name, who, &["--up", "2MB/s"]))).collect();
+    parent.until("eight children", |v| v["children"] == 8);
+    for (_, child) in &others {
+        child.until("something of it", |v| v["bytes"].as_u64() > Some(1 << 20));
+    }
+    parent.stop();
+    let begun = Instant::now();
+    assert_eq!(parent.code(), 0);
+    assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?} to hand over", begun.elapsed());
+    assert!(!parent.said().contains("no other parents yet"), "{}", parent.said());
+    for (who, child) in &others {
+        let done = child.event("complete");
+        assert!(site.same(who, "film"));
+        // A piece that is sent twice is wasted; that one replaces another at the end of a file is not this parent's doing.
+        assert!(done["wasted_bytes"].as_u64() <= Some(256 << 10), "{done}");
+    }
+    let events = site.api_json("events").to_string();
+    assert!(!events.contains("lost its parent"), "{events}");
+}
+
+#[test]
 fn a_transfer_goes_on_while_the_control_center_is_away() {
     let mut site = Site::start("3MB/s");
     site.write("film", 12 << 20, 12);

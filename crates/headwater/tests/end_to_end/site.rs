@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Process {
     pub name: String,
     child: Child,
-    _stdin: Option<ChildStdin>,
+    stdin: Option<ChildStdin>,
     lines: Receiver<Value>,
     stderr: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Process {
                 }
             }
         });
-        Process { name: name.into(), _stdin: child.stdin.take(), child, lines, stderr }
+        Process { name: name.into(), stdin: child.stdin.take(), child, lines, stderr }
     }
 
     /// The first line that `wanted` accepts.
@@ -71,6 +71,11 @@ impl Process {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Ends its standard input, at which it stops.
+    pub fn stop(&mut self) {
+        self.stdin = None;
     }
 
     /// Waits for its end: the exit code.

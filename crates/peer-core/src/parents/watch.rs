@@ -16,10 +16,11 @@ const USUAL_PIECES: u64 = 8;
 impl Swarm {
     /// Parents that were asked and send nothing or next to nothing, and edges that do not come about.
     pub(crate) fn watch_parents(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.end_edges(now, out);
         let piece_bytes = self.layout.piece_bytes();
         let (late_after, silent_after, forgive) = (self.config.late, self.config.silent, self.config.forgive);
         let (mut late, mut silent, mut mute, mut stuck) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (node, p) in &mut self.parents {
+        for (node, p) in self.parents.iter_mut().filter(|(_, p)| p.ends_by.is_none()) {
             if p.suspect.is_some_and(|t| now.since(t) > forgive) {
                 p.heard(now);
             }
@@ -96,8 +97,12 @@ impl Swarm {
     /// node's own line explains that.
     fn trickling(&mut self, now: Time) -> Vec<NodeId> {
         let (piece_bytes, span) = (u64::from(self.layout.piece_bytes()), self.config.slow);
-        let looks: Vec<(NodeId, Look)> =
-            self.parents.iter_mut().filter(|(_, p)| p.is_open()).map(|(n, p)| (*n, p.look(now, span))).collect();
+        let looks: Vec<(NodeId, Look)> = self
+            .parents
+            .iter_mut()
+            .filter(|(_, p)| p.is_open() && p.ends_by.is_none())
+            .map(|(n, p)| (*n, p.look(now, span)))
+            .collect();
         let mut slow = Vec::new();
         for (node, look) in looks.iter().filter(|(_, look)| look.waited_for) {
             let others = looks.iter().filter(|(n, other)| n != node && other.bytes > 0).map(|(_, other)| other);

@@ -38,6 +38,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             let now = inner.now();
             (state.session.poll(now), state.session.next_timeout(now))
         };
+        if inner.lock().leaving {
+            return;
+        }
         if action == Some(SessionOutput::Dial) {
             let ended = tokio::select! {
                 _ = inner.stopping.cancelled() => return,
@@ -77,6 +80,7 @@ fn lost(inner: &Arc<Inner>, ended: Ended) {
     let was = state.control.take().is_some();
     state.session.lost(now);
     match ended {
+        _ if state.leaving => {}
         Ended::Broken(why) if was => tracing::warn!("lost the control center: {why}; transfers go on, dialling again"),
         Ended::Broken(why) => tracing::debug!("no control center yet: {why}"),
         Ended::Moved(_) => {}

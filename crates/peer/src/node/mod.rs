@@ -68,6 +68,11 @@ pub struct NodeConfig {
     pub gateway: Option<SocketAddr>,
 }
 
+/// When a node stops its children get so long to have what they asked for, and other parents.
+const HAND_OVER: Duration = Duration::from_secs(3);
+/// How often it looks whether they have.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
+
 /// What a node without a limit says that it can upload: the capacity of a gigabit line.
 const UNLIMITED_CLAIM: Rate = Rate::from_mbit(1000);
 
@@ -397,8 +402,19 @@ impl Node {
         self.0.lock().session.is_connected()
     }
 
-    /// Leaves: says goodbye, closes connections and stores.
+    /// Leaves: says goodbye, serves its children until the control center has given them other parents (three seconds at
+    /// most; not at all without a control center), closes connections and stores.
     pub async fn stop(&self) {
+        if state::say_goodbye(&self.0) {
+            let handed_over = async {
+                while state::has_children(&self.0) {
+                    tokio::time::sleep(HAND_OVER_LOOK).await;
+                }
+            };
+            if tokio::time::timeout(HAND_OVER, handed_over).await.is_err() {
+                tracing::info!("stopping, though some children have no other parents yet");
+            }
+        }
         let stores = state::leave(&self.0);
         self.0.stopping.cancel();
         let mapping = self.0.lock().port_mapping.take();

@@ -524,11 +524,26 @@ pub(crate) fn access_of(given: &OriginAccess) -> Access {
     Access { headers: given.headers.clone(), query: (!given.query.is_empty()).then(|| given.query.clone()) }
 }
 
-/// The node leaves: everyone is told, and the stores are returned to be closed.
+/// The control center is told that the node leaves, so that it gives its children other parents. False where there is no
+/// session to say it in.
+pub(crate) fn say_goodbye(inner: &Arc<Inner>) -> bool {
+    let mut state = inner.lock();
+    let new = !std::mem::replace(&mut state.leaving, true);
+    let heard = new && state.session.is_connected();
+    state.tell_control(&FromNode::Bye);
+    heard
+}
+
+/// Whether anybody has something of the node now.
+pub(crate) fn has_children(inner: &Arc<Inner>) -> bool {
+    let state = inner.lock();
+    let fed = |c: &ContentState| matches!(&c.phase, Phase::Running(r) if r.swarm.open_children() > 0);
+    !state.https_children.is_empty() || state.contents.values().any(fed)
+}
+
+/// The node leaves: the stores are returned to be closed.
 pub(crate) fn leave(inner: &Arc<Inner>) -> Vec<StoreHandle> {
     let mut state = inner.lock();
-    state.leaving = true;
-    state.tell_control(&FromNode::Bye);
     let contents = std::mem::take(&mut state.contents);
     state.links.values().for_each(|l| l.connection.close(0u32.into(), b"leaving"));
     contents
