@@ -2,7 +2,7 @@
 //! numbers; the native peer and the simulator drive the same code.
 //!
 //! [`Swarm`] is one content at one node, as child and as parent. [`ControlSession`] keeps the session with the control
-//! center. The shell moves bytes, checks tickets and hashes, and says what happened.
+//! center. [`evict`] says what goes when the disk's quota is used up. The shell moves bytes, checks tickets and hashes, and says what happened.
 #![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the cores")]
 #![warn(missing_docs)]
 
@@ -13,7 +13,9 @@ mod pages;
 mod parents;
 mod readers;
 mod session;
+mod storage;
 mod swarm;
 
 pub use session::{ControlSession, SessionOutput};
+pub use storage::{Eviction, Kept, evict};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};

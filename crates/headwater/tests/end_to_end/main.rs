@@ -6,6 +6,7 @@ mod gateway;
 mod hostile;
 mod limited;
 mod site;
+mod storage;
 
 use site::{Site, check};
 
