@@ -174,11 +174,6 @@ impl Store {
             files,
         };
         store.resume(state, &mut opened, progress)?;
-        match store.checkpoint() {
-            // What is here can be served all the same, and the journal stands.
-            Err(error @ StoreError::DiskFull { .. }) => opened.notes.push(error.to_string()),
-            saved => saved?,
-        }
         Ok((store, opened))
     }
 
