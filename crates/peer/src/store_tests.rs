@@ -36,6 +36,7 @@ impl Fixture {
             objects,
             root: merkle::root(&leaves),
             origins: vec![],
+            sums: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let destination = Destination::Folder(dir.path().join("data"));
@@ -58,7 +59,7 @@ impl Fixture {
 
     fn pages(&self) -> Vec<Page> {
         let leaves: Vec<Hash> = self.data.iter().flat_map(|d| d.chunks(PIECE).map(merkle::leaf)).collect();
-        merkle::cut_pages(&leaves)
+        merkle::cut_pages(&leaves, &[])
     }
 
     /// Opened, with all hash pages.
