@@ -576,3 +576,22 @@ fn busy_uplinks_and_downlinks_are_not_links() {
     let (pairs, links) = named(|_, _| FINE);
     assert_eq!((pairs, links), (vec![], vec![]));
 }
+
+#[test]
+fn who_offers_nothing_has_no_children_and_fetches_on() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let (quiet, again) = (2, Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] });
+    assert!(!s.children(quiet).is_empty());
+    for (up, serves) in [(Rate(0), false), (Rate::from_mbit(5), true), (Rate::from_mbit(1), true)] {
+        s.say(Input::Offers(node(quiet), up));
+        s.say(Input::Join(node(quiet), again.clone()));
+        for _ in 0..5 {
+            s.beat(|_, _| FINE);
+        }
+        assert_eq!(!s.children(quiet).is_empty(), serves, "at {up}");
+        assert!(!s.parents(quiet).is_empty(), "it fetches on");
+        assert_eq!(s.standing(quiet), Standing::Good);
+    }
+}

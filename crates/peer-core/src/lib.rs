@@ -8,6 +8,8 @@
 
 mod check;
 mod children;
+mod intake;
+mod limits;
 mod origin;
 mod pages;
 mod parents;
@@ -15,7 +17,11 @@ mod readers;
 mod reuse;
 mod session;
 mod swarm;
+mod uplink;
 
+pub use intake::Intake;
+pub use limits::{Circumstances, Conduct, DAY_MINUTES, Hours, Limits, Moment, Permission, Reason};
 pub use reuse::Finder;
 pub use session::{ControlSession, SessionOutput};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+pub use uplink::{Probe, Uplink};

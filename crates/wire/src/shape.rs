@@ -252,6 +252,7 @@ static PROBE_FAILED: Shape = shape(
     2 + PROBE_NUMBER_BYTES,
     &[bytes(1, "number", PROBE_NUMBER_BYTES), bytes(2, "why", MAX_WHY_BYTES)],
 );
+static UPLINK_OFFER: Shape = shape("UplinkOffer", 0, &[]);
 static MAPPED_ADDRESS: Shape = shape("MappedAddress", 0, &[bytes(1, "address", MAX_ADDRESS_BYTES)]);
 pub(crate) static NODE_MESSAGE: Shape = shape(
     "NodeMessage",
@@ -272,6 +273,7 @@ pub(crate) static NODE_MESSAGE: Shape = shape(
         one(20, "probe_arrived", &PROBE_ARRIVED),
         one(21, "probe_failed", &PROBE_FAILED),
         one(22, "mapped_address", &MAPPED_ADDRESS),
+        one(23, "uplink_offer", &UPLINK_OFFER),
     ],
 );
 

@@ -2,9 +2,10 @@
 
 use super::get::{NodeArgs, say};
 use crate::lifetime;
+use crate::units::parse_size;
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, NodeConfig, StartError};
+use headwater_peer::node::{Fetch, Limits, NodeConfig, StartError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -56,6 +57,9 @@ pub struct PeerArgs {
     /// Token from the publisher, for contents that are not open to all.
     #[arg(long, value_name = "TOKEN", env = "HEADWATER_VIEWER_TOKEN", hide_env_values = true)]
     viewer_token: Option<String>,
+    /// Most to upload in a calendar month, e.g. 100GB: then it serves nobody until the next one, and fetches on.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    monthly: Option<u64>,
     #[command(flatten)]
     node: NodeArgs,
     /// Print state as one JSON object a line, twice a second.
@@ -72,7 +76,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             listen,
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
-            up: args.node.paced(),
+            limits: Limits { monthly_bytes: args.monthly, ..args.node.limits() },
             data: args.data.clone(),
             control: args.control.clone(),
             control_id: args.cc,

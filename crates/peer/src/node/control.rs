@@ -229,7 +229,8 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
     let (connection, mut reader, mut writer) = reached;
     let by_web = connection.is_none();
     let said_at = inner.now();
-    writer.send(hello(inner).encode()).await.map_err(|e| e.to_string())?;
+    let offered = inner.lock().limits.offered_up();
+    writer.send(hello(inner, offered).encode()).await.map_err(|e| e.to_string())?;
     let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("it closed the session at once")?;
     let welcome = match FromControl::decode(body).map_err(|e| e.to_string())? {
         FromControl::Welcome(w) => w,
@@ -266,16 +267,12 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         state.contents.values_mut().for_each(|c| c.note(NO_UDP.into()));
     }
     inner.session_began.notify_one();
-    let joins: Vec<_> = state
-        .contents
-        .values()
-        .filter_map(|c| match &c.phase {
-            Phase::Running(r) => Some(r.swarm.join()),
-            Phase::Asking => Some(c.first_join()),
-            Phase::Opening | Phase::Failed => None,
-        })
-        .collect();
-    for join in joins {
+    let offers = state.limits.offered_up();
+    if offers != offered {
+        // It changed while the hello was on its way.
+        state.tell_control(&FromNode::UplinkOffer(offers));
+    }
+    for join in state.joins() {
         opening::join_content(inner, &mut state, join);
     }
     state::happened_to_all(inner, &mut state, || Input::Control(true));
@@ -283,13 +280,13 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
     Ok((connection, reader, out))
 }
 
-fn hello(inner: &Inner) -> FromNode {
+fn hello(inner: &Inner, up: Rate) -> FromNode {
     FromNode::Hello(Hello {
         protocol: limits::PROTOCOL,
         introduction: Introduction {
             role: inner.config.role,
-            capabilities: inner.capabilities(),
-            up: inner.claimed_up(),
+            capabilities: inner.capabilities(up),
+            up,
             down: Rate(0),
             client: format!("headwater/{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS),
             local_addresses: inner.local_addresses(),

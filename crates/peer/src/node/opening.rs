@@ -62,6 +62,9 @@ fn limited_by(inner: &Inner) -> Option<String> {
 }
 
 pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
+    if !state.limits.fetches() {
+        return;
+    }
     let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
     state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
 }
@@ -149,7 +152,7 @@ fn run(
     notes: Vec<String>,
 ) {
     let now = inner.now();
-    let control = state.session.is_connected();
+    let (control, paused) = (state.session.is_connected(), !state.limits.fetches());
     let Some(content) = state.contents.get_mut(&id) else { return };
     notes.into_iter().for_each(|n| content.note(n));
     let pages = merkle::pages(track.layout.pieces());
@@ -166,6 +169,7 @@ fn run(
     let mut swarm = swarm.known_as(inner.listener.identity().node);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
+    swarm.handle(now, Input::Pause(paused), &mut out);
     let running = Running {
         track,
         log,

@@ -86,6 +86,8 @@ pub enum FromNode {
     },
     /// A router forwards this address to the node; `None` when it does no more.
     MappedAddress(Option<SocketAddr>),
+    /// Offers so much uplink from now on; 0 = serves nobody.
+    UplinkOffer(Rate),
 }
 
 /// How a node begins.
@@ -203,6 +205,7 @@ impl FromNode {
                 seen_from: address("seen_from", &p.seen_from)?,
             },
             Body::ProbeFailed(p) => Self::ProbeFailed { number: array("number", &p.number)?, why: p.why },
+            Body::UplinkOffer(m) => Self::UplinkOffer(Rate(m.up_bytes_per_s)),
             Body::MappedAddress(m) => Self::MappedAddress(optional_address("address", &m.address)?),
         })
     }
@@ -250,6 +253,7 @@ impl FromNode {
             Self::ProbeFailed { number, why } => {
                 Body::ProbeFailed(proto::ProbeFailed { number: copy(number), why: cut(why, MAX_WHY_BYTES) })
             }
+            Self::UplinkOffer(up) => Body::UplinkOffer(proto::UplinkOffer { up_bytes_per_s: up.0 }),
             Self::MappedAddress(address) => {
                 Body::MappedAddress(proto::MappedAddress { address: optional_address_to_proto(*address) })
             }

@@ -177,6 +177,7 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::ProbeFailed { number: [7; 16], why: "no answer".into() },
         FromNode::MappedAddress(Some("192.0.2.9:5".parse().unwrap())),
         FromNode::MappedAddress(None),
+        FromNode::UplinkOffer(Rate(250_000)),
     ]
 }
 
@@ -198,6 +199,7 @@ pub fn kind_of_node(m: &FromNode) -> usize {
         FromNode::ProbeArrived { .. } => 12,
         FromNode::ProbeFailed { .. } => 13,
         FromNode::MappedAddress(_) => 14,
+        FromNode::UplinkOffer(_) => 15,
     }
 }
 
