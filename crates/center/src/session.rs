@@ -411,6 +411,7 @@ impl Inbox {
                 Input::ProbeFailed(node, number)
             }
             FromNode::MappedAddress(address) => Input::Mapped(node, address),
+            FromNode::UplinkOffer(up) => Input::Offers(node, up),
             FromNode::Hello(_)
             | FromNode::PageRequest { .. }
             | FromNode::Announce(_)

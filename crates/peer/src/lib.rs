@@ -1,6 +1,8 @@
 //! The native peer: QUIC, piece store, origin client, publisher.
 
 mod buffer_pool;
+mod circumstances;
+pub mod downlink;
 pub mod hashing;
 pub mod key;
 pub mod node;
@@ -9,3 +11,4 @@ mod pacer;
 pub mod publish;
 pub mod sources;
 pub mod store;
+mod volume;

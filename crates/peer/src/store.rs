@@ -111,6 +111,8 @@ struct Writer {
 pub struct Store {
     layout: Layout,
     root: Hash,
+    /// Root over the pieces' rolling sums, where the log has it.
+    sums_root: Option<Hash>,
     identity: Hash,
     state_dir: PathBuf,
     files: Files,
@@ -153,6 +155,7 @@ impl Store {
         let missing = (0..files.len()).map(|o| layout.pieces_of_object(o).len() as u32).collect();
         let store = Store {
             root: track.root,
+            sums_root: track.sums,
             identity,
             state_dir: state_dir.into(),
             pages: Mutex::new(pages),
@@ -217,7 +220,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], or what the disk says.
     pub fn put_page(&self, page: Page) -> Result<Written, StoreError> {
-        if !page.is_true(self.layout.pieces(), &self.root) {
+        if !page.is_true(self.layout.pieces(), &self.root, self.sums_root.as_ref()) {
             return Ok(Written::Bad);
         }
         let mut writer = self.writer()?;

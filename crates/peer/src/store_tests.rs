@@ -37,6 +37,7 @@ impl Fixture {
             objects,
             root: merkle::root(&leaves),
             origins: vec![],
+            sums: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let destination = Destination::Folder(dir.path().join("data"));
@@ -59,7 +60,7 @@ impl Fixture {
 
     fn pages(&self) -> Vec<Page> {
         let leaves: Vec<Hash> = self.data.iter().flat_map(|d| d.chunks(PIECE).map(merkle::leaf)).collect();
-        merkle::cut_pages(&leaves)
+        merkle::cut_pages(&leaves, &[])
     }
 
     /// Opened, with all hash pages.

@@ -5,7 +5,7 @@ use crate::lifetime;
 use crate::units::parse_size;
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, NodeConfig, StartError};
+use headwater_peer::node::{Fetch, Limits, NodeConfig, StartError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -65,6 +65,9 @@ pub struct PeerArgs {
     /// Token from the publisher, for contents that are not open to all.
     #[arg(long, value_name = "TOKEN", env = "HEADWATER_VIEWER_TOKEN", hide_env_values = true)]
     viewer_token: Option<String>,
+    /// Most to upload in a calendar month, e.g. 100GB: then it serves nobody until the next one, and fetches on.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    monthly: Option<u64>,
     #[command(flatten)]
     node: NodeArgs,
     /// Print state as one JSON object a line, twice a second.
@@ -81,7 +84,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             listen,
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
-            up: args.node.paced(),
+            limits: Limits { monthly_bytes: args.monthly, ..args.node.limits() },
             data: args.data.clone(),
             quota_bytes: args.quota,
             pinned: args.fetch.iter().filter(|_| !args.no_pin).map(Name::content).collect(),

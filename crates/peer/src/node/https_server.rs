@@ -3,6 +3,7 @@
 
 use super::http::{self, Pieces};
 use super::https_fetch::path_of;
+use super::limits::SERVES_NOBODY;
 use super::origin_fetch::MAX_REQUEST_BYTES;
 use super::{Inner, messages};
 use crate::store::StoreHandle;
@@ -82,6 +83,9 @@ fn ask(inner: &Arc<Inner>, request: &Request<Incoming>) -> Result<Asked, Refused
     let mut state = inner.lock();
     if state.leaving {
         return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop"));
+    }
+    if !state.limits.serves() {
+        return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, SERVES_NOBODY));
     }
     let control_ms = state.session.control_unix_ms(inner.now());
     let keys = &state.parent_keys;

@@ -12,7 +12,7 @@ async fn lonely(folder: &std::path::Path) -> Node {
         listen: "127.0.0.1:0".parse().unwrap(),
         dial_only: false,
         port_mapping: false,
-        up: None,
+        limits: Limits::default(),
         data: folder.to_owned(),
         quota_bytes: None,
         pinned: BTreeSet::new(),

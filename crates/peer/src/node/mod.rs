@@ -4,9 +4,11 @@
 mod connections;
 mod control;
 mod gateway;
+mod governor;
 mod http;
 mod https_fetch;
 mod https_server;
+mod limits;
 mod messages;
 mod opening;
 mod origin_fetch;
@@ -20,12 +22,18 @@ mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
 use crate::pacer::Pacer;
+pub use headwater_peer_core::{Conduct, DAY_MINUTES, Hours, Limits};
+pub use limits::LimitsStatus;
+
+use crate::circumstances::local_time;
+use crate::downlink::Downlink;
 use crate::sources::{Sources, Way};
 use crate::store::{Destination, StoreError};
+use crate::volume::Volume;
 use headwater_model::assignment::Refusal;
 use headwater_model::log::LogError;
 use headwater_model::node::Known;
-use headwater_model::{Accepts, Capabilities, ContentId, Hash, Name, NodeId, Rate, Role, Time};
+use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
 use serde::Serialize;
 use state::{ContentState, State};
@@ -49,8 +57,8 @@ pub struct NodeConfig {
     pub dial_only: bool,
     /// Asks its router (UPnP, PCP, NAT-PMP) to forward a port.
     pub port_mapping: bool,
-    /// Pace of the uplink, in wire bytes; `None` for no limit.
-    pub up: Option<Rate>,
+    /// What it may do for others, and when.
+    pub limits: Limits,
     /// Folder of the node's identity and of contents that have no place of their own.
     pub data: PathBuf,
     /// Most bytes that contents in `data` may take; what leaves a tenth of the disk free where `None`.
@@ -130,6 +138,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The count of this month's uploads.
+    #[error("this month's volume so far: {0}; remove that file to count it anew")]
+    Volume(std::io::Error),
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -237,7 +248,11 @@ pub(crate) struct Inner {
     pub(crate) config: NodeConfig,
     pub(crate) listener: Listener,
     pub(crate) origin: OriginClient,
+    /// The user's own limit.
     pub(crate) pacer: Pacer,
+    pub(crate) downlink: Arc<Downlink>,
+    /// Keeps the user's own traffic from waiting; an operator's node has none.
+    pub(crate) governor: Option<governor::Governor>,
     pub(crate) way: Way,
     pub(crate) https_clients: https_fetch::Clients,
     /// TCP port at which contents are served by HTTPS.
@@ -286,9 +301,15 @@ impl Inner {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(crate) fn capabilities(&self) -> Capabilities {
+    /// What it can do, and passes on while it offers any uplink.
+    pub(crate) fn capabilities(&self, up: Rate) -> Capabilities {
         let accepts = if self.config.dial_only { Accepts::DialOnly } else { Accepts::Open };
-        Capabilities { sources: Known::claim(self.config.sources.access()), ..Capabilities::regular(accepts) }
+        let forwards = if up.0 == 0 { Forwards::No } else { Forwards::Disk };
+        Capabilities {
+            sources: Known::claim(self.config.sources.access()),
+            forwards: Known::claim(forwards),
+            ..Capabilities::regular(accepts)
+        }
     }
     /// Whether this end decides which one of several connections with `node` is kept.
     pub(crate) fn keeps_one_with(&self, node: &NodeId) -> bool {
@@ -322,9 +343,6 @@ impl Inner {
     fn status(&self, content: &ContentState, state: &State) -> ContentStatus {
         let gateway = self.gateway.as_ref().map(|g| g.url(&content.id));
         ContentStatus { gateway, ..content.status(state) }
-    }
-    pub(crate) fn claimed_up(&self) -> Rate {
-        self.config.up.unwrap_or(UNLIMITED_CLAIM)
     }
 }
 
@@ -373,18 +391,29 @@ impl Node {
         let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
         let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
-        let origin =
-            OriginConfig { proxy: config.proxy.clone(), sources: config.sources.clone(), ..OriginConfig::default() };
+        let downlink = Arc::new(Downlink::new(begun));
+        downlink.limit(config.limits.down);
+        let origin = OriginConfig {
+            proxy: config.proxy.clone(),
+            sources: config.sources.clone(),
+            downlink: Some(downlink.clone()),
+            ..OriginConfig::default()
+        };
+        let volume = Volume::open(config.data.join("volume"), local_time().1).map_err(StartError::Volume)?;
+        let polite = config.role == Role::Peer;
+        let in_force = limits::InForce::new(config.limits.clone(), volume.sent());
         let inner = Arc::new(Inner {
             origin: OriginClient::new(origin)?,
             way,
+            downlink,
             https_clients: https_fetch::Clients::default(),
             https_port,
             gateway,
-            pacer: Pacer::new(config.up.map(|r| r.0)),
+            pacer: Pacer::new(config.limits.up),
+            governor: polite.then(|| governor::Governor::new(Time(1), config.limits.up, random_seed())),
             begun,
             instance: random_seed(),
-            state: Mutex::new(State::new(Time(1), random_seed())),
+            state: Mutex::new(State::new(Time(1), random_seed(), in_force)),
             session_began: Notify::new(),
             control_wake: Notify::new(),
             stopping: CancellationToken::new(),
@@ -395,6 +424,10 @@ impl Node {
         let resumed = inner.clone();
         // Before the control center orders more: what is here comes first.
         tokio::task::spawn_blocking(move || storage::resume(&resumed)).await.map_err(std::io::Error::other)?;
+        limits::apply(&inner);
+        let kept = tokio::spawn(limits::keep(inner.clone(), volume));
+        inner.lock().limits_kept = Some(kept);
+        tokio::spawn(governor::govern(inner.clone()));
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
         tokio::spawn(state::tick(inner.clone()));
@@ -473,6 +506,11 @@ impl Node {
         }
         let stores = state::leave(&self.0);
         self.0.stopping.cancel();
+        let kept = self.0.lock().limits_kept.take();
+        if let Some(kept) = kept {
+            // It writes a line to a file.
+            let _ = kept.await;
+        }
         let mapping = self.0.lock().port_mapping.take();
         if let Some(mapping) = mapping {
             // It gives the port back; a router that does not answer keeps nobody here.

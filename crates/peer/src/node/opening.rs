@@ -7,8 +7,9 @@ use crate::sources::Sources;
 use crate::store::{Destination, Store, StoreHandle};
 use headwater_model::id::ContentId;
 use headwater_model::log::{Log, Track};
+use headwater_model::merkle::{self, Page};
 use headwater_model::report::Join;
-use headwater_model::{Bits, Name, merkle};
+use headwater_model::{Bits, Name};
 use headwater_peer_core::{Config, Input, Swarm};
 use headwater_wire::{FromControl, FromNode, Token, decode_log, encode_log};
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ fn look_for_log(inner: &Arc<Inner>, id: ContentId) {
         }
     }
     match saved {
-        Some(log) => open(inner, id, log, Access::default(), None),
+        Some(log) => open(inner, id, log, Access::default(), Vec::new()),
         None => {
             if let Some(url) = name.and_then(|n| n.log) {
                 tokio::spawn(super::control::static_log_if_alone(inner.clone(), id, url));
@@ -82,18 +83,15 @@ fn limited_by(inner: &Inner) -> Option<String> {
 }
 
 pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
+    if !state.limits.fetches() {
+        return;
+    }
     let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
     state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
 }
 
-/// A log is here: the store is opened, then the swarm runs. `leaves` come with a static log.
-pub(crate) fn open(
-    inner: &Arc<Inner>,
-    id: ContentId,
-    log: Log,
-    access: Access,
-    leaves: Option<Vec<headwater_model::Hash>>,
-) {
+/// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
+pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, pages: Vec<Page>) {
     let (destination, folder) = {
         let mut state = inner.lock();
         let Some(content) = state.contents.get_mut(&id) else { return };
@@ -107,7 +105,7 @@ pub(crate) fn open(
     let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
     let inner = inner.clone();
     tokio::task::spawn_blocking(move || {
-        let opened = open_store(&inner, &log, &name, id, &destination, &folder, leaves);
+        let opened = open_store(&inner, &log, &name, id, &destination, &folder, pages);
         let mut state = inner.lock();
         match opened {
             Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
@@ -133,7 +131,7 @@ fn open_store(
     id: ContentId,
     destination: &Destination,
     folder: &std::path::Path,
-    leaves: Option<Vec<headwater_model::Hash>>,
+    pages: Vec<Page>,
 ) -> Result<OpenedStore, FetchError> {
     let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
     let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
@@ -149,7 +147,7 @@ fn open_store(
     let published_unix_ms = log.entries.last().map_or(0, |e| e.entry.time_unix_ms);
     super::storage::make_room(inner, id, track.layout.bytes(), published_unix_ms)?;
     let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
-    for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
+    for page in pages {
         store.put_page(page)?;
     }
     if !store.is_complete() {
@@ -177,7 +175,7 @@ fn run(
     notes: Vec<String>,
 ) {
     let now = inner.now();
-    let control = state.session.is_connected();
+    let (control, paused) = (state.session.is_connected(), !state.limits.fetches());
     let Some(content) = state.contents.get_mut(&id) else { return };
     notes.into_iter().for_each(|n| content.note(n));
     let pages = merkle::pages(track.layout.pieces());
@@ -194,6 +192,7 @@ fn run(
     let mut swarm = swarm.known_as(inner.listener.identity().node);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
+    swarm.handle(now, Input::Pause(paused), &mut out);
     let running = Running {
         track,
         log,

@@ -1,5 +1,6 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
+use super::limits::InForce;
 use super::probes::PerSecond;
 use super::storage::Keeping;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
@@ -84,6 +85,9 @@ pub(crate) struct State {
     pub(crate) https_children: BTreeMap<NodeId, u32>,
     pub(crate) next_link: u64,
     pub(crate) leaving: bool,
+    pub(crate) limits: InForce,
+    /// The task that looks at what the limits depend on.
+    pub(crate) limits_kept: Option<tokio::task::JoinHandle<()>>,
     /// When a heartbeat last told of traffic, and the bytes sent and received by then.
     pub(crate) told_traffic: (Time, u64, u64),
 }
@@ -157,7 +161,7 @@ impl Drop for Sender {
 }
 
 impl State {
-    pub(crate) fn new(now: Time, seed: u64) -> Self {
+    pub(crate) fn new(now: Time, seed: u64, limits: InForce) -> Self {
         Self {
             session: ControlSession::new(now, seed),
             control: None,
@@ -177,6 +181,8 @@ impl State {
             https_children: BTreeMap::new(),
             next_link: 0,
             leaving: false,
+            limits,
+            limits_kept: None,
             told_traffic: (now, 0, 0),
         }
     }
@@ -186,6 +192,16 @@ impl State {
         // The router's own idea of its address may be another NAT's inside; what counts is what is seen.
         let mapped = self.observed.zip(self.mapped_port).map(|(seen, port)| SocketAddr::new(seen.ip(), port.get()));
         self.tell_control(&FromNode::MappedAddress(mapped));
+    }
+
+    /// How all contents are joined, or joined again.
+    pub(crate) fn joins(&self) -> Vec<Join> {
+        let join = |c: &ContentState| match &c.phase {
+            Phase::Running(r) => Some(r.swarm.join()),
+            Phase::Asking => Some(c.first_join()),
+            Phase::Opening | Phase::Failed => None,
+        };
+        self.contents.values().filter_map(join).collect()
     }
 
     /// The running content of this version.
@@ -239,6 +255,14 @@ impl ContentState {
             outcome: watch::Sender::new(Outcome::Running),
             keeping: Keeping::new(),
             notes: VecDeque::new(),
+        }
+    }
+
+    /// The version whose swarm runs.
+    pub(crate) fn version(&self) -> Option<Version> {
+        match &self.phase {
+            Phase::Running(r) => Some(r.version()),
+            _ => None,
         }
     }
 
@@ -310,7 +334,7 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new() }
+        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false }
     }
 }
 
@@ -319,21 +343,14 @@ pub(crate) fn happened(inner: &Arc<Inner>, state: &mut State, version: Version, 
     let now = inner.now();
     let mut out = Vec::new();
     if let Some(r) = state.running(version) {
-        r.swarm.handle(now, input, &mut out);
+        r.swarm.handle_within(now, &mut inner.downlink.intake(), input, &mut out);
         carry_out(inner, state, version.content, out);
     }
 }
 
 /// Something happened to all swarms.
 pub(crate) fn happened_to_all(inner: &Arc<Inner>, state: &mut State, input: impl Fn() -> Input) {
-    let versions: Vec<Version> = state
-        .contents
-        .values()
-        .filter_map(|c| match &c.phase {
-            Phase::Running(r) => Some(r.version()),
-            _ => None,
-        })
-        .collect();
+    let versions: Vec<Version> = state.contents.values().filter_map(ContentState::version).collect();
     for version in versions {
         happened(inner, state, version, input());
     }
@@ -379,7 +396,8 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 r.classes.insert(parent.node, parent.class);
                 if state.links.contains_key(&parent.node) {
                     let mut more = Vec::new();
-                    r.swarm.handle(inner.now(), Input::Connected(parent.node), &mut more);
+                    let connected = Input::Connected(parent.node);
+                    r.swarm.handle_within(inner.now(), &mut inner.downlink.intake(), connected, &mut more);
                     todo.extend(more);
                 } else if parent.dial {
                     connections::dial(inner, state, parent.node, parent.reach, Duration::ZERO);

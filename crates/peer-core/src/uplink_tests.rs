@@ -1,0 +1,171 @@
+use super::*;
+
+/// A line and who uses it, stepped by the millisecond: what is sent stands in one queue and leaves at the line's rate.
+#[derive(Clone)]
+struct Story {
+    line: f64,
+    told: Option<Rate>,
+    children: u8,
+    /// Bytes per second of the user's own, at a second.
+    own: fn(u64) -> f64,
+    /// Added to the way to one child: (child, second) to ms.
+    detour: fn(u8, u64) -> f64,
+    /// What a child's clock shows: (child, real µs) to µs.
+    clock: fn(u8, u64) -> u64,
+    /// Share of probes lost, in percent.
+    lost: u64,
+    seconds: u64,
+}
+
+const STORY: Story = Story {
+    line: 250_000.0,
+    told: None,
+    children: 4,
+    own: |_| 0.0,
+    detour: |_, _| 0.0,
+    clock: |child, us| us + u64::from(child) * 977_000_000,
+    lost: 0,
+    seconds: 40,
+};
+
+/// After the first five seconds: share of what the user's own traffic left, and the queue in ms that is not passed 95 % of
+/// the time.
+fn run(story: &Story) -> (f64, f64) {
+    let mut uplink = Uplink::new(Time(0), story.told, 7);
+    let (mut queue, mut sent, mut left_over) = (0.0f64, 0.0f64, 0.0f64);
+    let mut echoes: BTreeMap<(u64, u64), (NodeId, u64)> = BTreeMap::new();
+    let mut queues = Vec::new();
+    let (mut served, mut dice) = (0.0, Rng::new(3, "losses"));
+    for ms in 1..story.seconds * 1000 {
+        let (now, second) = (Time(ms * 1000), ms / 1000);
+        let (own, mine) = ((story.own)(second) / 1000.0, uplink.rate().0 as f64 / 1000.0);
+        sent += mine;
+        queue = (queue + own + mine - story.line / 1000.0).max(0.0);
+        for child in 0..story.children {
+            uplink.sends_to(now, NodeId([child; 32]));
+        }
+        while let Some(entry) = echoes.first_entry().filter(|e| e.key().0 <= now.0) {
+            let (at, (child, number)) = entry.remove_entry();
+            uplink.echoed(now, child, number, at.1);
+        }
+        let probes = if ms % 25 == 0 { uplink.pulse(now, sent as u64) } else { Vec::new() };
+        for probe in probes {
+            if dice.below(100) < story.lost {
+                continue;
+            }
+            let child = probe.to.0[0];
+            let waits = queue / story.line + (story.detour)(child, second) / 1e3;
+            let jitter = dice.below(2_000);
+            let arrives = now.0 + 20_000 + (waits * 1e6) as u64 + jitter;
+            let shows = (story.clock)(child, arrives);
+            echoes.insert((arrives + 20_000, shows), (probe.to, probe.number));
+        }
+        if second >= 5 {
+            queues.push(queue / story.line * 1e3);
+            served += mine;
+            left_over += (story.line / 1000.0 - own).max(0.0);
+        }
+    }
+    queues.sort_by(f64::total_cmp);
+    (served / left_over, queues[queues.len() * 95 / 100])
+}
+
+#[track_caller]
+fn check(story: &Story, least_share: f64, most_queue_ms: f64) {
+    let (share, queue) = run(story);
+    eprintln!("share {share:.3}, queue {queue:.1} ms");
+    assert!(share >= least_share && queue <= most_queue_ms, "share {share:.3}, queue {queue:.1} ms");
+}
+
+#[test]
+fn a_line_is_used_and_no_queue_stands() {
+    check(&STORY, 0.9, 18.0);
+    for line in [60_000.0, 1_250_000.0, 12_500_000.0] {
+        check(&Story { line, ..STORY }, 0.9, 18.0);
+    }
+    for children in [1, 50] {
+        check(&Story { children, ..STORY }, 0.9, 18.0);
+    }
+    // Told the line's rate, or less, or far more.
+    check(&Story { told: Some(Rate(250_000)), ..STORY }, 0.9, 18.0);
+    check(&Story { told: Some(Rate(2_500_000)), ..STORY }, 0.9, 18.0);
+    let (share, queue) = run(&Story { told: Some(Rate(100_000)), ..STORY });
+    assert!((0.39..=0.401).contains(&share) && queue < 1.0, "{share} {queue}");
+}
+
+#[test]
+fn it_makes_room_for_the_user_and_takes_it_back() {
+    let call = |second| if second / 8 % 2 == 1 { 62_500.0 } else { 0.0 };
+    check(&Story { own: call, ..STORY }, 0.85, 25.0);
+    // The user's own upload fills the line for a while: what is left is next to nothing.
+    let all = |second| if (15..25).contains(&second) { 180_000.0 } else { 0.0 };
+    check(&Story { own: all, ..STORY }, 0.75, 60.0);
+}
+
+#[test]
+fn far_congestion_clocks_and_lies_change_little() {
+    let one_is_congested = |child, second| if child == 1 { 80.0 + (second % 3) as f64 * 40.0 } else { 0.0 };
+    check(&Story { detour: one_is_congested, ..STORY }, 0.9, 18.0);
+    let three_are = |child, second| if child < 3 { 80.0 + (second % 3) as f64 * 40.0 } else { 0.0 };
+    check(&Story { detour: three_are, children: 6, ..STORY }, 0.9, 18.0);
+    // Clocks are set, forwards and back, and run fast and slow by 100 in a million.
+    let set = |_, us: u64| if us > 15_000_000 { us + 3_600_000_000 } else { us + 7_200_000_000 };
+    check(&Story { clock: set, ..STORY }, 0.9, 18.0);
+    let set = |_, us: u64| if us > 15_000_000 { us + 7_200_000_000 } else { us + 3_600_000_000 };
+    check(&Story { clock: set, ..STORY }, 0.9, 18.0);
+    let drifts = |child, us: u64| if child % 2 == 0 { us + us / 10_000 } else { us - us / 10_000 };
+    check(&Story { clock: drifts, seconds: 240, ..STORY }, 0.9, 18.0);
+    check(&Story { clock: |_, us| us + us / 10_000, children: 1, seconds: 240, ..STORY }, 0.85, 18.0);
+    // One child says that nothing waits, or that all does, or anything.
+    let none = |child, us: u64| if child == 0 { us - us % 10_000_000 } else { us };
+    check(&Story { clock: none, ..STORY }, 0.9, 18.0);
+    let grows = |child, us: u64| if child == 0 { us * 2 } else { us };
+    check(&Story { clock: grows, ..STORY }, 0.9, 18.0);
+    let noise = |child, us: u64| if child == 0 { us.wrapping_mul(0x9E37_79B9_7F4A_7C15) } else { us };
+    check(&Story { clock: noise, ..STORY }, 0.9, 18.0);
+    check(&Story { lost: 30, ..STORY }, 0.85, 25.0);
+}
+
+#[test]
+fn a_longer_route_is_learnt() {
+    let longer = |_, second| if second >= 20 { 40.0 } else { 0.0 };
+    let (share, _) = run(&Story { detour: longer, seconds: 20 + 180 + 120, ..STORY });
+    assert!(share > 0.3, "{share}");
+    let shorter = |_, second| if second < 20 { 40.0 } else { 0.0 };
+    check(&Story { detour: shorter, ..STORY }, 0.9, 25.0);
+}
+
+#[test]
+fn echoes_of_nothing_are_not_heard() {
+    let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
+    let mut uplink = Uplink::new(Time(0), None, 7);
+    uplink.sends_to(Time(1), a);
+    uplink.sends_to(Time(1), b);
+    let probes = uplink.pulse(Time(1), 1);
+    assert_eq!(probes.len(), 2, "nothing is known of either");
+    let probe = probes[0];
+    let other = if probe.to == a { b } else { a };
+    for (from, number) in [(other, probe.number), (probe.to, probe.number ^ 1)] {
+        uplink.echoed(Time(2), from, number, 5);
+        assert_eq!(uplink.under_way.len(), 2);
+    }
+    uplink.echoed(Time(2), probe.to, probe.number, 5);
+    uplink.echoed(Time(2), probe.to, probe.number, 5);
+    assert_eq!(uplink.under_way.len(), 1, "each is heard once");
+}
+
+#[test]
+fn silence_slows_and_idleness_begins_anew() {
+    let child = NodeId([1; 32]);
+    let mut uplink = Uplink::new(Time(0), Some(Rate(1_000_000)), 7);
+    let mut sent = 0;
+    for ms in 0..20_000u64 {
+        sent += 1000;
+        uplink.sends_to(Time(ms * 1000), child);
+        uplink.pulse(Time(ms * 1000), sent);
+    }
+    assert_eq!(uplink.rate(), LEAST);
+    uplink.sends_to(Time(40_000_000), child);
+    uplink.pulse(Time(40_000_000), sent + 1);
+    assert_eq!(uplink.rate(), FIRST);
+}
