@@ -83,11 +83,11 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
         }
         FromControl::Fetch { content, .. } => {
             let failed = state.contents.get(&content).is_some_and(|c| matches!(c.phase, Phase::Failed));
-            if failed {
-                state.contents.remove(&content);
-            }
-            let (inner, content) = (inner.clone(), ContentState::new(content, None, None, None));
-            tokio::task::spawn_blocking(move || opening::begin(&inner, content));
+            let inner = inner.clone();
+            tokio::task::spawn_blocking(move || match failed {
+                true => opening::again(&inner, content),
+                false => opening::begin(&inner, ContentState::new(content, None, None, None)),
+            });
         }
         FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
         FromControl::Probe(probe) => super::probes::ordered(inner, state, probe),
