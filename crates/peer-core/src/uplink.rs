@@ -13,12 +13,14 @@ use headwater_model::time::{Micros, Rate, Time};
 use path::{Path, Sample};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A queue that is longer is shortened.
+/// A queue that is longer is shortened …
 const TARGET: Micros = Micros::from_millis(10);
+/// … on slow lines one of so many bytes: a packet and a half stand before a probe without any queue.
+const TARGET_BYTES: u64 = 2250;
 /// Slow start ends with a queue that is longer.
 const START_TARGET: Micros = Micros::from_millis(5);
 /// First rate, until the ways are known.
-const FIRST: Rate = Rate(62_500);
+const FIRST: Rate = Rate(125_000);
 /// Never slower: children would take it for dead, and nothing would be learnt.
 const LEAST: Rate = Rate(12_000);
 /// Never faster: beyond this no line is protected by waiting.
@@ -36,9 +38,9 @@ const MOST_GROWTH: f64 = 0.5;
 /// A rate of which less is used is no limit, and does not grow.
 const USED: f64 = 0.6;
 /// How often a probe goes out while something is sent, to one child after the other.
-const PROBE_EVERY: Micros = Micros::from_millis(25);
+const PROBE_EVERY: Micros = Micros::from_millis(20);
 /// Samples that a look needs, all of probes that were sent since the rate changed.
-const SAMPLES: usize = 3;
+const SAMPLES: usize = 5;
 /// A child that nothing was sent to for this long is not probed.
 const ACTIVE: Micros = Micros::from_millis(500);
 /// A path is believed when its shortest time was looked for so long, if there is one that was.
@@ -81,6 +83,8 @@ pub struct Uplink {
     changed: (Time, u64),
     /// What the last look saw.
     seen: Option<Sample>,
+    /// The rate at which a queue was last seen.
+    peak: f64,
     /// The rate to go on with when the queue is gone.
     drained: f64,
     /// Looks in a row without a queue.
@@ -113,6 +117,7 @@ impl Uplink {
             changed: (now, 0),
             seen: None,
             drained: 0.0,
+            peak: 0.0,
             free_looks: 0,
             sent: (now, 0),
             heard: now,
@@ -249,13 +254,15 @@ impl Uplink {
         let (since, sent_then) = self.changed;
         let sent = self.sent.1;
         let sending = (sent - sent_then) as f64 / now.since(since).as_secs_f64().max(1e-3);
-        let target = if self.starting { START_TARGET } else { TARGET };
+        let target = if self.starting { START_TARGET } else { TARGET }.max(self.rate().time_for(TARGET_BYTES));
         if seen.queue > target {
             self.starting = false;
             self.free_looks = 0;
-            // While a queue drains it may tell nothing; then what was seen before holds.
-            let carries = before.and_then(|b| carried(b, seen));
-            let known = if self.drained > 0.0 { self.drained / BACK_OFF } else { sending };
+            self.peak = self.rate;
+            // A short queue tells little of the line, but that the rate is not far above it. While one drains it may tell
+            // nothing; then what was seen before holds.
+            let carries = before.filter(|_| seen.queue > TARGET.times(3)).and_then(|b| carried(b, seen));
+            let known = if self.drained > 0.0 { self.drained } else { sending.min(self.rate) };
             let line = carries.unwrap_or(known).min(self.most);
             let less = BACK_OFF - (seen.queue.0 - target.0) as f64 / DRAIN.0 as f64;
             self.set(now, sent, line * less.max(0.25));
@@ -272,16 +279,15 @@ impl Uplink {
             return self.set(now, sent, self.rate);
         }
         self.free_looks += 1;
-        let near = 1.0 - seen.queue.0 as f64 / target.0 as f64;
-        if self.starting {
-            // A limit that the user set is tried sooner.
-            return self.set(
-                now,
-                sent,
-                (self.rate * 2.0).max(if self.most < MOST.0 as f64 { self.most / 2.0 } else { 0.0 }),
-            );
-        }
-        let growth = GROWTH * f64::from(1u32 << (self.free_looks / GROW_FASTER).min(8));
+        let faster = f64::from(1u32 << (self.free_looks / GROW_FASTER).min(8));
+        let growth = match self.starting {
+            true => MOST_GROWTH,
+            // It was that fast before, and the queue may have been somebody else's.
+            false if self.rate < self.peak * BACK_OFF => GROWTH * faster.max(3.0),
+            false => GROWTH * faster,
+        };
+        // Slower as a queue comes up.
+        let near = (2.0 - 2.0 * seen.queue.0 as f64 / target.0 as f64).min(1.0);
         self.set(now, sent, self.rate * (1.0 + growth.min(MOST_GROWTH) * near));
     }
 

@@ -14,6 +14,10 @@ struct Story {
     clock: fn(u8, u64) -> u64,
     /// Share of probes lost, in percent.
     lost: u64,
+    /// Added to the way, at random up to so much.
+    jitter_us: u64,
+    /// What the line buffers.
+    buffer_s: f64,
     seconds: u64,
 }
 
@@ -25,6 +29,8 @@ const STORY: Story = Story {
     detour: |_, _| 0.0,
     clock: |child, us| us + u64::from(child) * 977_000_000,
     lost: 0,
+    jitter_us: 2_000,
+    buffer_s: 0.3,
     seconds: 40,
 };
 
@@ -40,7 +46,7 @@ fn run(story: &Story) -> (f64, f64) {
         let (now, second) = (Time(ms * 1000), ms / 1000);
         let (own, mine) = ((story.own)(second) / 1000.0, uplink.rate().0 as f64 / 1000.0);
         sent += mine;
-        queue = (queue + own + mine - story.line / 1000.0).max(0.0);
+        queue = (queue + own + mine - story.line / 1000.0).clamp(0.0, story.line * story.buffer_s);
         for child in 0..story.children {
             uplink.sends_to(now, NodeId([child; 32]));
         }
@@ -48,14 +54,15 @@ fn run(story: &Story) -> (f64, f64) {
             let (at, (child, number)) = entry.remove_entry();
             uplink.echoed(now, child, number, at.1);
         }
-        let probes = if ms % 25 == 0 { uplink.pulse(now, sent as u64) } else { Vec::new() };
+        let probes = if ms % 20 == 0 { uplink.pulse(now, sent as u64) } else { Vec::new() };
         for probe in probes {
             if dice.below(100) < story.lost {
                 continue;
             }
             let child = probe.to.0[0];
             let waits = queue / story.line + (story.detour)(child, second) / 1e3;
-            let jitter = dice.below(2_000);
+            // A packet of one's own may be just before it.
+            let jitter = dice.below(story.jitter_us + (1_400.0 / story.line * 1e6) as u64);
             let arrives = now.0 + 20_000 + (waits * 1e6) as u64 + jitter;
             let shows = (story.clock)(child, arrives);
             echoes.insert((arrives + 20_000, shows), (probe.to, probe.number));
@@ -80,8 +87,8 @@ fn check(story: &Story, least_share: f64, most_queue_ms: f64) {
 #[test]
 fn a_line_is_used_and_no_queue_stands() {
     check(&STORY, 0.9, 18.0);
-    for line in [60_000.0, 1_250_000.0, 12_500_000.0] {
-        check(&Story { line, ..STORY }, 0.9, 18.0);
+    for (line, queue_ms) in [(60_000.0, 50.0), (1_250_000.0, 18.0), (12_500_000.0, 18.0)] {
+        check(&Story { line, ..STORY }, 0.9, queue_ms);
     }
     for children in [1, 50] {
         check(&Story { children, ..STORY }, 0.9, 18.0);
@@ -124,6 +131,8 @@ fn far_congestion_clocks_and_lies_change_little() {
     let noise = |child, us: u64| if child == 0 { us.wrapping_mul(0x9E37_79B9_7F4A_7C15) } else { us };
     check(&Story { clock: noise, ..STORY }, 0.9, 18.0);
     check(&Story { lost: 30, ..STORY }, 0.85, 25.0);
+    check(&Story { jitter_us: 12_000, ..STORY }, 0.8, 18.0);
+    check(&Story { jitter_us: 12_000, children: 1, ..STORY }, 0.8, 25.0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::lifetime;
 use crate::units::parse_size;
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, Limits, NodeConfig, StartError};
+use headwater_peer::node::{Fetch, Limits, LimitsStatus, NodeConfig, StartError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -67,6 +67,15 @@ pub struct PeerArgs {
     json: bool,
 }
 
+/// What keeps it from serving, or how much it serves at most.
+fn limits_in_words(limits: &LimitsStatus) -> String {
+    match (&limits.why, limits.up_bytes_per_s) {
+        (Some(why), _) => format!("serves nobody: {why}"),
+        (None, Some(up)) => format!("at most {}", Rate(up)),
+        (None, None) => "no limit".to_owned(),
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     let start = |gateway: Option<SocketAddr>| {
@@ -125,6 +134,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
         if args.json {
             say(&json!({
                 "event": "status", "control": node.has_control(), "uploaded_bytes": uploaded, "contents": contents,
+                "limits": node.limits(),
             }));
             continue;
         }
@@ -141,7 +151,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             "control center {control}; {complete} of {} contents complete; {children} children; {} bytes served ({})",
             contents.len(),
             uploaded,
-            args.node.paced().map_or("no limit".to_owned(), |r: Rate| format!("at most {r}")),
+            limits_in_words(&node.limits()),
         );
         if line != said {
             println!("{line}");
