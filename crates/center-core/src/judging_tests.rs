@@ -90,7 +90,7 @@ impl Swarm {
         }
         for n in nodes {
             let (complete, leases) = (*n == 1, Vec::new());
-            s.say(Input::Join(node(*n), Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases }));
+            s.say(Input::Join(node(*n), Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false }));
         }
         s.pass(500);
         s
@@ -215,7 +215,7 @@ fn who_spoils_loses_its_children_and_gets_no_more() {
     s.say(Input::Departed { node: node(liar), session: 2, bye: true });
     s.say(Input::Join(
         node(3),
-        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] },
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
     ));
     s.pass(500);
     assert_eq!(s.standing(liar), Standing::Banned);

@@ -456,6 +456,9 @@ impl Center {
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
         }
+        if join.looks_first {
+            return;
+        }
         self.share_uplink(&node);
         let restarted = now < self.restarted_until;
         let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };

@@ -41,7 +41,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 }
                 Some(Phase::Asking) => {
                     let inner = inner.clone();
-                    tokio::spawn(async move { opening::open(&inner, id, log, access, None) });
+                    tokio::spawn(async move { opening::open(&inner, id, log, access, Vec::new()) });
                 }
                 _ => {}
             }

@@ -7,8 +7,9 @@ use crate::sources::Sources;
 use crate::store::{Destination, Store, StoreHandle};
 use headwater_model::id::ContentId;
 use headwater_model::log::{Log, Track};
+use headwater_model::merkle::{self, Page};
 use headwater_model::report::Join;
-use headwater_model::{Bits, Name, merkle};
+use headwater_model::{Bits, Name};
 use headwater_peer_core::{Config, Input, Swarm};
 use headwater_wire::{FromControl, FromNode, Token, decode_log, encode_log};
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
         }
     }
     match saved {
-        Some(log) => open(inner, id, log, Access::default(), None),
+        Some(log) => open(inner, id, log, Access::default(), Vec::new()),
         None => {
             if let Some(url) = name.and_then(|n| n.log) {
                 tokio::spawn(super::control::static_log_if_alone(inner.clone(), id, url));
@@ -68,13 +69,13 @@ pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
     state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
 }
 
-/// A log is here: the store is opened, then the swarm runs. `leaves` come with a static log.
+/// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
 pub(crate) fn open(
     inner: &Arc<Inner>,
     id: ContentId,
     log: Log,
     access: Access,
-    leaves: Option<Vec<headwater_model::Hash>>,
+    pages: Vec<Page>,
 ) {
     let (destination, folder) = {
         let mut state = inner.lock();
@@ -89,7 +90,7 @@ pub(crate) fn open(
     let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
     let inner = inner.clone();
     tokio::task::spawn_blocking(move || {
-        let opened = open_store(&log, &name, id, &destination, &folder, leaves);
+        let opened = open_store(&log, &name, id, &destination, &folder, pages);
         let mut state = inner.lock();
         match opened {
             Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
@@ -110,7 +111,7 @@ fn open_store(
     id: ContentId,
     destination: &Destination,
     folder: &std::path::Path,
-    leaves: Option<Vec<headwater_model::Hash>>,
+    pages: Vec<Page>,
 ) -> Result<OpenedStore, FetchError> {
     let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
     let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
@@ -123,7 +124,7 @@ fn open_store(
         other => other.clone(),
     };
     let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
-    for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
+    for page in pages {
         store.put_page(page)?;
     }
     if !store.is_complete() {

@@ -315,7 +315,7 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new() }
+        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false }
     }
 }
 
