@@ -70,13 +70,7 @@ pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
 }
 
 /// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
-pub(crate) fn open(
-    inner: &Arc<Inner>,
-    id: ContentId,
-    log: Log,
-    access: Access,
-    pages: Vec<Page>,
-) {
+pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, pages: Vec<Page>) {
     let (destination, folder) = {
         let mut state = inner.lock();
         let Some(content) = state.contents.get_mut(&id) else { return };
