@@ -105,7 +105,7 @@ struct UnderWay {
 }
 
 impl Uplink {
-    /// `most` is the user's limit: it is tried soon, as the user may know the line.
+    /// `most` is the user's limit, which is tried soon.
     pub fn new(now: Time, most: Option<Rate>, seed: u64) -> Self {
         let mut uplink = Self {
             paths: BTreeMap::new(),
@@ -171,6 +171,10 @@ impl Uplink {
                 self.begin_anew(now, sent);
             }
             self.sent = (now, sent);
+        }
+        if now.since(self.probe_at) > ACTIVE {
+            // Nothing was sent, and nobody asked, meanwhile.
+            self.heard = now;
         }
         if now.since(self.heard) > UNHEARD && !self.under_way.is_empty() {
             self.heard = now;
@@ -280,6 +284,10 @@ impl Uplink {
         }
         self.free_looks += 1;
         let faster = f64::from(1u32 << (self.free_looks / GROW_FASTER).min(8));
+        if self.starting && self.most < MOST.0 as f64 {
+            // The user may know the line.
+            self.rate = self.rate.max(self.most / 2.0);
+        }
         let growth = match self.starting {
             true => MOST_GROWTH,
             // It was that fast before, and the queue may have been somebody else's.
