@@ -233,14 +233,14 @@ impl Uplink {
             self.samples += 1;
         }
         if self.samples >= SAMPLES {
-            self.look(now);
+            // While it waits for a queue to drain, what was is no news.
+            let news = probe.at - PROBE_EVERY.times(SAMPLES as u64 - 1);
+            self.look(now, if self.drained > 0.0 { news.max(self.changed.0) } else { self.changed.0 });
         }
     }
 
-    /// The probe that stood in the shortest queue, of those sent since the rate changed; of four ways or more the one of
-    /// the second way, so that one child that lies about its delays changes nothing.
-    fn least_delayed(&self, now: Time) -> Option<Sample> {
-        let since = self.changed.0;
+    /// The probe that stood in the shortest queue, of those sent since then; of four ways or more the one of the second way, so that one child that lies about its delays changes nothing.
+    fn least_delayed(&self, now: Time, since: Time) -> Option<Sample> {
         let of = |seasoned: bool| {
             let paths = self.paths.values().filter(|p| !seasoned || now.since(p.since) >= SEASONED);
             let mut shortest: Vec<Sample> = paths.filter_map(|p| p.shortest(since)).collect();
@@ -252,12 +252,12 @@ impl Uplink {
     }
 
     /// What there is to know of the rate that was set: the queue, and how much the line carried meanwhile.
-    fn look(&mut self, now: Time) {
-        let Some(seen) = self.least_delayed(now) else { return };
+    fn look(&mut self, now: Time, since: Time) {
+        let Some(seen) = self.least_delayed(now, since) else { return };
         let before = self.seen.replace(seen);
-        let (since, sent_then) = self.changed;
+        let (changed, sent_then) = self.changed;
         let sent = self.sent.1;
-        let sending = (sent - sent_then) as f64 / now.since(since).as_secs_f64().max(1e-3);
+        let sending = (sent - sent_then) as f64 / now.since(changed).as_secs_f64().max(1e-3);
         let target = if self.starting { START_TARGET } else { TARGET }.max(self.rate().time_for(TARGET_BYTES));
         if seen.queue > target {
             self.starting = false;
