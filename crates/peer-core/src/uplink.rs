@@ -47,6 +47,11 @@ const ACTIVE: Micros = Micros::from_millis(500);
 const SEASONED: Micros = Micros::from_secs(2);
 /// Nothing sent for this long: the line may be another one by now.
 const IDLE: Micros = Micros::from_secs(10);
+/// What looks like a queue and has been the same, within [`STEADY`], for so long is none: the way became longer. Queues of
+/// others come and go.
+const LONGER: Micros = Micros::from_secs(10);
+/// See [`LONGER`].
+const STEADY: Micros = Micros::from_millis(6);
 /// Probes that nobody echoes for this long: nothing is known, and less is sent.
 const UNHEARD: Micros = Micros::from_secs(2);
 /// Children that are probed, those with the oldest paths: all tell of the same uplink.
@@ -83,6 +88,8 @@ pub struct Uplink {
     changed: (Time, u64),
     /// What the last look saw.
     seen: Option<Sample>,
+    /// Since when a queue stands, and its shortest and longest.
+    stands: Option<(Time, Micros, Micros)>,
     /// The rate at which a queue was last seen.
     peak: f64,
     /// The rate to go on with when the queue is gone.
@@ -116,6 +123,7 @@ impl Uplink {
             most: MOST.0 as f64,
             changed: (now, 0),
             seen: None,
+            stands: None,
             drained: 0.0,
             peak: 0.0,
             free_looks: 0,
@@ -254,6 +262,11 @@ impl Uplink {
     /// What there is to know of the rate that was set: the queue, and how much the line carried meanwhile.
     fn look(&mut self, now: Time, since: Time) {
         let Some(seen) = self.least_delayed(now, since) else { return };
+        if self.is_longer_way(now, seen.queue) {
+            self.paths.values_mut().for_each(Path::forget);
+            self.seen = None;
+            return;
+        }
         let before = self.seen.replace(seen);
         let (changed, sent_then) = self.changed;
         let sent = self.sent.1;
@@ -297,6 +310,15 @@ impl Uplink {
         // Slower as a queue comes up.
         let near = (2.0 - 2.0 * seen.queue.0 as f64 / target.0 as f64).min(1.0);
         self.set(now, sent, self.rate * (1.0 + growth.min(MOST_GROWTH) * near));
+    }
+
+    /// Whether what looks like a queue is none.
+    fn is_longer_way(&mut self, now: Time, queue: Micros) -> bool {
+        let (since, least, most) = self.stands.unwrap_or((now, queue, queue));
+        let (least, most) = (least.min(queue), most.max(queue));
+        let steady = queue > TARGET && most.0 - least.0 <= STEADY.0;
+        self.stands = steady.then_some((since, least, most));
+        steady && now.since(since) >= LONGER
     }
 
     fn set(&mut self, now: Time, sent: u64, rate: f64) {
