@@ -57,7 +57,7 @@ impl Home {
             let ((_, number), (child, shows)) = entry.remove_entry();
             self.uplink.echoed(now, child, number, shows);
         }
-        let probes = if ms % 20 == 0 { self.uplink.pulse(now, self.sent as u64) } else { Vec::new() };
+        let probes = if ms.is_multiple_of(20) { self.uplink.pulse(now, self.sent as u64) } else { Vec::new() };
         for probe in probes.into_iter().filter(|p| p.number % 100 >= story.lost) {
             let child = probe.to.0[0];
             // A packet of one's own may be just before it.
