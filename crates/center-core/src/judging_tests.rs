@@ -585,7 +585,10 @@ fn who_offers_nothing_has_no_children_and_fetches_on() {
     let nodes: Vec<u8> = (1..=12).collect();
     let mut s = Swarm::new(&nodes, |_| 1);
     s.beat(|_, _| FINE);
-    let (quiet, again) = (2, Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] });
+    let (quiet, again) = (
+        2,
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
+    );
     assert!(!s.children(quiet).is_empty());
     for (up, serves) in [(Rate(0), false), (Rate::from_mbit(5), true), (Rate::from_mbit(1), true)] {
         s.say(Input::Offers(node(quiet), up));

@@ -5,7 +5,7 @@ use crate::lifetime;
 use crate::units::parse_size;
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, Limits, NodeConfig, StartError};
+use headwater_peer::node::{Fetch, Limits, LimitsStatus, NodeConfig, StartError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -75,6 +75,15 @@ pub struct PeerArgs {
     json: bool,
 }
 
+/// What keeps it from serving, or how much it serves at most.
+fn limits_in_words(limits: &LimitsStatus) -> String {
+    match (&limits.why, limits.up_bytes_per_s) {
+        (Some(why), _) => format!("serves nobody: {why}"),
+        (None, Some(up)) => format!("at most {}", Rate(up)),
+        (None, None) => "no limit".to_owned(),
+    }
+}
+
 /// Runs the command.
 pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     let start = |gateway: Option<SocketAddr>| {
@@ -136,6 +145,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             say(&json!({
                 "event": "status", "control": node.has_control(), "uploaded_bytes": uploaded, "contents": contents,
                 "storage": node.storage(),
+                "limits": node.limits(),
             }));
             continue;
         }
@@ -156,7 +166,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             storage.kept_bytes.div_ceil(1_000_000),
             storage.quota_bytes / 1_000_000,
             uploaded,
-            args.node.paced().map_or("no limit".to_owned(), |r: Rate| format!("at most {r}")),
+            limits_in_words(&node.limits()),
         );
         if line != said {
             println!("{line}");
