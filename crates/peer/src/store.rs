@@ -177,6 +177,10 @@ impl Store {
             files,
         };
         store.resume(state, &mut opened, progress)?;
+        if opened.dropped > 0 {
+            // Later writing would make the file look as if nobody else had touched it.
+            store.checkpoint()?;
+        }
         Ok((store, opened))
     }
 
