@@ -4,6 +4,7 @@ use crate::site::Site;
 use headwater_model::{Name, Rate, Role};
 use headwater_peer::node::{Conduct, Fetch, Limits, Node, NodeConfig};
 use headwater_peer::sources::Sources;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
@@ -14,6 +15,8 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         port_mapping: false,
         limits,
         data: site.folder.path().join(who),
+        quota_bytes: None,
+        pinned: BTreeSet::new(),
         control: site.control_address.clone(),
         control_id: Some(site.control_id.parse().unwrap()),
         join_token: None,
