@@ -20,6 +20,11 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
+    /// Nothing sent yet, whatever the file says.
+    pub(crate) fn new(path: PathBuf, month: Month) -> Volume {
+        Volume { path, month, sent: 0, kept: 0 }
+    }
+
     /// As the file says; nothing sent where there is none for this month.
     ///
     /// # Errors

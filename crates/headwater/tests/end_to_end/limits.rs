@@ -88,7 +88,7 @@ fn a_months_volume_ends_serving_also_after_a_kill() {
     std::fs::write(site.path("parent/volume"), "something else").unwrap();
     drop(parent);
     let data = site.path("parent");
-    let arguments = ["peer", "--control", &site.control_address, "--data", &data, "--no-gateway"];
+    let arguments = ["peer", "--control", &site.control_address, "--data", &data, "--no-gateway", "--monthly", "1GB"];
     crate::site::check(&arguments, 1, "remove that file to count it anew");
 }
 
