@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod error;
+mod export;
 mod files;
 mod journal;
 mod resume;
@@ -36,6 +37,7 @@ use headwater_model::{Bits, Hash, Layout};
 
 use self::error::failed;
 pub use self::error::{StoreError, room_for};
+pub use self::export::export;
 pub use self::files::Destination;
 use self::files::{Files, Found, Place, Stamp};
 pub(crate) use self::files::{read_at, write_at};
@@ -175,11 +177,6 @@ impl Store {
             files,
         };
         store.resume(state, &mut opened, progress)?;
-        match store.checkpoint() {
-            // What is here can be served all the same, and the journal stands.
-            Err(error @ StoreError::DiskFull { .. }) => opened.notes.push(error.to_string()),
-            saved => saved?,
-        }
         Ok((store, opened))
     }
 

@@ -304,7 +304,8 @@ static ASSIGNMENT: Shape = shape(
         many(5, "children", MAX_CHILDREN, &CHILD),
     ],
 );
-static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[]);
+static HOLDERS: Shape = shape("Holders", HASH_FIELD_BYTES, &[hash(1, "content")]);
+static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[many(3, "holders", MAX_REPORTED_CONTENTS, &HOLDERS)]);
 static FETCH: Shape = shape("Fetch", HASH_FIELD_BYTES, &[hash(1, "content")]);
 static WITHDRAWN: Shape = shape("Withdrawn", HASH_FIELD_BYTES, &[hash(1, "content"), bytes(2, "why", MAX_WHY_BYTES)]);
 static PROBE: Shape = shape(

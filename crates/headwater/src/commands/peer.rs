@@ -35,6 +35,11 @@ pub struct PeerArgs {
     /// Folder of the identity and of all contents.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Most that contents may take of the disk, e.g. 50GB. What is over goes as whole contents: first those that nobody
+    /// here used for long and many others hold; never one of --fetch, or one that is being used [default: what leaves a
+    /// tenth of the disk free].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
     /// Serve only; fetch what the control center says.
     #[arg(long)]
     waypoint: bool,
@@ -51,6 +56,9 @@ pub struct PeerArgs {
     /// Fetch and serve this content (may be given several times).
     #[arg(long, value_name = "HW_NAME")]
     fetch: Vec<Name>,
+    /// Contents of --fetch may go as others do when the quota needs room.
+    #[arg(long, requires = "fetch")]
+    no_pin: bool,
     /// Operator's token: this node's claims are believed.
     #[arg(long, value_name = "TOKEN", env = "HEADWATER_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
@@ -87,6 +95,8 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             port_mapping: !args.node.no_port_mapping,
             limits: Limits { monthly_bytes: args.monthly, ..args.node.limits() },
             data: args.data.clone(),
+            quota_bytes: args.quota,
+            pinned: args.fetch.iter().filter(|_| !args.no_pin).map(Name::content).collect(),
             control: args.control.clone(),
             control_id: args.cc,
             join_token: args.join_token.clone(),
@@ -134,6 +144,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
         if args.json {
             say(&json!({
                 "event": "status", "control": node.has_control(), "uploaded_bytes": uploaded, "contents": contents,
+                "storage": node.storage(),
                 "limits": node.limits(),
             }));
             continue;
@@ -144,12 +155,16 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
                 shown.insert(url.clone());
             }
         }
+        let storage = node.storage();
         let complete = contents.iter().filter(|c| c.complete).count();
         let children: usize = contents.iter().map(|c| c.children).sum();
         let control = if node.has_control() { "connected" } else { "dialling" };
         let line = format!(
-            "control center {control}; {complete} of {} contents complete; {children} children; {} bytes served ({})",
+            "control center {control}; {complete} of {} contents complete, {} of {} MB; {children} children; {} bytes \
+             served ({})",
             contents.len(),
+            storage.kept_bytes.div_ceil(1_000_000),
+            storage.quota_bytes / 1_000_000,
             uploaded,
             limits_in_words(&node.limits()),
         );

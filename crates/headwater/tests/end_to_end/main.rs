@@ -7,6 +7,7 @@ mod hostile;
 mod limited;
 mod limits;
 mod site;
+mod storage;
 
 use site::{Site, check};
 

@@ -26,9 +26,14 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
     }
     match message {
         FromControl::Welcome(_) | FromControl::Goodbye { .. } => {}
-        FromControl::HeartbeatReply { control_unix_ms, echo_local_us } => {
+        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
             let asked_at = headwater_model::Time(echo_local_us.min(now.0));
             state.session.heard(now, asked_at, control_unix_ms);
+            for (content, nodes) in holders {
+                if let Some(content) = state.contents.get_mut(&content) {
+                    content.keeping.holders = nodes;
+                }
+            }
         }
         FromControl::ParentKeys(keys) => state.parent_keys = keys,
         FromControl::Content { log, access } => {

@@ -20,16 +20,15 @@ const MAX_PENDING: usize = 256;
 
 /// Begins with a content: from an earlier run's log where there is one, else by asking for it.
 pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
-    let (id, name) = (content.id, content.name.clone());
-    let saved = std::fs::read(content.folder(inner).join("log")).ok().and_then(|b| decode_log(&b).ok());
-    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    let id = content.id;
     {
         let mut state = inner.lock();
-        if state.contents.contains_key(&id) {
+        if let Some(known) = state.contents.get_mut(&id) {
+            known.name = known.name.take().or(content.name);
             return;
         }
-        let join = content.first_join();
         let mut content = content;
+        content.keeping.pinned = inner.config.pinned.contains(&id);
         if state.by_web {
             content.note(super::control::NO_UDP.into());
         }
@@ -37,7 +36,29 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
             content.note(note);
         }
         state.contents.insert(id, content);
-        if saved.is_none() && state.session.is_connected() {
+    }
+    look_for_log(inner, id);
+}
+
+/// Tries a content again that failed.
+pub(crate) fn again(inner: &Arc<Inner>, id: ContentId) {
+    {
+        let mut state = inner.lock();
+        let Some(content) = state.contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Failed)) else { return };
+        content.phase = Phase::Asking;
+        content.outcome.send_replace(Outcome::Running);
+    }
+    look_for_log(inner, id);
+}
+
+fn look_for_log(inner: &Arc<Inner>, id: ContentId) {
+    let known = inner.lock().contents.get(&id).map(|c| (c.folder(inner), c.name.clone(), c.first_join()));
+    let Some((folder, name, join)) = known else { return };
+    let saved = std::fs::read(folder.join("log")).ok().and_then(|b| decode_log(&b).ok());
+    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    if saved.is_none() {
+        let mut state = inner.lock();
+        if state.session.is_connected() {
             join_content(inner, &mut state, join);
         }
     }
@@ -84,11 +105,15 @@ pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, 
     let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
     let inner = inner.clone();
     tokio::task::spawn_blocking(move || {
-        let opened = open_store(&log, &name, id, &destination, &folder, pages);
+        let opened = open_store(&inner, &log, &name, id, &destination, &folder, pages);
         let mut state = inner.lock();
         match opened {
             Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
             Err(e) => {
+                // It counts as a member since it asked for the log.
+                if let Some(version) = log.version() {
+                    state.tell_control(&FromNode::Leave(version));
+                }
                 if let Some(c) = state.contents.get_mut(&id) {
                     c.fail(e);
                 }
@@ -100,6 +125,7 @@ pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, 
 type OpenedStore = (Arc<Track>, StoreHandle, Vec<String>);
 
 fn open_store(
+    inner: &Arc<Inner>,
     log: &Log,
     name: &Option<Name>,
     id: ContentId,
@@ -117,6 +143,9 @@ fn open_store(
         Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
         other => other.clone(),
     };
+    inner.data_folder_is_there()?;
+    let published_unix_ms = log.entries.last().map_or(0, |e| e.entry.time_unix_ms);
+    super::storage::make_room(inner, id, track.layout.bytes(), published_unix_ms)?;
     let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
     for page in pages {
         store.put_page(page)?;
@@ -183,6 +212,7 @@ fn run(
         rechecking: false,
         tick_at: now,
         arrived: Arc::default(),
+        reading: Arc::default(),
     };
     if running.swarm.is_complete() {
         content.outcome.send_replace(Outcome::Complete);

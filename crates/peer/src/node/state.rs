@@ -2,6 +2,7 @@
 
 use super::limits::InForce;
 use super::probes::PerSecond;
+use super::storage::Keeping;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
@@ -100,6 +101,7 @@ pub(crate) struct ContentState {
     pub(crate) phase: Phase,
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
+    pub(crate) keeping: Keeping,
     notes: VecDeque<String>,
 }
 
@@ -136,6 +138,8 @@ pub(crate) struct Running {
     pub(crate) tick_at: Time,
     /// Woken by every piece that is stored, and when the content ends.
     pub(crate) arrived: Arc<Notify>,
+    /// Whoever reads it on this machine or has it by HTTPS holds a clone.
+    pub(crate) reading: Arc<()>,
 }
 
 impl Drop for Running {
@@ -249,6 +253,7 @@ impl ContentState {
             phase: Phase::Asking,
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
+            keeping: Keeping::new(),
             notes: VecDeque::new(),
         }
     }
@@ -263,6 +268,10 @@ impl ContentState {
 
     pub(crate) fn note(&mut self, text: String) {
         tracing::info!(content = %format!("{:.8}", self.id), "{text}");
+        self.keep_note(text);
+    }
+
+    fn keep_note(&mut self, text: String) {
         if self.notes.back() != Some(&text) {
             if self.notes.len() == MAX_NOTES {
                 self.notes.pop_front();
@@ -272,7 +281,11 @@ impl ContentState {
     }
 
     pub(crate) fn fail(&mut self, error: FetchError) {
-        tracing::warn!(content = %format!("{:.8}", self.id), "{error}");
+        let text = error.to_string();
+        if self.notes.back() != Some(&text) {
+            tracing::warn!(content = %format!("{:.8}", self.id), "{text}");
+            self.keep_note(text);
+        }
         self.phase = Phase::Failed;
         self.outcome.send_replace(Outcome::Failed(error));
     }
@@ -289,6 +302,7 @@ impl ContentState {
                 Phase::Failed => "failed",
             },
             control: state.session.is_connected(),
+            pinned: self.keeping.pinned,
             notes: self.notes.iter().cloned().collect(),
             ..ContentStatus::default()
         };
@@ -306,6 +320,11 @@ impl ContentState {
             s.children = r.swarm.open_children();
         }
         s
+    }
+
+    /// Whether it lies in the node's data folder, and not where the user said.
+    pub(crate) fn is_in_data_folder(&self) -> bool {
+        self.destination.is_none() && self.state_dir.is_none()
     }
 
     pub(crate) fn folder(&self, inner: &Inner) -> PathBuf {

@@ -256,7 +256,7 @@ pub fn from_control() -> Vec<FromControl> {
         lease(LeaseSource::Origin, None),
         lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
         FromControl::LeaseRevoked { version, run: 3 },
-        FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6 },
+        FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6, holders: vec![(version.content, 7)] },
         FromControl::ParentKeys(keys.clone()),
         FromControl::Page { version, page: page() },
         FromControl::PageUnavailable { version, page: 4 },
