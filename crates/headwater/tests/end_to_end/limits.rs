@@ -13,6 +13,8 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         dial_only: false,
         port_mapping: false,
         limits,
+        quota_bytes: None,
+        pinned: Default::default(),
         data: site.folder.path().join(who),
         control: site.control_address.clone(),
         control_id: Some(site.control_id.parse().unwrap()),
