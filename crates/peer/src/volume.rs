@@ -57,7 +57,7 @@ impl Volume {
         }
         self.sent += bytes;
         // Two seconds at a gigabit per second are 250 MB: what is ahead grows with the pace.
-        if self.sent + AHEAD_BYTES / 2 > self.kept {
+        if bytes > 0 && self.sent + AHEAD_BYTES / 2 > self.kept {
             self.write(self.sent + AHEAD_BYTES.max(bytes * 4))?;
         }
         Ok(())
