@@ -399,7 +399,15 @@ impl Node {
             downlink: Some(downlink.clone()),
             ..OriginConfig::default()
         };
-        let volume = Volume::open(config.data.join("volume"), local_time().1).map_err(StartError::Volume)?;
+        let (kept_at, month) = (config.data.join("volume"), local_time().1);
+        let volume = match Volume::open(kept_at.clone(), month) {
+            // Without a limit the count is for show.
+            Err(e) if config.limits.monthly_bytes.is_none() => {
+                tracing::warn!("counting this month's volume anew: {e}");
+                Volume::new(kept_at, month)
+            }
+            opened => opened.map_err(StartError::Volume)?,
+        };
         let polite = config.role == Role::Peer;
         let in_force = limits::InForce::new(config.limits.clone(), volume.sent());
         let inner = Arc::new(Inner {
