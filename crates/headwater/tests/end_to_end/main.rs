@@ -6,6 +6,7 @@ mod gateway;
 mod hostile;
 mod limited;
 mod site;
+mod versions;
 
 use site::{Site, check};
 

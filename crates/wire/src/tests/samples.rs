@@ -7,10 +7,10 @@ use crate::{
 use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
-use headwater_model::sums::{PageSums, Sum};
 use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
 use headwater_model::reach::Probe;
 use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
+use headwater_model::sums::{PageSums, Sum};
 use headwater_model::ticket::ParentKey;
 use headwater_model::{Bits, ContentId, Hash, Micros, NodeId, Rate, Ticket, Version};
 
