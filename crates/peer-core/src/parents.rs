@@ -519,7 +519,7 @@ impl Swarm {
 
     /// Asks a parent for as many pieces as keep it busy: mostly what readers need next, else rarest first.
     pub(crate) fn ask(&mut self, now: Time, parent: NodeId, out: &mut Vec<Output>) {
-        if self.is_complete() || !self.pages.complete() || self.paused {
+        if self.is_complete() || !self.may_fetch() || self.paused {
             return;
         }
         let asks = |p: &&ParentLink| p.is_open() && p.ends_by.is_none() && !p.late && p.suspect.is_none();

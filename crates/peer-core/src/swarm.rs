@@ -148,6 +148,8 @@ pub enum Input {
     Rtt(NodeId, Micros),
     /// Packets sent on the connection to a node, and lost ones among them; cumulative.
     Packets(NodeId, u64, u64),
+    /// What the node had already was looked through: it holds these pieces now.
+    Searched(Bits),
     /// Leave to fetch a run from the origin or a waypoint.
     Leased(Lease),
     /// The leave ended.
@@ -215,6 +217,8 @@ pub enum Output {
     Unask(NodeId, Vec<u32>),
     /// Tell the parent that a piece was bad.
     ToldBad(NodeId, u32),
+    /// Look for pieces in what the node has already, then say [`Input::Searched`].
+    Search,
     /// Ask for a page of hashes.
     AskPage(PageSource, u32),
     /// Tell the child all that is held.
@@ -253,6 +257,15 @@ pub enum Output {
     Alarm(Alarm),
     /// Everything is here.
     Complete,
+}
+
+/// Whether what the node has already is looked through before anything is fetched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Search {
+    /// As soon as all hashes are here.
+    Due,
+    UnderWay,
+    Over,
 }
 
 /// One content at one node.
@@ -297,6 +310,7 @@ pub struct Swarm {
     pub(crate) paused: bool,
     /// The node's downlink, as of the last input.
     pub(crate) intake: Intake,
+    search: Search,
     /// When parents and progress are looked at next.
     look_at: Time,
     /// When a child is to be told of pieces that were held back for it.
@@ -351,6 +365,7 @@ impl Swarm {
             complete_said: false,
             paused: false,
             intake: Intake::default(),
+            search: Search::Over,
             look_at: now,
             tell_at: None,
             scratch: Vec::new(),
@@ -366,6 +381,18 @@ impl Swarm {
     pub fn known_as(mut self, own: NodeId) -> Self {
         self.own = own;
         self
+    }
+
+    /// Fetches no piece before [`Input::Searched`]: [`Output::Search`] asks for it once all pages are here.
+    #[must_use]
+    pub fn searching_first(mut self) -> Self {
+        self.search = Search::Due;
+        self
+    }
+
+    /// Whether pieces may be asked for: their hashes are here, and so is all that need not be fetched.
+    pub(crate) fn may_fetch(&self) -> bool {
+        self.pages.complete() && self.search == Search::Over
     }
 
     /// Content and version.
@@ -460,6 +487,7 @@ impl Swarm {
                     self.watch_origin(out);
                     self.ask_everyone(now, out);
                 }
+                self.search_if_due(out);
                 self.ask_pages(now, out);
             }
             Input::NoPage(source, page) => self.no_page(now, source, page),
@@ -472,9 +500,11 @@ impl Swarm {
                     self.not_alone();
                     self.ask_everyone(now, out);
                 }
+                self.search_if_due(out);
                 self.ask_pages(now, out);
             }
             Input::Pause(paused) => self.pause(now, paused, out),
+            Input::Searched(found) => self.searched(now, &found, out),
             Input::Tick => self.tick(now, out),
         }
     }
@@ -504,6 +534,23 @@ impl Swarm {
         self.watch_starving(now, out);
         self.watch_readers(now, out);
         self.go_alone(now, out);
+    }
+
+    fn search_if_due(&mut self, out: &mut Vec<Output>) {
+        if self.search == Search::Due && self.pages.complete() {
+            self.search = Search::UnderWay;
+            out.push(Output::Search);
+        }
+    }
+
+    fn searched(&mut self, now: Time, found: &Bits, out: &mut Vec<Output>) {
+        self.search = Search::Over;
+        for piece in found.iter() {
+            self.stored(now, piece, out);
+        }
+        self.last_progress = now;
+        self.watch_origin(out);
+        self.ask_everyone(now, out);
     }
 
     fn assigned(&mut self, now: Time, a: Assignment, out: &mut Vec<Output>) {
@@ -622,7 +669,7 @@ impl Swarm {
             complete: self.is_complete(),
             parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
             leases: self.origin.under_way().collect(),
-            looks_first: false,
+            looks_first: self.search != Search::Over,
         }
     }
 

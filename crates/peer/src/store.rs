@@ -14,6 +14,7 @@ mod export;
 mod files;
 mod journal;
 mod resume;
+mod reuse;
 mod state;
 mod thread;
 
@@ -42,6 +43,7 @@ pub use self::files::Destination;
 use self::files::{Files, Found, Place, Stamp};
 pub(crate) use self::files::{read_at, write_at};
 use self::journal::Journal;
+pub use self::reuse::{Reused, plain_files};
 use self::state::FolderLock;
 pub use self::thread::StoreHandle;
 
@@ -326,7 +328,8 @@ impl Store {
     }
 
     /// Hashes what lies in the data files and is not held, where hashes are known, and keeps what is right: a file of
-    /// the final name from before, or a `.part` file whose state was lost. The number of pieces gained.
+    /// the final name from before if all of it is ([`Store::reuse`] takes parts of one), or what is right of a `.part`
+    /// file whose state was lost. The number of pieces gained.
     ///
     /// # Errors
     /// [`StoreError::Closed`], or what the disk says.

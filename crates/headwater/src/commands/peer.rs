@@ -53,7 +53,7 @@ pub struct PeerArgs {
     /// Have no gateway; a waypoint has none.
     #[arg(long)]
     no_gateway: bool,
-    /// Fetch and serve this content (may be given several times).
+    /// Fetch and serve this content, and newer versions of it (may be given several times).
     #[arg(long, value_name = "HW_NAME")]
     fetch: Vec<Name>,
     /// Contents of --fetch may go as others do when the quota needs room.
@@ -129,7 +129,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     }
     for name in args.fetch {
         // Its outcome shows in the state; a resident peer goes on without it.
-        drop(node.fetch(Fetch { name, destination: None, state_dir: None }));
+        drop(node.fetch(Fetch { name, destination: None, state_dir: None, have: Vec::new(), follow: true }));
     }
     let mut shutdown = Box::pin(lifetime::shutdown(args.node.exit_with_stdin));
     let mut pulse = tokio::time::interval(Duration::from_millis(if args.json { 500 } else { 10_000 }));

@@ -8,6 +8,7 @@ mod limited;
 mod limits;
 mod site;
 mod storage;
+mod versions;
 
 use site::{Site, check};
 

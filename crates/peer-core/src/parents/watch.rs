@@ -134,7 +134,7 @@ impl Swarm {
         let waiting = held_back
             || self.parents.values().any(|p| !p.asked.is_empty())
             || self.origin.busy()
-            || !self.pages.complete();
+            || !self.may_fetch();
         if waiting || !self.control || now.since(self.last_progress) < self.config.starving {
             return;
         }

@@ -86,7 +86,11 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             let inner = inner.clone();
             tokio::task::spawn_blocking(move || match failed {
                 true => opening::again(&inner, content),
-                false => opening::begin(&inner, ContentState::new(content, None, None, None)),
+                false => {
+                    let mut content = ContentState::new(content, None, None, None);
+                    content.follows = true;
+                    opening::begin(&inner, content);
+                }
             });
         }
         FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
@@ -133,7 +137,9 @@ fn refused(inner: &Arc<Inner>, state: &mut State, version: Version, refusal: Ref
                 None => fail(state, version, refusal),
             }
         }
-        Refusal::OtherVersion { .. } => start_over(inner, state, version.content, "a newer version was published"),
+        Refusal::OtherVersion { .. } => {
+            withdrawn(inner, state, version.content, "a newer version was published".into());
+        }
         other => fail(state, version, other),
     }
 }
@@ -155,7 +161,18 @@ fn fail(state: &mut State, version: Version, refusal: Refusal) {
         match &c.phase {
             // What is complete here stays; it is only not served any more.
             Phase::Running(r) if r.swarm.is_complete() => c.note(refusal.to_string()),
-            _ => c.fail(FetchError::Refused(refusal)),
+            // There is no newer version.
+            _ if c.former.is_some() && c.name.is_some() => {
+                c.note(refusal.to_string());
+                if let Some(former) = c.former.take() {
+                    c.phase = Phase::Running(former);
+                    c.outcome.send_replace(super::Outcome::Complete);
+                }
+            }
+            _ => {
+                c.former = None;
+                c.fail(FetchError::Refused(refusal));
+            }
         }
     }
 }
@@ -163,7 +180,7 @@ fn fail(state: &mut State, version: Version, refusal: Refusal) {
 fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: String) {
     let Some(c) = state.contents.get_mut(&content) else { return };
     let complete = matches!(&c.phase, Phase::Running(r) if r.swarm.is_complete());
-    if !complete {
+    if !complete || c.follows {
         // There may be a newer version; if there is none, the answer to the new question says so.
         start_over(inner, state, content, &why);
     } else if c.name.is_some() {
@@ -173,12 +190,19 @@ fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::Co
     }
 }
 
-/// Another version is current: what was begun is given up (the store drops it), and the new one is asked for.
+/// Another version is current, and is asked for. It takes from what is here of the former one; a complete one is read by
+/// programs here until then.
 fn start_over(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: &str) {
     let Some(c) = state.contents.get_mut(&content) else { return };
     c.note(format!("{why}: starting over with it"));
-    if let Phase::Running(r) = std::mem::replace(&mut c.phase, Phase::Asking) {
+    if let Phase::Running(mut r) = std::mem::replace(&mut c.phase, Phase::Asking) {
         r.origin_jobs.values().for_each(tokio::task::AbortHandle::abort);
+        r.senders.clear();
+        c.looks_first = c.is_in_data_folder() || c.looks_first;
+        if c.is_in_data_folder() && r.swarm.is_complete() {
+            c.former = Some(r);
+        }
+        c.outcome.send_replace(super::Outcome::Running);
     }
     let join = c.first_join();
     opening::join_content(inner, state, join);

@@ -18,6 +18,7 @@ mod reading;
 mod serving;
 mod state;
 mod storage;
+mod versions;
 mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
@@ -100,6 +101,10 @@ pub struct Fetch {
     pub destination: Option<Destination>,
     /// Folder of the download's state, beside the destination.
     pub state_dir: Option<PathBuf>,
+    /// Files and folders whose pieces are taken where they are equal, beside what lies at the destination.
+    pub have: Vec<PathBuf>,
+    /// When a newer version is published it is fetched too, and takes the place of this one.
+    pub follow: bool,
 }
 
 /// Why a node does not start.
@@ -204,8 +209,10 @@ pub struct ContentStatus {
     pub content: String,
     /// Its name, once known.
     pub name: String,
-    /// `asking`, `opening`, `fetching`, `complete` or `failed`.
+    /// `asking`, `opening`, `looking` (through what is here), `fetching`, `complete` or `failed`.
     pub state: &'static str,
+    /// Its version; 0 until known.
+    pub epoch: u64,
     /// Verified bytes.
     pub bytes: u64,
     /// All bytes; 0 until known.
@@ -220,6 +227,8 @@ pub struct ContentStatus {
     pub waypoint_bytes: u64,
     /// Received from the origin.
     pub origin_bytes: u64,
+    /// Taken from files that were here, as an older version's.
+    pub reused_bytes: u64,
     /// Received twice or wrong.
     pub wasted_bytes: u64,
     /// Sent to others.
@@ -474,7 +483,8 @@ impl Node {
     /// Begins to fetch a content, or goes on where an earlier run stopped.
     pub fn fetch(&self, fetch: Fetch) -> Content {
         let id = fetch.name.content();
-        let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
+        let mut content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
+        (content.have, content.follows) = (fetch.have, fetch.follow);
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);
         // It may be here already.

@@ -3,7 +3,7 @@
 use super::limits::InForce;
 use super::probes::PerSecond;
 use super::storage::Keeping;
-use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
+use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving, versions};
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -98,6 +99,14 @@ pub(crate) struct ContentState {
     pub(crate) name: Option<Name>,
     pub(crate) destination: Option<Destination>,
     state_dir: Option<PathBuf>,
+    /// Files and folders that the user named, to take equal pieces from.
+    pub(crate) have: Vec<PathBuf>,
+    /// A newer version is fetched when there is one, and takes the place of a complete one.
+    pub(crate) follows: bool,
+    /// There is something to look through before taking part.
+    pub(crate) looks_first: bool,
+    /// The version before the one that is fetched now: read by programs here until that is complete.
+    pub(crate) former: Option<Box<Running>>,
     pub(crate) phase: Phase,
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
@@ -133,6 +142,14 @@ pub(crate) struct Running {
     pub(crate) origin_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) uploaded_bytes: u64,
+    /// Taken from files that were here.
+    pub(crate) reused_bytes: u64,
+    /// Files to look through.
+    pub(crate) sources: Vec<PathBuf>,
+    /// These are being looked through; what was found so far.
+    pub(crate) looking: Option<Arc<AtomicU64>>,
+    /// Where this version's state lies.
+    pub(crate) folder: PathBuf,
     /// A piece that a child says was bad is being looked at.
     pub(crate) rechecking: bool,
     pub(crate) tick_at: Time,
@@ -250,6 +267,10 @@ impl ContentState {
             name,
             destination,
             state_dir,
+            have: Vec::new(),
+            follows: false,
+            looks_first: false,
+            former: None,
             phase: Phase::Asking,
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
@@ -298,6 +319,7 @@ impl ContentState {
                 Phase::Asking => "asking",
                 Phase::Opening => "opening",
                 Phase::Running(r) if r.swarm.is_complete() => "complete",
+                Phase::Running(r) if r.looking.is_some() => "looking",
                 Phase::Running(_) => "fetching",
                 Phase::Failed => "failed",
             },
@@ -316,17 +338,22 @@ impl ContentState {
             s.origin_bytes = r.origin_bytes;
             s.wasted_bytes = r.wasted_bytes;
             s.uploaded_bytes = r.uploaded_bytes;
+            let found = r.looking.as_ref().map_or(0, |l| l.load(Ordering::Relaxed));
+            s.reused_bytes = r.reused_bytes + found;
+            s.bytes += found;
+            s.epoch = r.version().epoch;
             s.parents = r.swarm.open_parents();
             s.children = r.swarm.open_children();
         }
         s
     }
 
-    /// Whether it lies in the node's data folder, and not where the user said.
+    /// Whether it lies in the node's data folder, and not where the user said: then each version has a folder there.
     pub(crate) fn is_in_data_folder(&self) -> bool {
         self.destination.is_none() && self.state_dir.is_none()
     }
 
+    /// Folder of the content's state; that of its first version, and of folders for later ones.
     pub(crate) fn folder(&self, inner: &Inner) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| inner.config.data.join("contents").join(self.id.to_string()))
     }
@@ -334,7 +361,14 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false }
+        Join {
+            version,
+            runs: None,
+            complete: false,
+            parents: Vec::new(),
+            leases: Vec::new(),
+            looks_first: self.looks_first,
+        }
     }
 }
 
@@ -427,6 +461,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 }
             }
             Output::ToldBad(node, piece) => state.tell_peer(&node, &FromPeer::BadPiece { version, piece }),
+            Output::Search => versions::search(inner, state, version),
             Output::AskPage(PageSource::Parent(node), page) => {
                 state.tell_peer(&node, &FromPeer::PageRequest { version, page });
             }
@@ -485,6 +520,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 if let Some(c) = state.contents.get_mut(&id) {
                     c.outcome.send_replace(Outcome::Complete);
                 }
+                versions::complete(inner, state, id);
                 // The control center learns it now, not with the next heartbeat.
                 super::control::heartbeat_now(inner, state, version);
             }
@@ -583,14 +619,13 @@ pub(crate) fn leave(inner: &Arc<Inner>) -> Vec<StoreHandle> {
     let mut state = inner.lock();
     let contents = std::mem::take(&mut state.contents);
     state.links.values().for_each(|l| l.connection.close(0u32.into(), b"leaving"));
-    contents
-        .into_values()
-        .filter_map(|c| match c.phase {
-            Phase::Running(r) => {
-                r.origin_jobs.values().for_each(AbortHandle::abort);
-                Some(r.store.clone())
-            }
-            _ => None,
-        })
-        .collect()
+    let mut stores = Vec::new();
+    for content in contents.into_values() {
+        stores.extend(content.former.map(|r| r.store.clone()));
+        if let Phase::Running(r) = content.phase {
+            r.origin_jobs.values().for_each(AbortHandle::abort);
+            stores.push(r.store.clone());
+        }
+    }
+    stores
 }

@@ -24,6 +24,15 @@ pub enum Destination {
     Folder(PathBuf),
 }
 
+impl Destination {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Destination::File(path) | Destination::Folder(path) => path,
+        }
+    }
+}
+
 /// Size and modification time of a data file: what tells that nobody changed it since.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Stamp {

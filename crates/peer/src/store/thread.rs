@@ -66,7 +66,7 @@ impl<C> Queue<C> {
 /// A store at work on its three threads, for any number of tasks. When the last clone goes the store is closed.
 #[derive(Clone)]
 pub struct StoreHandle {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     writer: Queue<WriteCommand>,
     reader: Queue<ReadCommand>,
 }

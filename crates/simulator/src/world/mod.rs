@@ -497,6 +497,8 @@ impl World {
                 Output::Unask(to, pieces) => self.send(node, &to, PeerMessage::Unask(pieces)),
                 Output::ToldBad(to, piece) => self.send(node, &to, PeerMessage::ToldBad(piece)),
                 Output::AskPage(source, page) => self.ask_page(node, source, page),
+                // Nodes here begin with nothing.
+                Output::Search => {}
                 Output::TellAll(to) => {
                     if let Some(have) = self.nodes[node as usize].swarm.as_ref().map(|s| s.have().clone()) {
                         self.send(node, &to, PeerMessage::HasAll(have));
