@@ -1,6 +1,7 @@
 //! The native peer: QUIC, piece store, origin client, publisher.
 
 mod buffer_pool;
+pub mod consents;
 pub mod hashing;
 pub mod key;
 pub mod node;

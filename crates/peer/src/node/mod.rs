@@ -326,7 +326,7 @@ impl Node {
             Some(address) => Some(listen_on_loopback(address).await?),
         };
         let gateway = reading.as_ref().and_then(|l| l.local_addr().ok());
-        let gateway = gateway.map(|address| gateway::Gateway::new(address, listener.identity()));
+        let gateway = gateway.map(|address| gateway::Gateway::new(address, listener.identity(), &config.data));
         let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
         let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
@@ -389,6 +389,11 @@ impl Node {
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);
         Content { node: self.0.clone(), id, outcome }
+    }
+
+    /// Page on which the user sees which web sites may read contents here, and takes that back; if there is a gateway.
+    pub fn consents_url(&self) -> Option<String> {
+        self.0.gateway.as_ref().map(gateway::Gateway::consents_url)
     }
 
     /// All contents.

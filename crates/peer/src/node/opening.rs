@@ -4,7 +4,7 @@ use super::state::{ContentState, Phase, Running, State, carry_out};
 use super::{FetchError, Inner, Outcome, pinned, random_seed};
 use crate::origin::Access;
 use crate::sources::Sources;
-use crate::store::{Destination, Store, StoreHandle};
+use crate::store::{Destination, Opened, Store, StoreError, StoreHandle};
 use headwater_model::id::ContentId;
 use headwater_model::log::{Log, Track};
 use headwater_model::report::Join;
@@ -13,9 +13,14 @@ use headwater_peer_core::{Config, Input, Swarm};
 use headwater_wire::{FromControl, FromNode, Token, decode_log, encode_log};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Messages for a content that is being opened; more than an assignment and leases are not expected.
 const MAX_PENDING: usize = 256;
+/// A store that is open is closed within this time, if it is a former version's: no reader of it gets more.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is tried.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Begins with a content: from an earlier run's log where there is one, else by asking for it.
 pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
@@ -119,7 +124,7 @@ fn open_store(
         Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
         other => other.clone(),
     };
-    let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
+    let (store, opened) = open_when_free(&track, &destination, folder)?;
     for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
         store.put_page(page)?;
     }
@@ -134,6 +139,23 @@ fn open_store(
     }
     let store = StoreHandle::start(store)?;
     Ok((Arc::new(track), store, opened.notes))
+}
+
+/// Opens a store that a former version may still have open: until its last reader and its threads are done.
+fn open_when_free(
+    track: &Track,
+    destination: &Destination,
+    folder: &std::path::Path,
+) -> Result<(Store, Opened), StoreError> {
+    let deadline = std::time::Instant::now() + FREE_WITHIN;
+    loop {
+        match Store::open(track, destination, folder, &mut |_, _| ()) {
+            Err(StoreError::InUse { .. }) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "called once, with all that opening yields")]
