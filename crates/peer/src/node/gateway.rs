@@ -65,7 +65,7 @@ impl Gateway {
         Gateway {
             address,
             key: hmac::Key::new(hmac::HMAC_SHA256, &identity.key_for("headwater gateway")),
-            consenting: Consenting::new(data),
+            consenting: Consenting::new(data, &identity.key_for("headwater consents")),
             held: Arc::new(Semaphore::new(MAX_HELD_KIB)),
         }
     }

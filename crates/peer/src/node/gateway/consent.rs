@@ -60,10 +60,11 @@ pub(super) struct Held {
 }
 
 impl Consenting {
-    pub(super) fn new(data: &Path) -> Consenting {
+    /// Consents lie in `data`; `key` is for the tokens of questions.
+    pub(super) fn new(data: &Path, key: &[u8]) -> Consenting {
         let consenting = Consenting {
             file: ConsentFile::of(data),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()),
+            key: hmac::Key::new(hmac::HMAC_SHA256, key),
             state: Mutex::default(),
         };
         consenting.read();
@@ -306,7 +307,10 @@ pub(super) fn session(
 ) -> Result<Response<Pieces>, Refused> {
     let name = Query::of(request.uri().query()).name().map_err(|e| Refused::new(StatusCode::BAD_REQUEST, e))?;
     let about = About { site: site.clone(), publisher: name.key, content: name.content() };
-    let now = local_unix_ms();
+    let (now, mut secret) = (local_unix_ms(), [0; SECRET_BYTES]);
+    getrandom::fill(&mut secret).map_err(|e| {
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the system gives no random numbers: {e}"))
+    })?;
     let (secret, ends_unix_ms) = {
         let mut state = gateway.consenting.lock();
         let state = &mut *state;
@@ -317,7 +321,7 @@ pub(super) fn session(
             return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "sites had this peer fetch too many contents"));
         }
         state.begun.insert(about.content);
-        let session = state.sessions.begin(now, about, random());
+        let session = state.sessions.begin(now, about, secret);
         (session.secret, session.ends_unix_ms)
     };
     fetch(inner, &name);
@@ -345,16 +349,6 @@ fn fetch(inner: &Arc<Inner>, name: &Name) {
     opening::begin(inner, ContentState::new(id, Some(name.clone()), None, None));
 }
 
-fn random<const N: usize>() -> [u8; N] {
-    let mut random = [0; N];
-    // Without randomness there is no secret: the process ends rather than hand out one that can be guessed.
-    #[expect(clippy::expect_used, reason = "there is nothing to go on with")]
-    getrandom::fill(&mut random).expect("the system gives random numbers");
-    random
-}
-
-const _: () = assert!(SECRET_BYTES >= 16);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,7 +361,7 @@ mod tests {
     #[test]
     fn an_answer_counts_for_its_question_and_for_some_minutes() {
         let folder = tempfile::tempdir().unwrap();
-        let consenting = Consenting::new(folder.path());
+        let consenting = Consenting::new(folder.path(), b"one");
         let ((site, film), (_, other)) = (wish("film"), wish("other"));
         let token = consenting.token(&site, &film, 1_000_000);
         let at = |now| consenting.check(&token, &site, &film, now).is_ok();
@@ -377,8 +371,8 @@ mod tests {
         assert!(consenting.check(&token, &site, &other, now).is_err());
         assert!(consenting.check(&token, &"https://evil.example".parse().unwrap(), &film, now).is_err());
         assert!(consenting.check(&token.replacen("1000000", "1001000", 1), &site, &film, now).is_err());
-        let another = Consenting::new(folder.path());
-        assert!(another.check(&token, &site, &film, now).is_err(), "of another run");
+        let another = Consenting::new(folder.path(), b"two");
+        assert!(another.check(&token, &site, &film, now).is_err(), "of another node");
         for nonsense in ["", ".", "1.", "1000000", "x.y", "18446744073709551616.AA", "1000000.@@"] {
             assert!(consenting.check(nonsense, &site, &film, now).is_err(), "{nonsense}");
         }
