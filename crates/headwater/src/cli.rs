@@ -4,7 +4,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use headwater_model::NodeId;
 
 use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
-use crate::commands::{control, explain, export, get, key, list, origin, peer, publish, sim, status, unpublish};
+use crate::commands::{
+    consent, control, explain, export, get, key, list, origin, peer, publish, sim, status, unpublish,
+};
 use crate::demo;
 
 const ABOUT: &str = "\
@@ -53,6 +55,8 @@ pub enum Command {
     Get(Box<get::GetArgs>),
     Peer(Box<peer::PeerArgs>),
     Export(export::Args),
+    #[command(subcommand)]
+    Consent(consent::ConsentCommand),
     List(list::Args),
     Unpublish(unpublish::Args),
     Status(status::Args),
@@ -137,6 +141,9 @@ mod tests {
             "headwater control --listen [::1]:0 --heartbeat 500ms --exit-with-stdin --json",
             "headwater origin . --up 10MB/s",
             "headwater sim s.toml --seed 7",
+            "headwater consent list --data d --json",
+            "headwater consent revoke https://films.example --data d",
+            "headwater consent revoke --all --data d",
         ] {
             assert!(parse(good).is_ok(), "{good}: {:?}", parse(good).err());
         }
@@ -153,6 +160,8 @@ mod tests {
             "headwater control --heartbeat 0s",
             "headwater origin . --up fast",
             "headwater explain --client ab",
+            "headwater consent revoke --data d",
+            "headwater consent revoke http://films.example --data d",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

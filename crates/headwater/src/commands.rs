@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+pub mod consent;
 pub mod control;
 pub mod explain;
 pub mod export;
@@ -32,6 +33,7 @@ pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::Control(args) => control::run(args).await,
         Command::Key(command) => key::run(command),
+        Command::Consent(command) => consent::run(command),
         Command::Publish(args) => publish::run(*args).await,
         Command::List(args) => interruptible(list::run(args)).await,
         Command::Unpublish(args) => interruptible(unpublish::run(args)).await,

@@ -7,20 +7,37 @@ use headwater_model::id::NodeId;
 use headwater_model::report::EdgeReport;
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A session that broke is usually back by then, and the parents bring on what they have meanwhile.
 const RECONNECTING: Micros = Micros::from_secs(3);
 
+/// When fetches were held back for readers so long, all in all, one of them at a time goes on beside what these wait for: so
+/// that their leases end, too.
+const HOLD_MOST: Micros = Micros::from_secs(2);
+/// It goes on when no reader has waited for so long: one that reads as fast as pieces come waits for each of them.
+const HOLD_AFTER: Micros = Micros::from_millis(300);
+
 /// A run being fetched.
 #[derive(Clone, Debug)]
 struct Fetch {
     /// Leased, else fetched alone.
     by_control: bool,
-    /// Pieces that the origin was asked for; others of the run were to come from parents.
+    /// Pieces that the origin was asked for, in that order; others of the run were to come from parents.
     pieces: Vec<Range<u32>>,
     source: LeaseSource,
+    /// Stopped for what a reader waits for, since then.
+    held: Option<Time>,
+    /// How long it was before.
+    held_for: Micros,
+}
+
+impl Fetch {
+    fn may_be_held(&self, now: Time) -> bool {
+        self.held_for.0 + self.held.map_or(0, |since| now.since(since).0) < HOLD_MOST.0
+    }
 }
 
 /// Why a run did not come.
@@ -50,6 +67,8 @@ pub(crate) struct OriginWork {
     waypoints: BTreeMap<NodeId, ByHttps>,
     /// When this node may begin to fetch without a lease.
     alone_at: Option<Time>,
+    /// When a reader last waited for what is fetched here.
+    awaited_at: Option<Time>,
 }
 
 impl OriginWork {
@@ -85,6 +104,10 @@ impl OriginWork {
             })
             .collect()
     }
+    /// Whether `run` is fetched by this node, or soon will be.
+    pub(crate) fn has_lease(&self, run: u32) -> bool {
+        self.runs.contains_key(&run)
+    }
     /// Whether the origin was asked for `piece` of `run`.
     pub(crate) fn fetches(&self, run: u32, piece: u32) -> bool {
         self.runs.get(&run).is_some_and(|f| f.pieces.iter().any(|range| range.contains(&piece)))
@@ -92,7 +115,7 @@ impl OriginWork {
 }
 
 impl Swarm {
-    pub(crate) fn leased(&mut self, run: u32, by_control: bool, source: LeaseSource, out: &mut Vec<Output>) {
+    pub(crate) fn leased(&mut self, now: Time, run: u32, by_control: bool, source: LeaseSource, out: &mut Vec<Output>) {
         if run >= self.layout.runs() || self.origin.runs.contains_key(&run) || self.paused {
             return;
         }
@@ -100,8 +123,77 @@ impl Swarm {
             out.push(Output::LeaseDone(run));
             return;
         }
-        self.origin.runs.insert(run, Fetch { by_control, pieces: Vec::new(), source });
+        let fetch = Fetch { by_control, pieces: Vec::new(), source, held: None, held_for: Micros(0) };
+        self.origin.runs.insert(run, fetch);
         self.fetch_rest(run, out);
+        self.yield_to_readers(now, out);
+    }
+
+    /// What a reader waits for comes alone, and first of its run: what else this node fetches is held back meanwhile, as it
+    /// would share the same line.
+    pub(crate) fn yield_to_readers(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.origin.runs.is_empty() {
+            return;
+        }
+        let fetched = |piece: &u32| {
+            let fetch = self.origin.runs.get(&self.layout.run_of(*piece));
+            fetch.is_some_and(|f| f.held.is_some() || f.pieces.iter().any(|range| range.contains(piece)))
+        };
+        let awaited = self.awaited_by_readers().filter(fetched);
+        let awaited: BTreeMap<u32, u32> = awaited.map(|piece| (self.layout.run_of(piece), piece)).collect();
+        if !awaited.is_empty() {
+            self.origin.awaited_at = Some(now);
+        }
+        let Some(at) = self.origin.awaited_at else { return };
+        let over = now.since(at) >= HOLD_AFTER;
+        if over {
+            self.origin.awaited_at = None;
+        }
+        let others = self.origin.runs.iter().filter(|(run, f)| !awaited.contains_key(run) && !f.may_be_held(now));
+        let beside = others.max_by_key(|(_, f)| (f.held.is_none(), Reverse(f.held))).map(|(run, _)| *run);
+        let runs: Vec<u32> = self.origin.runs.keys().copied().collect();
+        for run in runs {
+            match awaited.get(&run) {
+                Some(piece) => {
+                    self.go_on(now, run, out);
+                    self.fetch_first(run, *piece, out);
+                }
+                None if over || beside == Some(run) => self.go_on(now, run, out),
+                None if awaited.is_empty() => {}
+                None => self.hold(now, run, out),
+            }
+        }
+    }
+
+    /// Fetches `run` from `piece` on, unless that comes next anyway.
+    fn fetch_first(&mut self, run: u32, piece: u32, out: &mut Vec<Output>) {
+        let Some(fetch) = self.origin.runs.get_mut(&run) else { return };
+        let before = fetch.pieces.iter().cloned().flatten().take_while(|p| *p != piece);
+        if before.filter(|p| !self.have.get(*p)).count() > 1 {
+            fetch.pieces.clear();
+            self.release(run);
+            out.push(Output::StopOrigin(run));
+            self.fetch_rest(run, out);
+        }
+    }
+
+    fn hold(&mut self, now: Time, run: u32, out: &mut Vec<Output>) {
+        let Some(fetch) = self.origin.runs.get_mut(&run) else { return };
+        let rest = fetch.pieces.iter().cloned().flatten().any(|p| !self.have.get(p));
+        if fetch.held.is_none() && rest {
+            fetch.held = Some(now);
+            fetch.pieces.clear();
+            self.release(run);
+            out.push(Output::StopOrigin(run));
+        }
+    }
+
+    fn go_on(&mut self, now: Time, run: u32, out: &mut Vec<Output>) {
+        let Some(fetch) = self.origin.runs.get_mut(&run) else { return };
+        if let Some(since) = fetch.held.take() {
+            fetch.held_for = Micros(fetch.held_for.0 + now.since(since).0);
+            self.fetch_rest(run, out);
+        }
     }
 
     /// Asks the origin for the pieces of a run that nobody was asked for; the others are on their way from parents.
@@ -123,16 +215,19 @@ impl Swarm {
     /// Runs of which the origin gave all it was asked for, but parents did not give the rest.
     pub(crate) fn watch_origin(&mut self, out: &mut Vec<Output>) {
         let have = &self.have;
-        let answered = |f: &Fetch| f.pieces.iter().cloned().flatten().all(|p| have.get(p));
+        let answered = |f: &Fetch| f.held.is_none() && f.pieces.iter().cloned().flatten().all(|p| have.get(p));
         let runs: Vec<u32> = self.origin.runs.iter().filter(|(_, f)| answered(f)).map(|(run, _)| *run).collect();
         for run in runs {
             self.fetch_rest(run, out);
         }
     }
 
+    /// In the order of fetching: from what a reader needs first on, then what is before it.
     fn unclaimed_of(&self, run: u32) -> Vec<Range<u32>> {
+        let all = self.layout.pieces_of_run(run);
+        let first = self.needed().find(|p| all.contains(p) && !self.claimed.get(*p)).unwrap_or(all.start);
         let mut ranges: Vec<Range<u32>> = Vec::new();
-        for piece in self.layout.pieces_of_run(run).filter(|p| !self.claimed.get(*p)) {
+        for piece in (first..all.end).chain(all.start..first).filter(|p| !self.claimed.get(*p)) {
             match ranges.last_mut() {
                 Some(last) if last.end == piece => last.end += 1,
                 _ => ranges.push(piece..piece + 1),
@@ -222,7 +317,7 @@ impl Swarm {
             Some(at) if at <= now => {
                 for run in self.needed_runs() {
                     if self.origin.runs.len() < self.config.alone_runs {
-                        self.leased(run, false, LeaseSource::Origin, out);
+                        self.leased(now, run, false, LeaseSource::Origin, out);
                     }
                 }
                 while self.origin.runs.len() < self.config.alone_runs {
@@ -235,7 +330,7 @@ impl Swarm {
                     let Some(run) = missing().find(|r| self.is_due_to_fetch(*r)).or_else(|| missing().next()) else {
                         return;
                     };
-                    self.leased(run, false, LeaseSource::Origin, out);
+                    self.leased(now, run, false, LeaseSource::Origin, out);
                 }
             }
             Some(_) => {}

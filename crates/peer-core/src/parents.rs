@@ -1,5 +1,6 @@
 //! The child's side: edges to parents, and which piece is asked of whom.
 
+mod make_way;
 mod watch;
 
 use crate::swarm::{Output, PieceOutcome, Swarm};

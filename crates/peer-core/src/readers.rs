@@ -15,6 +15,8 @@ const MAX_READERS: usize = 64;
 const TELL_AGAIN: Micros = Micros::from_secs(2);
 /// Other ones after this time.
 const TELL_OTHERS: Micros = Micros::from_millis(250);
+/// One that a reader waits for at this moment after this time.
+const TELL_AWAITED: Micros = Micros::from_millis(20);
 
 /// Who reads, and how far they are.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,8 @@ impl Swarm {
         }
         if known || self.readers.ahead.len() < MAX_READERS {
             self.readers.ahead.insert(reader, pieces);
+            self.yield_to_readers(now, out);
+            self.make_way(now, out);
             self.ask_everyone(now, out);
             self.watch_readers(now, out);
         }
@@ -43,31 +47,46 @@ impl Swarm {
         self.readers.ahead.remove(&reader);
     }
 
+    /// Pieces that are not here and that readers are at: these wait.
+    pub(crate) fn awaited_by_readers(&self) -> impl Iterator<Item = u32> {
+        self.readers.ahead.values().map(|a| a.start).filter(|piece| !self.have.get(*piece))
+    }
+
     /// Whether anybody reads.
     pub(crate) fn is_read(&self) -> bool {
         !self.readers.ahead.is_empty()
     }
 
-    /// Pieces that readers need soon, each reader's in order.
-    fn needed(&self) -> impl Iterator<Item = u32> {
+    /// Pieces that readers need soon: the next one of each, then the one after it of each, and so on, so that a reader far
+    /// ahead does not take what another waits for.
+    pub(crate) fn needed(&self) -> impl Iterator<Item = u32> {
         let window = (WINDOW_BYTES / u64::from(self.layout.piece_bytes().max(1))).max(2) as u32;
-        self.readers.ahead.values().flat_map(move |a| a.start..a.end.min(a.start.saturating_add(window)))
+        let of_each = move |i| self.readers.ahead.values().map(move |a| a.start.saturating_add(i)..a.end);
+        (0..window).flat_map(of_each).filter_map(|mut rest| rest.next())
     }
 
-    /// At most `want` pieces that readers need soon, that `parent` has and nobody was asked for.
+    /// At most `want` pieces that readers need soon, in that order, that `parent` has and nobody was asked for.
     pub(crate) fn needed_of(&self, parent: &NodeId, want: usize) -> Vec<u32> {
         let Some(p) = self.parents.get(parent) else { return Vec::new() };
         let free = |piece: &u32| p.has().get(*piece) && !self.claimed.get(*piece);
-        let mut needed: Vec<u32> = self.needed().filter(free).take(want).collect();
-        needed.sort_unstable();
-        needed.dedup();
+        let mut needed: Vec<u32> = Vec::with_capacity(want);
+        for piece in self.needed().filter(free) {
+            if needed.len() == want {
+                break;
+            }
+            if !needed.contains(&piece) {
+                needed.push(piece);
+            }
+        }
         needed
     }
 
     /// Runs that readers need soon and of which something is on its way from nobody, in their order.
     pub(crate) fn needed_runs(&self) -> Vec<u32> {
         let nobody = |piece: &u32| {
-            !self.claimed.get(*piece) && self.holders.get(*piece as usize).is_none_or(|holders| *holders == 0)
+            !self.claimed.get(*piece)
+                && self.holders.get(*piece as usize).is_none_or(|holders| *holders == 0)
+                && !self.origin.has_lease(self.layout.run_of(*piece))
         };
         let mut runs: Vec<u32> = Vec::new();
         for run in self.needed().filter(nobody).map(|piece| self.layout.run_of(piece)) {
@@ -87,11 +106,12 @@ impl Swarm {
             return;
         }
         let runs = self.needed_runs();
-        let too_soon = self
-            .readers
-            .told
-            .as_ref()
-            .is_some_and(|(at, told)| now.since(*at) < if *told == runs { TELL_AGAIN } else { TELL_OTHERS });
+        let awaited: Vec<u32> = self.awaited_by_readers().map(|piece| self.layout.run_of(piece)).collect();
+        let too_soon = self.readers.told.as_ref().is_some_and(|(at, told)| {
+            let awaited_anew = runs.iter().any(|run| awaited.contains(run) && !told.contains(run));
+            let others = if awaited_anew { TELL_AWAITED } else { TELL_OTHERS };
+            now.since(*at) < if *told == runs { TELL_AGAIN } else { others }
+        });
         if !runs.is_empty() && !too_soon {
             self.readers.told = Some((now, runs.clone()));
             out.push(Output::Alarm(Alarm::Reading { runs }));

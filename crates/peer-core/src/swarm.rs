@@ -468,7 +468,7 @@ impl Swarm {
                     c.packets = (sent, lost);
                 }
             }
-            Input::Leased(lease) => self.leased(lease.run, true, lease.source, out),
+            Input::Leased(lease) => self.leased(now, lease.run, true, lease.source, out),
             Input::LeaseRevoked(run) => self.lease_revoked(run, out),
             Input::OriginDone(run) => self.origin_done(now, run, out),
             Input::OriginFailed { run, why, changed, forbidden } => {
@@ -529,6 +529,7 @@ impl Swarm {
             return;
         }
         self.watch_origin(out);
+        self.yield_to_readers(now, out);
         self.ask_pages(now, out);
         self.watch_parents(now, out);
         self.watch_starving(now, out);

@@ -2,6 +2,7 @@
 
 mod buffer_pool;
 mod circumstances;
+pub mod consents;
 pub mod downlink;
 pub mod hashing;
 pub mod key;

@@ -17,7 +17,7 @@ struct Package {
     required: bool,
 }
 
-const PACKAGES: [Package; 12] = [
+const PACKAGES: [Package; 15] = [
     Package { name: "gcc", program: "cc", purpose: "compiling the bundled SQLite and ring", required: true },
     Package { name: "git", program: "git", purpose: "the list of files for the step `words`", required: false },
     Package {
@@ -26,7 +26,12 @@ const PACKAGES: [Package; 12] = [
         purpose: "the lab; the benchmark against a web server",
         required: false,
     },
-    Package { name: "curl", program: "curl", purpose: "the benchmark against a web server", required: false },
+    Package {
+        name: "curl",
+        program: "curl",
+        purpose: "the benchmark against a web server; the test with random ranges",
+        required: false,
+    },
     Package { name: "faketime", program: "faketime", purpose: "the test with a wrong clock", required: false },
     Package { name: "iproute2", program: "ip", purpose: "the lab", required: false },
     Package { name: "nftables", program: "nft", purpose: "the lab", required: false },
@@ -42,6 +47,14 @@ const PACKAGES: [Package; 12] = [
         name: "opentracker",
         program: "opentracker",
         purpose: "the lab's comparison with BitTorrent",
+        required: false,
+    },
+    Package { name: "ffmpeg", program: "ffmpeg", purpose: "the test with a film that is played", required: false },
+    Package { name: "wget", program: "wget", purpose: "the test with a folder that is fetched", required: false },
+    Package {
+        name: "dpkg-dev",
+        program: "dpkg-scanpackages",
+        purpose: "the test with apt and its repository",
         required: false,
     },
     Package { name: "openssl", program: "openssl", purpose: "the benchmark against a web server", required: false },

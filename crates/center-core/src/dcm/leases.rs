@@ -27,6 +27,8 @@ const FIRST_LEASE_US: u64 = 2_500_000;
 const HURRY_HALVES: u64 = 3;
 /// A lease is not taken for slow before this time.
 const HURRY_LEAST_US: u64 = 3_000_000;
+/// With so many times the slots, what readers wait for does not wait for a slot: their nodes hold their other leases back.
+const READERS_SLOTS: u32 = 4;
 /// Leases that one member may have at once.
 pub(super) const MOST_LEASES: u32 = 8;
 /// A lease whose node comes and goes ends after so many times what it was given.
@@ -230,12 +232,14 @@ impl Leases {
 
     /// Who gets the next lease of a run that nobody holds: the region with the fewest under way, there the next in turn.
     pub(super) fn next(&self, now: Time) -> Option<(Ix, u32)> {
+        let free = |run: u32| self.unheld.contains(&run) && self.is_due(now, run);
+        if self.in_slots < self.slots.saturating_mul(READERS_SLOTS)
+            && let Some((run, ix)) = self.wanted.iter().find(|(run, ix)| free(**run) && self.turns.contains_key(ix))
+        {
+            return Some((*ix, *run));
+        }
         if !self.has_slot() {
             return None;
-        }
-        let free = |run: u32| self.unheld.contains(&run) && self.is_due(now, run);
-        if let Some((run, ix)) = self.wanted.iter().find(|(run, ix)| free(**run) && self.turns.contains_key(ix)) {
-            return Some((*ix, *run));
         }
         // Before one was done, others may be about to join: what the first one alone has would reach them late.
         let most = if self.duration_us.is_none() { 1 } else { MOST_LEASES };

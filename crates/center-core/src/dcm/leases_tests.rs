@@ -104,18 +104,26 @@ fn what_is_fetched_alone_becomes_a_lease() {
 fn what_a_reader_needs_next_is_leased_next_and_to_its_node() {
     let (mut w, _) = under_way();
     joins(&mut w, 2, 2, vec![]);
-    let under_way = w.dcm.leases().active().clone();
+    let (under_way, slots) = (w.dcm.leases().active().clone(), w.dcm.leases().slots() as usize);
+    assert_eq!(under_way.len(), slots);
     w.leases.clear();
     w.dcm.alarm(w.now, &id(2), &Alarm::Reading { runs: vec![20, 11, RUNS + 5] });
     w.pass(100);
-    assert!(w.leases.is_empty(), "all slots are taken");
-    for (run, a) in under_way.iter().take(2) {
+    let given = |w: &World| w.leases.iter().map(|(node, lease)| (*node, lease.run)).collect::<Vec<_>>();
+    assert_eq!(given(&w), [(id(2), 11), (id(2), 20)], "it does not wait for a slot");
+    for first in [12, 16, 21, 5, 8] {
+        w.dcm.alarm(w.now, &id(2), &Alarm::Reading { runs: (first..first + 4).collect() });
+        w.pass(100);
+    }
+    assert_eq!(w.dcm.leases().active().len(), 4 * slots, "no more than so many");
+    w.leases.clear();
+    for (run, a) in under_way.iter().take(1) {
         let node = w.dcm.node_of(a.to).unwrap();
         w.dcm.lease_done(w.now, &node, *run);
     }
     w.pass(100);
-    let given: Vec<(NodeId, u32)> = w.leases.iter().map(|(node, lease)| (*node, lease.run)).collect();
-    assert!(given.starts_with(&[(id(2), 11), (id(2), 20)]), "{given:?}");
+    let given = given(&w);
+    assert!(given.len() == 1 && given[0].0 == id(2), "{given:?}");
 }
 
 #[test]

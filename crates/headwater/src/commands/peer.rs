@@ -116,15 +116,21 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
         }
         started => started?,
     };
-    let address = node.address()?.to_string();
+    let (address, consents_url) = (node.address()?.to_string(), node.consents_url());
     if args.json {
         let https_port = node.https_port();
         let node = node.id().to_string();
-        say(&json!({"event": "started", "node": node, "address": address, "https_port": https_port}));
+        let consents = consents_url;
+        say(&json!({
+            "event": "started", "node": node, "address": address, "https_port": https_port, "consents": consents,
+        }));
     } else {
         println!("node {} listens on {address}; control center {}", node.id(), args.control);
         if let Some(port) = node.https_port() {
             println!("contents by HTTPS at port {port}");
+        }
+        if let Some(url) = consents_url {
+            println!("web sites that you allowed to read contents here are listed at {url}");
         }
     }
     for name in args.fetch {

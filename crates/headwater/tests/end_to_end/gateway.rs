@@ -6,14 +6,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// A response.
-struct Got {
-    status: u16,
-    fields: BTreeMap<String, String>,
-    body: Vec<u8>,
+#[derive(Debug)]
+pub struct Got {
+    pub status: u16,
+    pub fields: BTreeMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 /// Asks for `url` with further header fields, and reads to the end.
-fn ask(method: &str, url: &str, fields: &[(&str, &str)]) -> Got {
+pub fn ask(method: &str, url: &str, fields: &[(&str, &str)]) -> Got {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
     let mut head = format!("{method} /{path} HTTP/1.1\r\nConnection: close\r\n");
@@ -33,14 +34,14 @@ fn ask(method: &str, url: &str, fields: &[(&str, &str)]) -> Got {
 }
 
 /// A peer with a gateway, and where it lets `name` be read.
-fn reader(site: &Site, name: &str, who: &str) -> (Process, String) {
+pub fn reader(site: &Site, name: &str, who: &str) -> (Process, String) {
     let peer = site.peer(who, &["--gateway", "127.0.0.1:0", "--fetch", name]);
     let status = peer.until("the content", |v| v["contents"][0]["total"].as_u64().is_some_and(|n| n > 0));
     let url = status["contents"][0]["gateway"].as_str().unwrap().to_owned();
     (peer, url)
 }
 
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
 
 #[test]
 fn what_a_reader_needs_next_comes_first() {
@@ -98,7 +99,12 @@ fn http_as_programs_expect_it() {
 
     let list = ask("GET", &url, &[]);
     let page = String::from_utf8(list.body).unwrap();
-    assert!(page.contains("href=\"a%20b.txt\"") && page.contains("href=\"deep/c.bin\""), "{page}");
+    assert!(page.contains("href=\"./a%20b.txt\"") && page.contains("href=\"./deep/\""), "{page}");
+    assert_eq!(ask("HEAD", &url, &[]).fields["content-length"], page.len().to_string());
+    let deep = ask("GET", &format!("{url}deep"), &[]);
+    assert_eq!((deep.status, deep.fields["location"].as_str()), (301, "./deep/"));
+    let deep = String::from_utf8(ask("GET", &format!("{url}./deep/"), &[]).body).unwrap();
+    assert!(deep.contains("href=\"./c.bin\"") && !deep.contains("a%20b"), "{deep}");
     let whole = ask("GET", &file, &[]);
     assert!(whole.status == 200 && whole.body == a);
     assert_eq!(whole.fields["content-type"], "text/plain");
@@ -150,6 +156,8 @@ fn nobody_gets_in_without_leave() {
         assert_eq!(ask("GET", &format!("{url}{path}"), &[]).status, 404, "{path}");
     }
     assert_eq!(ask("POST", &file, &[]).status, 405);
+    let long = ask("GET", &format!("{url}{}", "x".repeat(20_000)), &[]);
+    assert!(matches!(long.status, 414 | 431), "{}", long.status);
 
     // Elsewhere than on loopback it does not listen; where the path leads stays as it is.
     let refused = crate::site::run(&[

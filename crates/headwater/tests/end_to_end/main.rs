@@ -3,6 +3,9 @@
 
 mod faults;
 mod gateway;
+mod gateway_consent;
+mod gateway_endings;
+mod gateway_programs;
 mod hostile;
 mod limited;
 mod limits;

@@ -67,6 +67,13 @@ impl Process {
         std::fs::read_to_string(&self.stderr).unwrap_or_default()
     }
 
+    /// Memory that it holds; `None` where the system does not say.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let kib = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?.trim().trim_end_matches(" kB").parse::<u64>();
+        Some(kib.ok()? << 10)
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -13,23 +13,20 @@ use std::task::{Context, Poll};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-/// Answers a request.
-pub(crate) type Answer = fn(&Arc<Inner>, &Request<Incoming>) -> Response<Pieces>;
-
-/// Serves for as long as the node runs.
-pub(crate) async fn serve(
+/// Serves for as long as the node runs; `answer` answers each request.
+pub(crate) async fn serve<F: Future<Output = Response<Pieces>> + Send + 'static>(
     inner: Arc<Inner>,
     listener: TcpListener,
     tls: Option<rustls::ServerConfig>,
     limits: HttpLimits,
-    answer: Answer,
+    answer: fn(Arc<Inner>, Request<Incoming>) -> F,
 ) {
     let stop = inner.stopping.clone();
     let service = move |_| {
         let inner = inner.clone();
         service_fn(move |request| {
             let inner = inner.clone();
-            async move { Ok::<_, Infallible>(answer(&inner, &request)) }
+            async move { Ok::<_, Infallible>(answer(inner, request).await) }
         })
     };
     serve_http(listener, tls.map(Arc::new), limits, stop, service).await;

@@ -34,7 +34,8 @@ const PIECES_AHEAD: usize = 2;
 
 /// Serves for as long as the node runs.
 pub(crate) async fn serve(inner: Arc<Inner>, listener: TcpListener, tls: rustls::ServerConfig) {
-    http::serve(inner, listener, Some(tls), LIMITS, answer).await;
+    http::serve(inner, listener, Some(tls), LIMITS, |inner, request| std::future::ready(answer(&inner, &request)))
+        .await;
 }
 
 fn answer(inner: &Arc<Inner>, request: &Request<Incoming>) -> Response<Pieces> {

@@ -396,7 +396,7 @@ impl Node {
             Some(address) => Some(listen_on_loopback(address).await?),
         };
         let gateway = reading.as_ref().and_then(|l| l.local_addr().ok());
-        let gateway = gateway.map(|address| gateway::Gateway::new(address, listener.identity()));
+        let gateway = gateway.map(|address| gateway::Gateway::new(address, listener.identity(), &config.data));
         let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
         let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
@@ -496,6 +496,11 @@ impl Node {
     pub fn storage(&self) -> Storage {
         let quota_bytes = self.0.quota_bytes.load(Ordering::Relaxed);
         Storage { kept_bytes: storage::kept_bytes(&self.0.lock()), quota_bytes }
+    }
+
+    /// Page on which the user sees which web sites may read contents here, and takes that back; if there is a gateway.
+    pub fn consents_url(&self) -> Option<String> {
+        self.0.gateway.as_ref().map(gateway::Gateway::consents_url)
     }
 
     /// All contents.

@@ -4,7 +4,7 @@ use super::state::{ContentState, Phase, Running, State, carry_out};
 use super::{FetchError, Inner, Outcome, pinned, random_seed, versions};
 use crate::origin::Access;
 use crate::sources::Sources;
-use crate::store::{Destination, Store, StoreHandle};
+use crate::store::{Destination, Opened, Store, StoreError, StoreHandle};
 use headwater_model::id::ContentId;
 use headwater_model::log::{Log, Track};
 use headwater_model::merkle::{self, Page};
@@ -15,9 +15,14 @@ use headwater_wire::{FromControl, FromNode, Token, encode_log};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Messages for a content that is being opened; more than an assignment and leases are not expected.
 const MAX_PENDING: usize = 256;
+/// A store that is open is closed within this time, if it is a former version's: no reader of it gets more.
+const FREE_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is tried.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Begins with a content: from an earlier run's log where there is one, else by asking for it.
 pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
@@ -173,7 +178,7 @@ fn open_store(inner: &Arc<Inner>, log: &Log, place: &Where, pages: Vec<Page>) ->
     inner.data_folder_is_there()?;
     let published_unix_ms = log.entries.last().map_or(0, |e| e.entry.time_unix_ms);
     super::storage::make_room(inner, *id, track.layout.bytes(), published_unix_ms)?;
-    let (store, opened) = Store::open(&track, &destination, folder, &mut |_, _| ())?;
+    let (store, opened) = open_when_free(&track, &destination, folder)?;
     for page in pages {
         store.put_page(page)?;
     }
@@ -191,6 +196,23 @@ fn open_store(inner: &Arc<Inner>, log: &Log, place: &Where, pages: Vec<Page>) ->
     }
     let store = StoreHandle::start(store)?;
     Ok(OpenedStore { track: Arc::new(track), store, folder: folder.clone(), sources, notes: opened.notes })
+}
+
+/// Opens a store that a former version may still have open: until its last reader and its threads are done.
+fn open_when_free(
+    track: &Track,
+    destination: &Destination,
+    folder: &std::path::Path,
+) -> Result<(Store, Opened), StoreError> {
+    let deadline = std::time::Instant::now() + FREE_WITHIN;
+    loop {
+        match Store::open(track, destination, folder, &mut |_, _| ()) {
+            Err(StoreError::InUse { .. }) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log, opened: OpenedStore, access: Access) {

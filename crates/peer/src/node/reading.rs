@@ -1,6 +1,6 @@
 //! Reading a content at a node while it arrives.
 
-use super::state::{Phase, happened};
+use super::state::{Phase, State, happened};
 use super::{Inner, Outcome};
 use crate::store::{StoreError, StoreHandle};
 use bytes::Bytes;
@@ -96,6 +96,8 @@ impl Reader {
             let here = self.store.has(piece);
             self.tell(piece, end, here)?;
             if here && let Some(data) = self.store.read(piece).await? {
+                // A newer version may write where this one lay: what was read since is not this one's.
+                self.check(&mut self.inner.lock())?;
                 return Ok(data);
             }
             if !here {
@@ -108,18 +110,24 @@ impl Reader {
     fn tell(&mut self, piece: u32, end: u32, here: bool) -> Result<(), ReadError> {
         let mut state = self.inner.lock();
         let state = &mut *state;
-        if state.running(self.version).is_none() {
-            let content = state.contents.get(&self.version.content);
-            let is_former = content.and_then(|c| c.readable()).is_some_and(|r| r.version() == self.version);
-            // A former version is complete: its swarm has nothing to hear.
-            return if is_former { Ok(()) } else { Err(gone(content)) };
-        }
+        self.check(state)?;
         let near = self.told.is_some_and(|told| (told..told.saturating_add(TELL_EVERY)).contains(&piece));
         if !(near && (here || self.told == Some(piece))) {
             self.told = Some(piece);
             happened(&self.inner, state, self.version, Input::Reads { reader: self.number, pieces: piece..end });
         }
         Ok(())
+    }
+
+    /// An error when the content is gone.
+    fn check(&self, state: &mut State) -> Result<(), ReadError> {
+        if state.running(self.version).is_some() {
+            return Ok(());
+        }
+        let content = state.contents.get(&self.version.content);
+        // A former version is read to its end: it is complete, and lies apart from the new one.
+        let is_former = content.and_then(|c| c.readable()).is_some_and(|r| r.version() == self.version);
+        if is_former { Ok(()) } else { Err(gone(content)) }
     }
 }
 

@@ -114,6 +114,47 @@ mod tests {
     }
 
     #[test]
+    fn any_fields_get_an_answer_within_the_file() {
+        let own = Validators { tag: "\"a-0\"".into(), modified: UNIX_EPOCH + Duration::from_secs(1_000_000) };
+        let mut state = 5u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize
+        };
+        let words = [
+            "bytes=",
+            "-",
+            "0",
+            "999",
+            "1000",
+            "18446744073709551615",
+            "9",
+            ",",
+            " ",
+            "W/",
+            "\"a-0\"",
+            "*",
+            THEN,
+            "\u{fc}",
+        ];
+        let names =
+            [header::RANGE, header::IF_RANGE, header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
+        for _ in 0..50_000 {
+            let mut fields = HeaderMap::new();
+            for name in &names[..1 + next() % names.len()] {
+                let value: String = (0..next() % 6).map(|_| words[next() % words.len()]).collect();
+                if let Ok(value) = value.parse() {
+                    fields.insert(name, value);
+                }
+            }
+            let length = [0, 1, 1000, u64::MAX][next() % 4];
+            if let Answer::Part(range) = decide(&fields, &own, length) {
+                assert!(range.start < range.end && range.end <= length, "{fields:?} of {length}: {range:?}");
+            }
+        }
+    }
+
+    #[test]
     fn conditions() {
         use header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
         check(&[(IF_NONE_MATCH, "\"b\", W/\"a-0\"")], Answer::NotModified);
