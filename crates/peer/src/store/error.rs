@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk, or this user's share of it, is full.
-    #[error("no room left on the disk for {path:?}")]
+    #[error("no room left on the disk for {path:?}: make some, then it goes on from here")]
     DiskFull {
         /// What was written.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum StoreError {
         free_bytes: u64,
     },
     /// Permissions, a read-only disk, or something else under the name.
-    #[error("cannot write {path:?}: {why}")]
+    #[error("cannot write {path:?}: {why}; make it writable, or choose another folder")]
     NotWritable {
         /// What was to be written.
         path: PathBuf,
@@ -37,7 +37,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Somebody removed or changed a data file.
-    #[error("{path:?} was removed or changed by somebody else")]
+    #[error(
+        "{path:?} was removed or changed by somebody else, or its disk was taken away: what is gone is fetched again"
+    )]
     Vanished {
         /// The file.
         path: PathBuf,

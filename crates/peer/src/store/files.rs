@@ -291,7 +291,7 @@ fn create_parents(path: &Path) -> Result<(), StoreError> {
 }
 
 /// A new name survives a power failure only when its folder is written too; systems without that do without.
-fn sync_folder_of(path: &Path) {
+pub(super) fn sync_folder_of(path: &Path) {
     #[cfg(unix)]
     if let Some(folder) = path.parent() {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

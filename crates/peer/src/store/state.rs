@@ -1,7 +1,7 @@
-//! The two files of a store's state folder.
+//! Two of the three files of a store's state folder; the third is the journal.
 //!
-//! `state`: which content this is, the bitmap of pieces, and after a clean end the stamps of the data files; whole or
-//! not at all (written beside and renamed, SHA-256 at the end). `pages`: hash pages one after the other, which need
+//! `state`: which content this is, and the last checkpoint: bitmap of pieces and stamps of the data files; whole or not
+//! at all (written beside and renamed, SHA-256 at the end). `pages`: hash pages one after the other, which need
 //! no checksum as each proves itself against the signed root.
 
 use std::fs::{self, File, OpenOptions};
@@ -15,17 +15,17 @@ use headwater_model::{Bits, Hash, Layout};
 
 use super::Opened;
 use super::error::{StoreError, failed};
-use super::files::Stamp;
+use super::files::{Stamp, sync_folder_of};
 
-const MAGIC: &[u8; 16] = b"headwater state1";
+const MAGIC: &[u8; 16] = b"headwater state2";
 
-/// What is known of the pieces on disk.
+/// A checkpoint: what was on the disk for sure.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct State {
-    /// Which pieces were written.
+    /// Which pieces were held.
     pub bits: Bits,
-    /// After a clean end: each object's file as it was left.
-    pub clean: Option<Vec<Stamp>>,
+    /// Each object's file as it was; zeros where there was none.
+    pub stamps: Vec<Stamp>,
 }
 
 /// Why a state file is of no use.
@@ -64,8 +64,7 @@ impl State {
         let bits = self.bits.to_bytes();
         out.extend_from_slice(&(bits.len() as u32).to_le_bytes());
         out.extend_from_slice(&bits);
-        out.push(u8::from(self.clean.is_some()));
-        for stamp in self.clean.iter().flatten() {
+        for stamp in &self.stamps {
             out.extend_from_slice(&stamp.bytes.to_le_bytes());
             out.extend_from_slice(&stamp.modified_unix_ns.to_le_bytes());
         }
@@ -94,19 +93,13 @@ fn decode_body(mut rest: &[u8], pieces: u32, objects: usize) -> Option<State> {
     let len = u32::from_le_bytes(take(&mut rest)?) as usize;
     let (bits, mut rest) = rest.split_at_checked(len)?;
     let bits = Bits::from_bytes(pieces, bits)?;
-    let clean = match take::<1>(&mut rest)? {
-        [0] => None,
-        _ => {
-            let mut stamps = Vec::new();
-            for _ in 0..objects {
-                let bytes = u64::from_le_bytes(take(&mut rest)?);
-                let modified_unix_ns = u64::from_le_bytes(take(&mut rest)?);
-                stamps.push(Stamp { bytes, modified_unix_ns });
-            }
-            Some(stamps)
-        }
-    };
-    rest.is_empty().then_some(State { bits, clean })
+    let mut stamps = Vec::new();
+    for _ in 0..objects {
+        let bytes = u64::from_le_bytes(take(&mut rest)?);
+        let modified_unix_ns = u64::from_le_bytes(take(&mut rest)?);
+        stamps.push(Stamp { bytes, modified_unix_ns });
+    }
+    rest.is_empty().then_some(State { bits, stamps })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -178,7 +171,7 @@ impl Drop for FolderLock {
     }
 }
 
-/// Writes a file of the state folder whole or not at all.
+/// Writes a file of the state folder whole or not at all; with `sync` it is on the disk when this returns.
 pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8], sync: bool) -> Result<(), StoreError> {
     let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
     let write = || {
@@ -188,9 +181,13 @@ pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8], sync: bool) -> Re
             file.sync_all()?;
         }
         drop(file);
-        fs::rename(&new, &path)
+        fs::rename(&new, &path)?;
+        if sync {
+            sync_folder_of(&path);
+        }
+        Ok(())
     };
-    write().map_err(|e| failed("save", &path, e))
+    write().map_err(|e: io::Error| failed("save", &path, e))
 }
 
 /// All of a file of at most `max_bytes`; `None` when there is none, the first `max_bytes + 1` when it is longer.
