@@ -16,10 +16,12 @@ mod parents;
 mod readers;
 mod session;
 mod swarm;
+mod turns;
 mod uplink;
 
 pub use intake::Intake;
 pub use limits::{Circumstances, Conduct, DAY_MINUTES, Hours, Limits, Moment, Permission, Reason};
 pub use session::{ControlSession, SessionOutput};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+pub use turns::{Turn, Turns};
 pub use uplink::{Probe, Uplink};

@@ -15,6 +15,7 @@ mod journal;
 mod resume;
 mod state;
 mod thread;
+mod worker;
 
 #[cfg(test)]
 mod kill_tests;

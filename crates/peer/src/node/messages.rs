@@ -52,6 +52,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);
             if let Some(r) = state.running(version) {
+                r.forget_strangers(&assignment);
                 for given in tickets {
                     r.tickets.insert(given.ticket.parent, given);
                 }
@@ -164,7 +165,10 @@ fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::Co
     } else if c.name.is_some() {
         c.note(format!("no longer served: {why}"));
     } else {
+        // Nobody here asked for it: it was fetched for others, by order of the control center.
         c.fail(FetchError::Withdrawn(why));
+        state.contents.remove(&content);
+        inner.pacers().for_each(|pacer| pacer.forget(&content));
     }
 }
 

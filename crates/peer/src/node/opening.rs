@@ -88,8 +88,13 @@ pub(crate) fn open(
     };
     let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
     let inner = inner.clone();
-    tokio::task::spawn_blocking(move || {
-        let opened = open_store(&log, &name, id, &destination, &folder, leaves);
+    tokio::spawn(async move {
+        let Ok(_permit) = inner.openings.acquire().await else { return };
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = open_store(&log, &name, id, &destination, &folder, leaves);
+            (opened, log)
+        });
+        let Ok((opened, log)) = opening.await else { return };
         let mut state = inner.lock();
         match opened {
             Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
@@ -135,7 +140,7 @@ fn open_store(
     if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
         tracing::warn!("cannot keep the log: {e}");
     }
-    let store = StoreHandle::start(store)?;
+    let store = StoreHandle::start(store);
     Ok((Arc::new(track), store, opened.notes))
 }
 
@@ -166,6 +171,7 @@ fn run(
     let layout = track.layout.clone();
     let swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
     let mut swarm = swarm.known_as(inner.listener.identity().node);
+    swarm.set_priority(content.priority);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
     swarm.handle(now, Input::Pause(paused), &mut out);

@@ -4,7 +4,7 @@
 use super::governor::is_near;
 use super::state::{Sender, State, carry_out, happened};
 use super::{Inner, messages};
-use crate::pacer::Pacer;
+use crate::pacer::{Pacer, Place};
 use bytes::Bytes;
 use headwater_model::id::{NodeId, Version};
 use headwater_peer_core::Input;
@@ -41,6 +41,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
         return;
     }
     let governor = inner.governor.as_ref().filter(|_| !is_near(connection.remote_address().ip()));
+    let place = Place::new(version.content);
     let (mut ready, mut first) = (None, true);
     loop {
         let current = match ready.take() {
@@ -58,7 +59,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
             governor.sends_to(inner.now(), child);
         }
         let paces = Paces { governor: governor.map(|g| &g.pacer), limit: &inner.pacer };
-        let write = write(&paces, &mut stream, piece, data, first);
+        let write = write(&paces, &mut stream, &place, piece, data, first);
         let (written, following) = tokio::join!(write, next(&inner, version, child));
         (ready, first) = (following, false);
         if written.is_err() {
@@ -107,11 +108,11 @@ impl Paces<'_> {
         self.governor.map_or(usize::MAX, Pacer::slice_bytes).min(self.limit.slice_bytes())
     }
 
-    async fn pass(&self, payload_bytes: u64) {
+    async fn pass(&self, place: &Place, payload_bytes: u64) {
         if let Some(governor) = self.governor {
-            governor.pass(payload_bytes).await;
+            governor.pass(place, payload_bytes).await;
         }
-        self.limit.pass(payload_bytes).await;
+        self.limit.pass(place, payload_bytes).await;
     }
 }
 
@@ -120,6 +121,7 @@ impl Paces<'_> {
 async fn write(
     paces: &Paces<'_>,
     stream: &mut SendStream,
+    place: &Place,
     piece: u32,
     mut data: Bytes,
     first: bool,
@@ -131,7 +133,7 @@ async fn write(
     let mut head = (!first).then(|| Bytes::copy_from_slice(&head));
     while !data.is_empty() {
         let slice = data.split_to(data.len().min(paces.slice_bytes()));
-        paces.pass(slice.len() as u64).await;
+        paces.pass(place, slice.len() as u64).await;
         match head.take() {
             Some(head) => stream.write_all_chunks(&mut [head, slice]).await?,
             None => stream.write_all_chunks(&mut [slice]).await?,
