@@ -77,7 +77,7 @@ fn an_uplink_is_split_by_use() {
         (
             "who is not named has nothing after three heartbeats",
             "join 0\njoin 1\n999 -\n999 -\n999 -\n999 -",
-            &[1000, 0],
+            &[968, 0],
         ),
         ("and its share again when it is", "join 0\njoin 1\n999 -\n999 -\n999 -\n999 -\n999 999", &[500, 500]),
         ("who leaves gives back", "join 0\njoin 1\nleave 0", &[1000]),
