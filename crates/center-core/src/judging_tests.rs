@@ -90,7 +90,10 @@ impl Swarm {
         }
         for n in nodes {
             let (complete, leases) = (*n == 1, Vec::new());
-            s.say(Input::Join(node(*n), Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases }));
+            s.say(Input::Join(
+                node(*n),
+                Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false },
+            ));
         }
         s.pass(500);
         s
@@ -216,7 +219,7 @@ fn who_spoils_loses_its_children_and_gets_no_more() {
     s.say(Input::Departed { node: node(liar), session: 2, bye: true });
     s.say(Input::Join(
         node(3),
-        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] },
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
     ));
     s.pass(500);
     assert_eq!(s.standing(liar), Standing::Banned);
@@ -583,7 +586,10 @@ fn who_offers_nothing_has_no_children_and_fetches_on() {
     let nodes: Vec<u8> = (1..=12).collect();
     let mut s = Swarm::new(&nodes, |_| 1);
     s.beat(|_, _| FINE);
-    let (quiet, again) = (2, Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] });
+    let (quiet, again) = (
+        2,
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
+    );
     assert!(!s.children(quiet).is_empty());
     for (up, serves) in [(Rate(0), false), (Rate::from_mbit(5), true), (Rate::from_mbit(1), true)] {
         s.say(Input::Offers(node(quiet), up));

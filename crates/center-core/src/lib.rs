@@ -466,7 +466,9 @@ impl Center {
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
         }
-        self.regrant(&node, |budget, changed| budget.join(now, id, changed));
+        if !join.looks_first {
+            self.regrant(&node, |budget, changed| budget.join(now, id, changed));
+        }
         let (Some(client), Some(content)) = (self.clients.get(&node), self.directory.get(&id)) else { return };
         let arrival = &client.arrival;
         let trusted = arrival.introduction.role == Role::Waypoint && arrival.enrolled;
@@ -491,6 +493,9 @@ impl Center {
         let p = self.progress.entry((id, node)).or_default();
         if p.since == Time(0) || p.complete_at.is_some() {
             *p = Progress { since: now, ..Progress::default() };
+        }
+        if join.looks_first {
+            return;
         }
         let restarted = now < self.restarted_until;
         let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };

@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use headwater_model::NodeId;
 
 use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
-use crate::commands::{control, explain, get, key, list, origin, peer, publish, sim, status, unpublish};
+use crate::commands::{control, explain, export, get, key, list, origin, peer, publish, sim, status, unpublish};
 use crate::demo;
 
 const ABOUT: &str = "\
@@ -52,6 +52,7 @@ pub enum Command {
     Publish(Box<publish::Args>),
     Get(Box<get::GetArgs>),
     Peer(Box<peer::PeerArgs>),
+    Export(export::Args),
     List(list::Args),
     Unpublish(unpublish::Args),
     Status(status::Args),

@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use headwater_simulator::scenario::{Bystander, MBIT, Scenario};
+use headwater_simulator::scenario::{Bystander, MBIT};
 
-use crate::calibrate::Calibration;
+use crate::measure::Seen;
 use crate::net::Net;
 use crate::outcome::BystanderOutcome;
-use crate::peers::Peers;
 use crate::site::{CONTROL, FIRST};
 
 /// Port on the control center's host that answers.
@@ -122,13 +121,8 @@ impl Traffic {
     }
 
     /// What serving did to it. Times of serving begin when it is steady and end when the first child has everything.
-    pub fn outcome(
-        &self,
-        scenario: &Scenario,
-        peers: &Peers,
-        calibration: &Calibration,
-        host: usize,
-    ) -> BystanderOutcome {
+    pub fn outcome(&self, seen: &Seen, host: usize) -> BystanderOutcome {
+        let (scenario, peers, calibration) = (seen.scenario, seen.peers, seen.calibration);
         let mut outcome = BystanderOutcome { host: peers.all()[host].spec.name.clone(), ..BystanderOutcome::default() };
         let children =
             || peers.all().iter().enumerate().filter(|(i, p)| *i != host && p.spec.receives()).map(|(_, p)| p);
@@ -140,7 +134,7 @@ impl Traffic {
             outcome.note = "it has not everything, or nobody came to fetch".into();
             return outcome;
         };
-        let over = children().filter_map(|p| p.finished).min().unwrap_or_else(|| Instant::now() - LOST_AFTER);
+        let over = children().filter_map(|p| p.finished).min().unwrap_or(seen.ended);
         let (quiet, busy) = ((complete + QUIET_AFTER, first), (last + STEADY_AFTER, over));
         let (pings, call) = (locked(&self.pings), locked(&self.call));
         let rise = |packets: &[Packet]| {

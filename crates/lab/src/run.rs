@@ -550,8 +550,7 @@ impl<'a> Stage<'a> {
         let mut outcome = recorder.outcome(self.net, &seen);
         outcome.control.sessions_back_s = self.sessions_back.map(|span| span.as_secs_f64());
         self.congested_named(&mut outcome);
-        let user = self.bystander.as_ref();
-        outcome.bystander = user.map(|(host, traffic)| traffic.outcome(self.scenario, &self.peers, calibration, *host));
+        outcome.bystander = self.bystander.as_ref().map(|(host, traffic)| traffic.outcome(&seen, *host));
         outcome.faults = self.schedule.all().iter().filter_map(|planned| self.mark(planned)).collect();
         if let Some(victim) = self.victim {
             let sent = self.net.packets_to(victim.ip()).into_iter();

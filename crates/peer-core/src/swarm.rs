@@ -637,6 +637,7 @@ impl Swarm {
             complete: self.is_complete(),
             parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
             leases: self.origin.under_way().collect(),
+            looks_first: false,
         }
     }
 

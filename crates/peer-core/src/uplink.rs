@@ -13,12 +13,14 @@ use headwater_model::time::{Micros, Rate, Time};
 use path::{Path, Sample};
 use std::collections::{BTreeMap, VecDeque};
 
-/// A queue that is longer is shortened.
+/// A queue that is longer is shortened …
 const TARGET: Micros = Micros::from_millis(10);
+/// … on slow lines one of so many bytes: a packet and a half stand before a probe without any queue.
+const TARGET_BYTES: u64 = 2250;
 /// Slow start ends with a queue that is longer.
 const START_TARGET: Micros = Micros::from_millis(5);
 /// First rate, until the ways are known.
-const FIRST: Rate = Rate(62_500);
+const FIRST: Rate = Rate(125_000);
 /// Never slower: children would take it for dead, and nothing would be learnt.
 const LEAST: Rate = Rate(12_000);
 /// Never faster: beyond this no line is protected by waiting.
@@ -36,15 +38,20 @@ const MOST_GROWTH: f64 = 0.5;
 /// A rate of which less is used is no limit, and does not grow.
 const USED: f64 = 0.6;
 /// How often a probe goes out while something is sent, to one child after the other.
-const PROBE_EVERY: Micros = Micros::from_millis(25);
+const PROBE_EVERY: Micros = Micros::from_millis(20);
 /// Samples that a look needs, all of probes that were sent since the rate changed.
-const SAMPLES: usize = 3;
+const SAMPLES: usize = 5;
 /// A child that nothing was sent to for this long is not probed.
 const ACTIVE: Micros = Micros::from_millis(500);
 /// A path is believed when its shortest time was looked for so long, if there is one that was.
 const SEASONED: Micros = Micros::from_secs(2);
 /// Nothing sent for this long: the line may be another one by now.
 const IDLE: Micros = Micros::from_secs(10);
+/// What looks like a queue and has been the same, within [`STEADY`], for so long is none: the way became longer. Queues of
+/// others come and go.
+const LONGER: Micros = Micros::from_secs(10);
+/// See [`LONGER`].
+const STEADY: Micros = Micros::from_millis(6);
 /// Probes that nobody echoes for this long: nothing is known, and less is sent.
 const UNHEARD: Micros = Micros::from_secs(2);
 /// Children that are probed, those with the oldest paths: all tell of the same uplink.
@@ -81,6 +88,10 @@ pub struct Uplink {
     changed: (Time, u64),
     /// What the last look saw.
     seen: Option<Sample>,
+    /// Since when a queue stands, and its shortest and longest.
+    stands: Option<(Time, Micros, Micros)>,
+    /// The rate at which a queue was last seen.
+    peak: f64,
     /// The rate to go on with when the queue is gone.
     drained: f64,
     /// Looks in a row without a queue.
@@ -101,7 +112,7 @@ struct UnderWay {
 }
 
 impl Uplink {
-    /// `most` is the user's limit: it is tried soon, as the user may know the line.
+    /// `most` is the user's limit, which is tried soon.
     pub fn new(now: Time, most: Option<Rate>, seed: u64) -> Self {
         let mut uplink = Self {
             paths: BTreeMap::new(),
@@ -112,7 +123,9 @@ impl Uplink {
             most: MOST.0 as f64,
             changed: (now, 0),
             seen: None,
+            stands: None,
             drained: 0.0,
+            peak: 0.0,
             free_looks: 0,
             sent: (now, 0),
             heard: now,
@@ -166,6 +179,10 @@ impl Uplink {
                 self.begin_anew(now, sent);
             }
             self.sent = (now, sent);
+        }
+        if now.since(self.probe_at) > ACTIVE {
+            // Nothing was sent, and nobody asked, meanwhile.
+            self.heard = now;
         }
         if now.since(self.heard) > UNHEARD && !self.under_way.is_empty() {
             self.heard = now;
@@ -224,14 +241,14 @@ impl Uplink {
             self.samples += 1;
         }
         if self.samples >= SAMPLES {
-            self.look(now);
+            // While it waits for a queue to drain, what was is no news.
+            let news = probe.at - PROBE_EVERY.times(SAMPLES as u64 - 1);
+            self.look(now, if self.drained > 0.0 { news.max(self.changed.0) } else { self.changed.0 });
         }
     }
 
-    /// The probe that stood in the shortest queue, of those sent since the rate changed; of four ways or more the one of
-    /// the second way, so that one child that lies about its delays changes nothing.
-    fn least_delayed(&self, now: Time) -> Option<Sample> {
-        let since = self.changed.0;
+    /// The probe that stood in the shortest queue, of those sent since then; of four ways or more the one of the second way, so that one child that lies about its delays changes nothing.
+    fn least_delayed(&self, now: Time, since: Time) -> Option<Sample> {
         let of = |seasoned: bool| {
             let paths = self.paths.values().filter(|p| !seasoned || now.since(p.since) >= SEASONED);
             let mut shortest: Vec<Sample> = paths.filter_map(|p| p.shortest(since)).collect();
@@ -243,19 +260,26 @@ impl Uplink {
     }
 
     /// What there is to know of the rate that was set: the queue, and how much the line carried meanwhile.
-    fn look(&mut self, now: Time) {
-        let Some(seen) = self.least_delayed(now) else { return };
+    fn look(&mut self, now: Time, since: Time) {
+        let Some(seen) = self.least_delayed(now, since) else { return };
+        if self.is_longer_way(now, seen.queue) {
+            self.paths.values_mut().for_each(Path::forget);
+            self.seen = None;
+            return;
+        }
         let before = self.seen.replace(seen);
-        let (since, sent_then) = self.changed;
+        let (changed, sent_then) = self.changed;
         let sent = self.sent.1;
-        let sending = (sent - sent_then) as f64 / now.since(since).as_secs_f64().max(1e-3);
-        let target = if self.starting { START_TARGET } else { TARGET };
+        let sending = (sent - sent_then) as f64 / now.since(changed).as_secs_f64().max(1e-3);
+        let target = if self.starting { START_TARGET } else { TARGET }.max(self.rate().time_for(TARGET_BYTES));
         if seen.queue > target {
             self.starting = false;
             self.free_looks = 0;
-            // While a queue drains it may tell nothing; then what was seen before holds.
-            let carries = before.and_then(|b| carried(b, seen));
-            let known = if self.drained > 0.0 { self.drained / BACK_OFF } else { sending };
+            self.peak = self.rate;
+            // A short queue tells little of the line, but that the rate is not far above it. While one drains it may tell
+            // nothing; then what was seen before holds.
+            let carries = before.filter(|_| seen.queue > TARGET.times(3)).and_then(|b| carried(b, seen));
+            let known = if self.drained > 0.0 { self.drained } else { sending.min(self.rate) };
             let line = carries.unwrap_or(known).min(self.most);
             let less = BACK_OFF - (seen.queue.0 - target.0) as f64 / DRAIN.0 as f64;
             self.set(now, sent, line * less.max(0.25));
@@ -272,17 +296,29 @@ impl Uplink {
             return self.set(now, sent, self.rate);
         }
         self.free_looks += 1;
-        let near = 1.0 - seen.queue.0 as f64 / target.0 as f64;
-        if self.starting {
-            // A limit that the user set is tried sooner.
-            return self.set(
-                now,
-                sent,
-                (self.rate * 2.0).max(if self.most < MOST.0 as f64 { self.most / 2.0 } else { 0.0 }),
-            );
+        let faster = f64::from(1u32 << (self.free_looks / GROW_FASTER).min(8));
+        if self.starting && self.most < MOST.0 as f64 {
+            // The user may know the line.
+            self.rate = self.rate.max(self.most / 2.0);
         }
-        let growth = GROWTH * f64::from(1u32 << (self.free_looks / GROW_FASTER).min(8));
+        let growth = match self.starting {
+            true => MOST_GROWTH,
+            // It was that fast before, and the queue may have been somebody else's.
+            false if self.rate < self.peak * BACK_OFF => GROWTH * faster.max(3.0),
+            false => GROWTH * faster,
+        };
+        // Slower as a queue comes up.
+        let near = (2.0 - 2.0 * seen.queue.0 as f64 / target.0 as f64).min(1.0);
         self.set(now, sent, self.rate * (1.0 + growth.min(MOST_GROWTH) * near));
+    }
+
+    /// Whether what looks like a queue is none.
+    fn is_longer_way(&mut self, now: Time, queue: Micros) -> bool {
+        let (since, least, most) = self.stands.unwrap_or((now, queue, queue));
+        let (least, most) = (least.min(queue), most.max(queue));
+        let steady = queue > TARGET && most.0 - least.0 <= STEADY.0;
+        self.stands = steady.then_some((since, least, most));
+        steady && now.since(since) >= LONGER
     }
 
     fn set(&mut self, now: Time, sent: u64, rate: f64) {

@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod error;
+mod export;
 mod files;
 mod journal;
 mod resume;
@@ -37,6 +38,7 @@ use headwater_model::{Bits, Hash, Layout};
 
 use self::error::failed;
 pub use self::error::{StoreError, room_for};
+pub use self::export::export;
 pub use self::files::Destination;
 use self::files::{Files, Found, Place, Stamp};
 pub(crate) use self::files::{read_at, write_at};
@@ -110,6 +112,8 @@ struct Writer {
 pub struct Store {
     layout: Layout,
     root: Hash,
+    /// Root over the pieces' rolling sums, where the log has it.
+    sums_root: Option<Hash>,
     identity: Hash,
     state_dir: PathBuf,
     files: Files,
@@ -152,6 +156,7 @@ impl Store {
         let missing = (0..files.len()).map(|o| layout.pieces_of_object(o).len() as u32).collect();
         let store = Store {
             root: track.root,
+            sums_root: track.sums,
             identity,
             state_dir: state_dir.into(),
             pages: Mutex::new(pages),
@@ -173,11 +178,6 @@ impl Store {
             files,
         };
         store.resume(state, &mut opened, progress)?;
-        match store.checkpoint() {
-            // What is here can be served all the same, and the journal stands.
-            Err(error @ StoreError::DiskFull { .. }) => opened.notes.push(error.to_string()),
-            saved => saved?,
-        }
         Ok((store, opened))
     }
 
@@ -221,7 +221,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], or what the disk says.
     pub fn put_page(&self, page: Page) -> Result<Written, StoreError> {
-        if !page.is_true(self.layout.pieces(), &self.root) {
+        if !page.is_true(self.layout.pieces(), &self.root, self.sums_root.as_ref()) {
             return Ok(Written::Bad);
         }
         let mut writer = self.writer()?;

@@ -12,6 +12,7 @@ use headwater_peer::sources::Sources;
 use headwater_peer::store::Destination;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -138,6 +139,8 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             port_mapping: !args.node.no_port_mapping,
             limits: args.node.limits(),
             data: state_dir.clone(),
+            quota_bytes: None,
+            pinned: BTreeSet::new(),
             control: args.name.control.clone(),
             control_id: args.name.control_id,
             join_token: None,

@@ -5,8 +5,10 @@ mod faults;
 mod gateway;
 mod hostile;
 mod limited;
+mod limits;
 mod several;
 mod site;
+mod storage;
 
 use site::{Site, check};
 

@@ -67,6 +67,11 @@ impl Path {
         Self { since: now, used_at: now, probed_at: None, out: shortest(), round: shortest(), samples: VecDeque::new() }
     }
 
+    /// Its shortest times are to be learnt anew.
+    pub(super) fn forget(&mut self) {
+        *self = Self { used_at: self.used_at, probed_at: self.probed_at, ..Self::new(self.since) };
+    }
+
     /// Whether any probe was echoed: without one nothing is known of it.
     pub(super) fn is_known(&self) -> bool {
         !self.out.spans.is_empty()

@@ -5,6 +5,7 @@ use super::{FetchError, Inner, local_unix_ms, messages, opening, pinned, web};
 use crate::origin::{Access, Expected};
 use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
+use headwater_model::merkle;
 use headwater_model::report::{ContentReport, Heartbeat, Introduction};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_peer_core::{Input, SessionOutput};
@@ -382,7 +383,7 @@ pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: S
             if let Some(c) = inner.lock().contents.get_mut(&id) {
                 c.note("no control center answers: starting from the static log and the origin".into());
             }
-            opening::open(&inner, id, log.log, Access::default(), Some(log.leaves));
+            opening::open(&inner, id, log.log, Access::default(), merkle::cut_pages(&log.leaves, &log.sums));
         }
         Err(why) => {
             if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {

@@ -26,9 +26,14 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
     }
     match message {
         FromControl::Welcome(_) | FromControl::Goodbye { .. } => {}
-        FromControl::HeartbeatReply { control_unix_ms, echo_local_us } => {
+        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
             let asked_at = headwater_model::Time(echo_local_us.min(now.0));
             state.session.heard(now, asked_at, control_unix_ms);
+            for (content, nodes) in holders {
+                if let Some(content) = state.contents.get_mut(&content) {
+                    content.keeping.holders = nodes;
+                }
+            }
         }
         FromControl::ParentKeys(keys) => state.parent_keys = keys,
         FromControl::Content { log, access } => {
@@ -41,7 +46,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 }
                 Some(Phase::Asking) => {
                     let inner = inner.clone();
-                    tokio::spawn(async move { opening::open(&inner, id, log, access, None) });
+                    tokio::spawn(async move { opening::open(&inner, id, log, access, Vec::new()) });
                 }
                 _ => {}
             }
@@ -165,10 +170,7 @@ fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::Co
     } else if c.name.is_some() {
         c.note(format!("no longer served: {why}"));
     } else {
-        // Nobody here asked for it: it was fetched for others, by order of the control center.
         c.fail(FetchError::Withdrawn(why));
-        state.contents.remove(&content);
-        inner.pacers().for_each(|pacer| pacer.forget(&content));
     }
 }
 

@@ -17,6 +17,7 @@ mod probes;
 mod reading;
 mod serving;
 mod state;
+mod storage;
 mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
@@ -36,8 +37,10 @@ use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, No
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
 use serde::Serialize;
 use state::{ContentState, Phase, State};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -58,6 +61,10 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// Folder of the node's identity and of contents that have no place of their own.
     pub data: PathBuf,
+    /// Most bytes that contents in `data` may take; what leaves a tenth of the disk free where `None`.
+    pub quota_bytes: Option<u64>,
+    /// Contents that stay when the quota needs room.
+    pub pinned: BTreeSet<ContentId>,
     /// Control center, `host:port`.
     pub control: String,
     /// Its node id, where it is known.
@@ -159,6 +166,21 @@ pub enum FetchError {
     /// The disk.
     #[error("{0}")]
     Store(Arc<StoreError>),
+    /// It does not fit into the quota.
+    #[error(
+        "its {} MB do not fit into the quota of {} MB beside what is pinned, in use or worth more: raise --quota",
+        needed_bytes.div_ceil(1_000_000),
+        quota_bytes / 1_000_000
+    )]
+    NoRoom {
+        /// Size of the content.
+        needed_bytes: u64,
+        /// What all contents together may take.
+        quota_bytes: u64,
+    },
+    /// It went, to keep the others within the quota.
+    #[error("evicted to keep within the quota")]
+    Evicted,
     /// The publisher or a newer version ended it.
     #[error("{0}")]
     Withdrawn(String),
@@ -195,6 +217,8 @@ pub struct ContentStatus {
     pub total: u64,
     /// Whether everything is here.
     pub complete: bool,
+    /// Whether it stays when the quota needs room.
+    pub pinned: bool,
     /// Received from peers.
     pub peer_bytes: u64,
     /// Received from waypoints.
@@ -252,6 +276,17 @@ pub(crate) struct Inner {
     /// The control loop looks at its session again.
     pub(crate) control_wake: Notify,
     pub(crate) stopping: CancellationToken,
+    /// What contents in the data folder may take, as last looked up.
+    pub(crate) quota_bytes: AtomicU64,
+}
+
+/// What a node's contents take of its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Storage {
+    /// By the contents in the data folder, when they are complete.
+    pub kept_bytes: u64,
+    /// What they may take.
+    pub quota_bytes: u64,
 }
 
 /// A running node. Dropping it does not stop it; see [`Node::stop`].
@@ -311,6 +346,14 @@ impl Inner {
     pub(crate) fn pacers(&self) -> impl Iterator<Item = &Pacer> {
         std::iter::once(&self.pacer).chain(self.governor.as_ref().map(|g| &g.pacer))
     }
+
+    /// An error when the data folder was taken away: nothing new is made in its place.
+    pub(crate) fn data_folder_is_there(&self) -> Result<(), StoreError> {
+        match self.config.data.join("identity").is_dir() {
+            true => Ok(()),
+            false => Err(StoreError::FolderGone { path: self.config.data.clone() }),
+        }
+    }
     fn status(&self, content: &ContentState, state: &State) -> ContentStatus {
         let gateway = self.gateway.as_ref().map(|g| g.url(&content.id));
         ContentStatus { gateway, ..content.status(state) }
@@ -333,7 +376,8 @@ pub(crate) fn random_seed() -> u64 {
 }
 
 impl Node {
-    /// Starts a node: it listens, and dials its control center for as long as it runs.
+    /// Starts a node: it listens, and dials its control center for as long as it runs. It goes on with the contents that
+    /// an earlier run left in the data folder.
     ///
     /// # Errors
     /// [`StartError`].
@@ -389,9 +433,13 @@ impl Node {
             session_began: Notify::new(),
             control_wake: Notify::new(),
             stopping: CancellationToken::new(),
+            quota_bytes: AtomicU64::new(config.quota_bytes.unwrap_or(u64::MAX)),
             listener,
             config,
         });
+        let resumed = inner.clone();
+        // Before the control center orders more: what is here comes first.
+        tokio::task::spawn_blocking(move || storage::resume(&resumed)).await.map_err(std::io::Error::other)?;
         limits::apply(&inner);
         let kept = tokio::spawn(limits::keep(inner.clone(), volume));
         inner.lock().limits_kept = Some(kept);
@@ -399,6 +447,7 @@ impl Node {
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
         tokio::spawn(state::tick(inner.clone()));
+        tokio::spawn(storage::run(inner.clone()));
         if inner.config.port_mapping && !inner.config.dial_only {
             let mapping = tokio::spawn(port_mapping::keep(inner.clone()));
             inner.lock().port_mapping = Some(mapping);
@@ -436,6 +485,8 @@ impl Node {
         let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);
+        // It may be here already.
+        let outcome = self.0.lock().contents.get(&id).map_or(outcome, |c| c.outcome.subscribe());
         Content { node: self.0.clone(), id, outcome }
     }
 
@@ -450,6 +501,12 @@ impl Node {
             r.swarm.set_priority(priority);
         }
         self.0.pacers().for_each(|pacer| pacer.set_priority(*content, priority));
+    }
+
+    /// What its contents take of the disk.
+    pub fn storage(&self) -> Storage {
+        let quota_bytes = self.0.quota_bytes.load(Ordering::Relaxed);
+        Storage { kept_bytes: storage::kept_bytes(&self.0.lock()), quota_bytes }
     }
 
     /// All contents.

@@ -1,10 +1,10 @@
 //! Sending to children: a task per child and content, which asks the swarm what is next, waits for the pacer, and
 //! writes while the next piece is being read.
 
-use super::governor::is_near;
+use super::governor::{Governor, is_near};
 use super::state::{Sender, State, carry_out, happened};
 use super::{Inner, messages};
-use crate::pacer::{Pacer, Place};
+use crate::pacer::Place;
 use bytes::Bytes;
 use headwater_model::id::{NodeId, Version};
 use headwater_peer_core::Input;
@@ -55,10 +55,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
         let len = data.len() as u64;
         let window = connection.stats().path.cwnd.saturating_mul(2);
         connection.set_send_window(window.clamp(MIN_UNSENT_BYTES, MAX_UNSENT_BYTES));
-        if let Some(governor) = governor {
-            governor.sends_to(inner.now(), child);
-        }
-        let paces = Paces { governor: governor.map(|g| &g.pacer), limit: &inner.pacer };
+        let paces = Paces { governor, inner: &inner, child };
         let write = write(&paces, &mut stream, &place, piece, data, first);
         let (written, following) = tokio::join!(write, next(&inner, version, child));
         (ready, first) = (following, false);
@@ -97,22 +94,25 @@ async fn next(inner: &Arc<Inner>, version: Version, child: NodeId) -> Option<(u3
     }
 }
 
-/// What holds sending back.
+/// What holds sending to a child back.
 struct Paces<'a> {
-    governor: Option<&'a Pacer>,
-    limit: &'a Pacer,
+    governor: Option<&'a Governor>,
+    inner: &'a Inner,
+    child: NodeId,
 }
 
 impl Paces<'_> {
     fn slice_bytes(&self) -> usize {
-        self.governor.map_or(usize::MAX, Pacer::slice_bytes).min(self.limit.slice_bytes())
+        let governed = self.governor.map_or(usize::MAX, |g| g.pacer.slice_bytes());
+        governed.min(self.inner.pacer.slice_bytes())
     }
 
     async fn pass(&self, place: &Place, payload_bytes: u64) {
         if let Some(governor) = self.governor {
-            governor.pass(place, payload_bytes).await;
+            governor.sends_to(self.inner.now(), self.child);
+            governor.pacer.pass(place, payload_bytes).await;
         }
-        self.limit.pass(place, payload_bytes).await;
+        self.inner.pacer.pass(place, payload_bytes).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::limits::InForce;
 use super::probes::PerSecond;
+use super::storage::Keeping;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
@@ -107,6 +108,7 @@ pub(crate) struct ContentState {
     pub(crate) priority: Priority,
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
+    pub(crate) keeping: Keeping,
     notes: VecDeque<String>,
 }
 
@@ -143,6 +145,8 @@ pub(crate) struct Running {
     pub(crate) tick_at: Time,
     /// Woken by every piece that is stored, and when the content ends.
     pub(crate) arrived: Arc<Notify>,
+    /// Whoever reads it on this machine or has it by HTTPS holds a clone.
+    pub(crate) reading: Arc<()>,
 }
 
 impl Drop for Running {
@@ -268,6 +272,7 @@ impl ContentState {
             priority: Priority::default(),
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
+            keeping: Keeping::new(),
             notes: VecDeque::new(),
         }
     }
@@ -282,6 +287,10 @@ impl ContentState {
 
     pub(crate) fn note(&mut self, text: String) {
         tracing::info!(content = %format!("{:.8}", self.id), "{text}");
+        self.keep_note(text);
+    }
+
+    fn keep_note(&mut self, text: String) {
         if self.notes.back() != Some(&text) {
             if self.notes.len() == MAX_NOTES {
                 self.notes.pop_front();
@@ -291,7 +300,11 @@ impl ContentState {
     }
 
     pub(crate) fn fail(&mut self, error: FetchError) {
-        tracing::warn!(content = %format!("{:.8}", self.id), "{error}");
+        let text = error.to_string();
+        if self.notes.back() != Some(&text) {
+            tracing::warn!(content = %format!("{:.8}", self.id), "{text}");
+            self.keep_note(text);
+        }
         self.phase = Phase::Failed;
         self.outcome.send_replace(Outcome::Failed(error));
     }
@@ -308,6 +321,7 @@ impl ContentState {
                 Phase::Failed => "failed",
             },
             control: state.session.is_connected(),
+            pinned: self.keeping.pinned,
             notes: self.notes.iter().cloned().collect(),
             ..ContentStatus::default()
         };
@@ -335,6 +349,11 @@ impl ContentState {
         }
     }
 
+    /// Whether it lies in the node's data folder, and not where the user said.
+    pub(crate) fn is_in_data_folder(&self) -> bool {
+        self.destination.is_none() && self.state_dir.is_none()
+    }
+
     pub(crate) fn folder(&self, inner: &Inner) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| inner.config.data.join("contents").join(self.id.to_string()))
     }
@@ -342,7 +361,7 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new() }
+        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false }
     }
 }
 

@@ -44,6 +44,24 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// The folder is not there any more.
+    #[error("the folder {path:?} is gone, or its disk was taken away: bring it back, then it goes on from there")]
+    FolderGone {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Only a complete content can be given out.
+    #[error("the content in {path:?} is not complete")]
+    NotComplete {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Nothing is overwritten.
+    #[error("there is something at {path:?} already: choose another place")]
+    Exists {
+        /// What was to be made.
+        path: PathBuf,
+    },
     /// A content of several files, or of none, cannot go to one file.
     #[error("the content has {files} files: choose a folder for it")]
     NotOneFile {

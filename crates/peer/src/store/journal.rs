@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::error::{StoreError, failed};
-use super::files::sync_folder_of;
 use super::write_at;
 
 /// The file `journal` of a state folder.
@@ -61,8 +60,6 @@ impl Journal {
             none => {
                 let created = OpenOptions::new().write(true).create(true).truncate(true).open(&self.path);
                 let created = created.map_err(|e| failed("create", &self.path, e))?;
-                // After a loss of power its mere presence tells who changed the data files.
-                sync_folder_of(&self.path);
                 none.insert(created)
             }
         };

@@ -50,8 +50,9 @@ impl Load {
             objects,
             root: merkle::root(&leaves),
             origins: vec![],
+            sums: None,
         };
-        Load { folder: folder.into(), track, pages: merkle::cut_pages(&leaves) }
+        Load { folder: folder.into(), track, pages: merkle::cut_pages(&leaves, &[]) }
     }
 
     fn open(&self) -> Result<(Store, Opened), StoreError> {

@@ -97,7 +97,7 @@ impl Store {
 
     /// Whether a data file that is not as at the last checkpoint looks as if only this store wrote to it: not before
     /// that, and not long after the last word of a journal that was left. (After a loss of power the journal may have
-    /// lost its words, but it is there.)
+    /// lost its words; where it is lost itself the file is hashed as a whole.)
     fn only_we_wrote(&self, object: usize, found: Stamp, saved: Stamp, left_unix_ns: Option<u64>) -> bool {
         let Some(left) = left_unix_ns else { return false };
         let until = left.saturating_add(LONGEST_WRITE.as_nanos() as u64);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use headwater_model::log::Track;
 use headwater_model::merkle::{self, MAX_PROOF_HASHES, PAGE_LEAVES, Page};
+use headwater_model::sums::{self, PageSums, SUM_BYTES};
 use headwater_model::{Bits, Hash, Layout};
 
 use super::Opened;
@@ -43,6 +44,7 @@ pub(super) fn identity(track: &Track) -> Hash {
     all.extend_from_slice(&track.version.content.0);
     all.extend_from_slice(&track.version.epoch.to_le_bytes());
     all.extend_from_slice(&track.root.0);
+    track.sums.iter().for_each(|sums| all.extend_from_slice(&sums.0));
     all.extend_from_slice(&track.layout.piece_bytes().to_le_bytes());
     for o in &track.objects {
         all.extend_from_slice(&(o.path.len() as u64).to_le_bytes());
@@ -110,7 +112,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 /// Longest file of pages for so many leaves.
 fn max_pages_bytes(leaves: u32) -> u64 {
-    u64::from(merkle::pages(leaves)) * (8 + 32 * (u64::from(PAGE_LEAVES) + MAX_PROOF_HASHES as u64))
+    let hashes = u64::from(PAGE_LEAVES) + 2 * MAX_PROOF_HASHES as u64;
+    u64::from(merkle::pages(leaves)) * (8 + 32 * hashes + SUM_BYTES as u64 * u64::from(PAGE_LEAVES))
 }
 
 pub(super) fn encode_page(page: &Page) -> Vec<u8> {
@@ -120,15 +123,21 @@ pub(super) fn encode_page(page: &Page) -> Vec<u8> {
     for hash in page.leaves.iter().chain(&page.proof) {
         out.extend_from_slice(&hash.0);
     }
+    if let Some(PageSums { sums, proof }) = &page.sums {
+        out.extend_from_slice(&sums::to_bytes(sums));
+        // As long as the other proof: both trees have as many leaves.
+        proof.iter().for_each(|hash| out.extend_from_slice(&hash.0));
+    }
     out
 }
 
 /// The true pages of a file of pages, and whether there was nothing else in it.
-fn decode_pages(mut bytes: &[u8], leaves: u32, root: &Hash) -> (Vec<Page>, bool) {
+fn decode_pages(mut bytes: &[u8], track: &Track) -> (Vec<Page>, bool) {
+    let (leaves, sums) = (track.layout.pieces(), track.sums.as_ref());
     let (mut pages, mut all_true) = (Vec::new(), true);
     while !bytes.is_empty() {
-        let Some(page) = decode_page(&mut bytes, leaves) else { return (pages, false) };
-        if page.is_true(leaves, root) {
+        let Some(page) = decode_page(&mut bytes, leaves, sums.is_some()) else { return (pages, false) };
+        if page.is_true(leaves, &track.root, sums) {
             pages.push(page);
         } else {
             all_true = false;
@@ -137,14 +146,25 @@ fn decode_pages(mut bytes: &[u8], leaves: u32, root: &Hash) -> (Vec<Page>, bool)
     (pages, all_true)
 }
 
-fn decode_page(bytes: &mut &[u8], leaves: u32) -> Option<Page> {
+fn decode_page(bytes: &mut &[u8], leaves: u32, has_sums: bool) -> Option<Page> {
     let number = u32::from_le_bytes(take(bytes)?);
     let proof_len = u32::from_le_bytes(take(bytes)?) as usize;
     if number >= merkle::pages(leaves) || proof_len > MAX_PROOF_HASHES {
         return None;
     }
-    let mut hashes = |count: usize| (0..count).map(|_| take(bytes).map(Hash)).collect::<Option<Vec<Hash>>>();
-    Some(Page { number, leaves: hashes(merkle::page_len(leaves, number) as usize)?, proof: hashes(proof_len)? })
+    let len = merkle::page_len(leaves, number) as usize;
+    let (hashes, proof) = (take_hashes(bytes, len)?, take_hashes(bytes, proof_len)?);
+    let sums = if has_sums {
+        let sums = sums::from_bytes(bytes.split_off(..len * SUM_BYTES)?)?;
+        Some(PageSums { sums, proof: take_hashes(bytes, proof_len)? })
+    } else {
+        None
+    };
+    Some(Page { number, leaves: hashes, proof, sums })
+}
+
+fn take_hashes(bytes: &mut &[u8], count: usize) -> Option<Vec<Hash>> {
+    (0..count).map(|_| take(bytes).map(Hash)).collect()
 }
 
 /// The state folder is this store's alone until this is dropped.
@@ -228,7 +248,7 @@ pub(super) fn load_pages(
     let mut pages: Pages = vec![None; merkle::pages(leaves) as usize];
     let max_bytes = max_pages_bytes(leaves);
     let mut bytes = read_whole(&path, max_bytes)?.unwrap_or_default();
-    let (known, all_true) = decode_pages(&bytes, leaves, &track.root);
+    let (known, all_true) = decode_pages(&bytes, track);
     if !all_true || bytes.len() as u64 > max_bytes {
         opened.notes.push(format!("{path:?} had false or cut hash pages, which were dropped"));
         bytes = known.iter().flat_map(encode_page).collect();

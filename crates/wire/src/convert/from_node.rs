@@ -341,6 +341,7 @@ fn join(j: proto::Join) -> Result<Join, WireError> {
             complete: j.complete,
             parents: nodes("parents", &j.parents)?,
             leases: j.leases.into_iter().map(run).collect::<Result<_, _>>()?,
+            looks_first: j.looks_first,
         },
         runs: j.has_runs.then_some(Bitmap(j.runs)),
         viewer_token: Token(j.viewer_token),
@@ -356,6 +357,7 @@ fn join_to_proto(j: &Join) -> proto::Join {
         parents: j.join.parents.iter().map(|p| copy(&p.0)).collect(),
         leases: j.join.leases.clone(),
         viewer_token: j.viewer_token.0.clone(),
+        looks_first: j.join.looks_first,
     }
 }
 
