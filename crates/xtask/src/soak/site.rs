@@ -106,7 +106,7 @@ impl Site {
             self.staying_contents.push(slot);
         }
         let names: Vec<String> = self.staying_contents.iter().map(|s| s.of(|p| p.hw.clone())).collect();
-        let quota = self.quota_bytes.map(|bytes| bytes.to_string());
+        let quota = self.quota_bytes.map(|bytes| format!("{}MiB", bytes >> 20));
         for who in ["waypoint", "resident-1", "resident-2"] {
             let data = self.folder.join(who).display().to_string();
             let mut arguments = vec!["peer", "--control", &address, "--cc", &control, "--data", &data];
