@@ -19,6 +19,7 @@ mod reuse;
 mod session;
 mod storage;
 mod swarm;
+mod turns;
 mod uplink;
 
 pub use intake::Intake;
@@ -27,4 +28,5 @@ pub use reuse::Finder;
 pub use session::{ControlSession, SessionOutput};
 pub use storage::{Eviction, Kept, evict};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+pub use turns::{Turn, Turns};
 pub use uplink::{Probe, Uplink};

@@ -531,7 +531,7 @@ impl Swarm {
         if p.asked.len() + target.div_ceil(4) > target {
             return;
         }
-        let room = self.intake.room(now, self.layout.piece_bytes());
+        let room = self.intake.room(now, self.asked_until, self.layout.piece_bytes());
         let want = (target - self.parents[&parent].asked.len()).min(room);
         if want == 0 {
             return;
@@ -556,7 +556,7 @@ impl Swarm {
             p.began(now);
         }
         let asked: u64 = picked.iter().map(|p| u64::from(self.layout.piece_len(*p))).sum();
-        self.intake.charge(now, asked);
+        self.asked_until = self.intake.ask(now, self.asked_until, asked);
         out.push(Output::Ask(parent, picked));
     }
 

@@ -10,6 +10,7 @@ use headwater_model::assignment::{Assignment, Generation, Lease, LeaseSource, Pa
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
+use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join};
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
@@ -272,6 +273,7 @@ enum Search {
 #[derive(Clone, Debug)]
 pub struct Swarm {
     pub(crate) config: Config,
+    priority: Priority,
     pub(crate) version: Version,
     pub(crate) layout: Layout,
     /// Verified pieces.
@@ -311,6 +313,8 @@ pub struct Swarm {
     /// The node's downlink, as of the last input.
     pub(crate) intake: Intake,
     search: Search,
+    /// Its share of the node's downlink is used until then.
+    pub(crate) asked_until: Time,
     /// When parents and progress are looked at next.
     look_at: Time,
     /// When a child is to be told of pieces that were held back for it.
@@ -340,6 +344,7 @@ impl Swarm {
             }
         }
         Self {
+            priority: Priority::default(),
             claimed: have.clone(),
             holders: vec![0; if have.is_full() { 0 } else { layout.pieces() as usize }],
             runs_reported: Bits::new(layout.runs()),
@@ -366,6 +371,7 @@ impl Swarm {
             paused: false,
             intake: Intake::default(),
             search: Search::Over,
+            asked_until: now,
             look_at: now,
             tell_at: None,
             scratch: Vec::new(),
@@ -393,6 +399,15 @@ impl Swarm {
     /// Whether pieces may be asked for: their hashes are here, and so is all that need not be fetched.
     pub(crate) fn may_fetch(&self) -> bool {
         self.pages.complete() && self.search == Search::Over
+    }
+
+    /// Beside the node's other contents it matters so much from now on.
+    pub fn set_priority(&mut self, priority: Priority) {
+        self.priority = priority;
+    }
+    /// See [`Swarm::set_priority`].
+    pub fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// Content and version.
@@ -512,13 +527,13 @@ impl Swarm {
     /// When [`Input::Tick`] is due; never before `now`.
     pub fn next_timeout(&self, now: Time) -> Time {
         // Where the downlink is limited nothing else may tell that there is room again.
-        let asks_at = self.intake.frees_at().filter(|_| !self.is_complete() && !self.paused);
+        let asks_at = self.intake.frees_at(self.asked_until).filter(|_| !self.is_complete() && !self.paused);
         [self.tell_at, asks_at].into_iter().flatten().fold(self.look_at, Time::min).max(now)
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         self.tell_children(now, out);
-        if self.intake.frees_at().is_some_and(|t| t <= now) {
+        if self.intake.frees_at(self.asked_until).is_some_and(|t| t <= now) {
             self.ask_everyone(now, out);
         }
         if self.look_at > now {
@@ -692,6 +707,7 @@ impl Swarm {
             wasted_bytes: self.wasted_bytes,
             from,
             to,
+            priority: self.priority,
         }
     }
 

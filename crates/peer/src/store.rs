@@ -17,6 +17,7 @@ mod resume;
 mod reuse;
 mod state;
 mod thread;
+mod worker;
 
 #[cfg(test)]
 mod kill_tests;

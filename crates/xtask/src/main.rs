@@ -13,6 +13,7 @@ mod lab;
 mod licences;
 mod pure;
 mod shell;
+mod soak;
 mod spdx;
 mod system_packages;
 mod test;
@@ -57,6 +58,21 @@ enum Task {
         /// Seed of the first run; taken from the clock when absent
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Minutes of random use on real sockets: joins, leaves, kills, contents that come, change and go; nothing may grow
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+        /// What is random follows from it; taken from the clock when absent
+        #[arg(long)]
+        seed: Option<u64>,
+        /// The `headwater` to run, instead of one that is built now
+        #[arg(long, value_name = "PATH")]
+        program: Option<std::path::PathBuf>,
+        /// Where to write all measures, as comma-separated values
+        #[arg(long, value_name = "PATH")]
+        measures: Option<std::path::PathBuf>,
     },
     /// Kill what writes to a piece store at random moments, fill a small disk, and kill a `get`: what is held must be right
     Kills {
@@ -106,6 +122,10 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Pure { write: false } => println!("{}", pure::check()?),
         Task::Kills { runs, seed } => kills::run(runs, seed.unwrap_or_else(seed_from_clock))?,
         Task::BenchGet { runs, mib } => println!("{}", bench_get::run(runs, mib)?),
+        Task::Soak { minutes, seed, program, measures } => {
+            let seed = seed.unwrap_or_else(seed_from_clock);
+            println!("{}", soak::run(soak::Plan { minutes, seed, program, measures })?);
+        }
         Task::Chaos { runs, seed } => {
             println!("{}", chaos::run(runs, seed.unwrap_or_else(seed_from_clock))?);
         }

@@ -2,7 +2,10 @@
 
 use super::Dcm;
 use super::member::{Ix, Member};
+use crate::budgets::Use;
 use crate::trust::Standing;
+use headwater_model::id::NodeId;
+use headwater_model::node::Priority;
 use headwater_model::time::Rate;
 
 impl Dcm {
@@ -70,6 +73,14 @@ impl Dcm {
         let used = m.children.len() as u32 + m.https_leases * self.slots_per_lease();
         let free = self.slots_of(m).saturating_sub(used).min(most);
         Rate(u64::from(free) * self.slot_rate)
+    }
+
+    /// What a member does with its grant: its children are fed with `used`, those by HTTPS with what nobody tells.
+    pub fn use_of(&self, node: &NodeId, used: Rate, priority: Priority) -> Use {
+        let member = self.member_of(node);
+        let https = member.is_some_and(|m| m.https_leases > 0);
+        let children = member.is_some_and(|m| !m.children.is_empty());
+        Use { wants: children || https, used: (!https).then_some(used), priority }
     }
 
     pub(super) fn promised(&self, parent: Ix) -> Rate {

@@ -182,8 +182,13 @@ impl Site {
 
     /// Publishes a file or folder of the origin's; its name.
     pub fn publish(&self, file: &str, more: &[&str]) -> String {
+        self.publish_at(&self.origin_url, file, more)
+    }
+
+    /// As [`Site::publish`], from another origin.
+    pub fn publish_at(&self, origin_url: &str, file: &str, more: &[&str]) -> String {
         let (path, key) = (self.path(&format!("www/{file}")), self.path("key"));
-        let url = format!("{}/{file}", self.origin_url);
+        let url = format!("{origin_url}/{file}");
         let arguments =
             ["publish", &path, "--origin", &url, "--name", file, "--control", &self.api, "--token", &self.token];
         let output = run(&[&arguments[..], &["--key", &key, "--json"], more].concat());
@@ -226,6 +231,13 @@ impl Site {
             std::fs::remove_dir_all(self.folder.path().join("state")).unwrap();
         }
         self.control = start_control(self.folder.path(), &self.control_address).0;
+    }
+
+    /// Another origin of the same folder, and its URL.
+    pub fn another_origin(&self, up: &str) -> (Process, String) {
+        let origin = start_origin(self.folder.path(), "127.0.0.1:0", up);
+        let said = origin.until("its address", |v| v["url"].is_string());
+        (origin, said["url"].as_str().unwrap().trim_end_matches('/').to_owned())
     }
 
     /// SIGKILLs the origin and starts it again at the same address.

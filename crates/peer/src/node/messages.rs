@@ -57,6 +57,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);
             if let Some(r) = state.running(version) {
+                r.forget_strangers(&assignment);
                 for given in tickets {
                     r.tickets.insert(given.ticket.parent, given);
                 }

@@ -33,18 +33,18 @@ use crate::store::{Destination, StoreError};
 use crate::volume::Volume;
 use headwater_model::assignment::Refusal;
 use headwater_model::log::LogError;
-use headwater_model::node::Known;
+use headwater_model::node::{Known, Priority};
 use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
 use serde::Serialize;
-use state::{ContentState, State};
+use state::{ContentState, Phase, State};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How a node is set up.
@@ -88,6 +88,11 @@ pub struct NodeConfig {
 const HAND_OVER: Duration = Duration::from_secs(3);
 /// How often it looks whether they have.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
+
+/// See [`Inner::more_origin_jobs`]: each keeps up to 4 MiB in memory when the disk is slow.
+const MAX_MORE_ORIGIN_JOBS: usize = 32;
+/// See [`Inner::openings`]: each reads files and may hash them, on a thread of its own.
+const MAX_OPENINGS: usize = 4;
 
 /// What a node without a limit says that it can upload: the capacity of a gigabit line.
 const UNLIMITED_CLAIM: Rate = Rate::from_mbit(1000);
@@ -264,6 +269,10 @@ pub(crate) struct Inner {
     pub(crate) governor: Option<governor::Governor>,
     pub(crate) way: Way,
     pub(crate) https_clients: https_fetch::Clients,
+    /// Leased runs that are fetched at once, beside one of each content.
+    pub(crate) more_origin_jobs: Semaphore,
+    /// Contents that are opened at once.
+    pub(crate) openings: Semaphore,
     /// TCP port at which contents are served by HTTPS.
     pub(crate) https_port: Option<u16>,
     pub(crate) gateway: Option<gateway::Gateway>,
@@ -342,6 +351,11 @@ impl Inner {
         let ips = ips.filter(|ip| bound.is_ipv6() || ip.is_ipv4());
         ips.take(headwater_wire::limits::MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
+    /// What paces sending, by whatever reason.
+    pub(crate) fn pacers(&self) -> impl Iterator<Item = &Pacer> {
+        std::iter::once(&self.pacer).chain(self.governor.as_ref().map(|g| &g.pacer))
+    }
+
     /// An error when the data folder was taken away: nothing new is made in its place.
     pub(crate) fn data_folder_is_there(&self) -> Result<(), StoreError> {
         match self.config.data.join("identity").is_dir() {
@@ -424,6 +438,8 @@ impl Node {
             way,
             downlink,
             https_clients: https_fetch::Clients::default(),
+            more_origin_jobs: Semaphore::new(MAX_MORE_ORIGIN_JOBS),
+            openings: Semaphore::new(MAX_OPENINGS),
             https_port,
             gateway,
             pacer: Pacer::new(config.limits.up),
@@ -490,6 +506,19 @@ impl Node {
         // It may be here already.
         let outcome = self.0.lock().contents.get(&id).map_or(outcome, |c| c.outcome.subscribe());
         Content { node: self.0.clone(), id, outcome }
+    }
+
+    /// How much a content matters beside the node's other ones, from now on: where they compete for the uplink, or for a
+    /// limited downlink, it gets its share, and the control center plans with that. Nothing happens where the node has no
+    /// such content.
+    pub fn set_priority(&self, content: &ContentId, priority: Priority) {
+        let mut state = self.0.lock();
+        let Some(c) = state.contents.get_mut(content) else { return };
+        c.priority = priority;
+        if let Phase::Running(r) = &mut c.phase {
+            r.swarm.set_priority(priority);
+        }
+        self.0.pacers().for_each(|pacer| pacer.set_priority(*content, priority));
     }
 
     /// What its contents take of the disk.

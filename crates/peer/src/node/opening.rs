@@ -119,8 +119,14 @@ pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, 
         }
     };
     let inner = inner.clone();
-    tokio::task::spawn_blocking(move || {
-        let opened = open_store(&inner, &log, &place, pages);
+    tokio::spawn(async move {
+        let Ok(_permit) = inner.openings.acquire().await else { return };
+        let node = inner.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = open_store(&node, &log, &place, pages);
+            (opened, log)
+        });
+        let Ok((opened, log)) = opening.await else { return };
         let mut state = inner.lock();
         match opened {
             Ok(opened) => run(&inner, &mut state, id, log, opened, access),
@@ -194,7 +200,7 @@ fn open_store(inner: &Arc<Inner>, log: &Log, place: &Where, pages: Vec<Page>) ->
     if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
         tracing::warn!("cannot keep the log: {e}");
     }
-    let store = StoreHandle::start(store)?;
+    let store = StoreHandle::start(store);
     Ok(OpenedStore { track: Arc::new(track), store, folder: folder.clone(), sources, notes: opened.notes })
 }
 
@@ -236,6 +242,7 @@ fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log, opened: O
     if !sources.is_empty() {
         swarm = swarm.searching_first();
     }
+    swarm.set_priority(content.priority);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
     swarm.handle(now, Input::Pause(paused), &mut out);

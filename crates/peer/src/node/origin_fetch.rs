@@ -40,7 +40,10 @@ pub(crate) fn start(
         store: r.store.clone(),
         version: r.version(),
     };
+    // The first one of a content waits for nobody: one whose origin hangs keeps no other content from its own.
+    let is_first = r.origin_jobs.is_empty();
     tokio::spawn(async move {
+        let _permit = if is_first { None } else { job.inner.more_origin_jobs.acquire().await.ok() };
         let fetched = match source {
             Ok(source) => job.fetch(source, pieces).await,
             Err(e) => Err(e.into()),

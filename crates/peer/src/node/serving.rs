@@ -4,6 +4,7 @@
 use super::governor::{Governor, is_near};
 use super::state::{Sender, State, carry_out, happened};
 use super::{Inner, messages};
+use crate::pacer::Place;
 use bytes::Bytes;
 use headwater_model::id::{NodeId, Version};
 use headwater_peer_core::Input;
@@ -40,6 +41,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
         return;
     }
     let governor = inner.governor.as_ref().filter(|_| !is_near(connection.remote_address().ip()));
+    let place = Place::new(version.content);
     let (mut ready, mut first) = (None, true);
     loop {
         let current = match ready.take() {
@@ -54,7 +56,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
         let window = connection.stats().path.cwnd.saturating_mul(2);
         connection.set_send_window(window.clamp(MIN_UNSENT_BYTES, MAX_UNSENT_BYTES));
         let paces = Paces { governor, inner: &inner, child };
-        let write = write(&paces, &mut stream, piece, data, first);
+        let write = write(&paces, &mut stream, &place, piece, data, first);
         let (written, following) = tokio::join!(write, next(&inner, version, child));
         (ready, first) = (following, false);
         if written.is_err() {
@@ -105,12 +107,12 @@ impl Paces<'_> {
         governed.min(self.inner.pacer.slice_bytes())
     }
 
-    async fn pass(&self, payload_bytes: u64) {
+    async fn pass(&self, place: &Place, payload_bytes: u64) {
         if let Some(governor) = self.governor {
             governor.sends_to(self.inner.now(), self.child);
-            governor.pacer.pass(payload_bytes).await;
+            governor.pacer.pass(place, payload_bytes).await;
         }
-        self.inner.pacer.pass(payload_bytes).await;
+        self.inner.pacer.pass(place, payload_bytes).await;
     }
 }
 
@@ -119,6 +121,7 @@ impl Paces<'_> {
 async fn write(
     paces: &Paces<'_>,
     stream: &mut SendStream,
+    place: &Place,
     piece: u32,
     mut data: Bytes,
     first: bool,
@@ -130,7 +133,7 @@ async fn write(
     let mut head = (!first).then(|| Bytes::copy_from_slice(&head));
     while !data.is_empty() {
         let slice = data.split_to(data.len().min(paces.slice_bytes()));
-        paces.pass(slice.len() as u64).await;
+        paces.pass(place, slice.len() as u64).await;
         match head.take() {
             Some(head) => stream.write_all_chunks(&mut [head, slice]).await?,
             None => stream.write_all_chunks(&mut [slice]).await?,

@@ -7,9 +7,10 @@ use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
 use bytes::Bytes;
-use headwater_model::assignment::Child;
+use headwater_model::assignment::{Assignment, Child};
 use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_model::log::{Log, Track};
+use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, DialResult, Join};
 use headwater_model::ticket::{ParentKey, Ticket};
 use headwater_model::time::{Micros, Time};
@@ -28,6 +29,8 @@ use tokio::task::AbortHandle;
 
 /// Notes kept for the user.
 const MAX_NOTES: usize = 16;
+/// Nodes whose tickets and classes are remembered, beside those that an edge exists with.
+const MAX_REMEMBERED: usize = 256;
 /// How often time passes for swarms at least.
 const TICK: Duration = Duration::from_millis(50);
 /// A connection that no edge uses is closed after this long.
@@ -67,6 +70,8 @@ pub(crate) struct State {
     pub(crate) control_epoch_seen: u64,
     pub(crate) parent_keys: Vec<(u64, ParentKey)>,
     pub(crate) contents: BTreeMap<ContentId, ContentState>,
+    /// Sum of the weights of contents that fetch, as of the last tick.
+    fetching_weight: u64,
     /// The connection in use with each node.
     pub(crate) links: BTreeMap<NodeId, Link>,
     /// Of nodes with a higher id: the connection that is kept, whether its hello came or not.
@@ -108,6 +113,8 @@ pub(crate) struct ContentState {
     /// The version before the one that is fetched now: read by programs here until that is complete.
     pub(crate) former: Option<Box<Running>>,
     pub(crate) phase: Phase,
+    /// How much it matters beside the node's other contents.
+    pub(crate) priority: Priority,
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
     pub(crate) keeping: Keeping,
@@ -186,6 +193,7 @@ impl State {
             control_epoch_seen: 0,
             parent_keys: Vec::new(),
             contents: BTreeMap::new(),
+            fetching_weight: 0,
             links: BTreeMap::new(),
             kept: BTreeMap::new(),
             greeting: BTreeMap::new(),
@@ -250,6 +258,16 @@ impl State {
 }
 
 impl Running {
+    /// What was said of nodes that have nothing to do with this one any more is forgotten, when it is much.
+    pub(crate) fn forget_strangers(&mut self, assigned: &Assignment) {
+        if self.tickets.len().max(self.classes.len()) <= MAX_REMEMBERED {
+            return;
+        }
+        let named = assigned.parents.iter().chain(&assigned.spares).map(|p| p.node);
+        let near: BTreeSet<NodeId> = named.chain(self.swarm.partners().copied()).collect();
+        self.tickets.retain(|node, _| near.contains(node));
+        self.classes.retain(|node, _| near.contains(node));
+    }
     pub(crate) fn version(&self) -> Version {
         self.swarm.version()
     }
@@ -272,6 +290,7 @@ impl ContentState {
             looks_first: false,
             former: None,
             phase: Phase::Asking,
+            priority: Priority::default(),
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
             keeping: Keeping::new(),
@@ -348,6 +367,14 @@ impl ContentState {
         s
     }
 
+    /// Its share of what contents that fetch compete for.
+    fn fetching_weight(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Running(r) if !r.swarm.is_complete() => Some(self.priority.weight()),
+            _ => None,
+        }
+    }
+
     /// Whether it lies in the node's data folder, and not where the user said: then each version has a folder there.
     pub(crate) fn is_in_data_folder(&self) -> bool {
         self.destination.is_none() && self.state_dir.is_none()
@@ -376,8 +403,12 @@ impl ContentState {
 pub(crate) fn happened(inner: &Arc<Inner>, state: &mut State, version: Version, input: Input) {
     let now = inner.now();
     let mut out = Vec::new();
+    let all = state.fetching_weight;
     if let Some(r) = state.running(version) {
-        r.swarm.handle_within(now, &mut inner.downlink.intake(), input, &mut out);
+        let mut intake = inner.downlink.intake();
+        intake.share((1000 * r.swarm.priority().weight()).checked_div(all).unwrap_or(1000));
+        r.swarm.handle_within(now, &mut intake, input, &mut out);
+        drop(intake);
         carry_out(inner, state, version.content, out);
     }
 }
@@ -552,6 +583,7 @@ pub(crate) async fn tick(inner: Arc<Inner>) {
         }
         let now = inner.now();
         let mut state = inner.lock();
+        state.fetching_weight = state.contents.values().filter_map(ContentState::fetching_weight).sum();
         let due: Vec<Version> = state
             .contents
             .values_mut()

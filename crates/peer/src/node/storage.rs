@@ -257,6 +257,7 @@ fn take_out(inner: &Inner, state: &mut State, contents: &[ContentId]) -> Vec<Evi
         let Some(content) = state.contents.remove(id) else { continue };
         tracing::info!(content = %format!("{:.8}", content.id), "evicted to keep within the quota");
         let folder = content.folder(inner);
+        inner.pacers().for_each(|pacer| pacer.forget(id));
         content.outcome.send_replace(Outcome::Failed(FetchError::Evicted));
         let store = match content.phase {
             Phase::Running(r) => {

@@ -7,7 +7,7 @@ use crate::{
 use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
-use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
+use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess, SourceClass};
 use headwater_model::reach::Probe;
 use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
 use headwater_model::sums::{PageSums, Sum};
@@ -112,6 +112,7 @@ pub fn heartbeat() -> report::Heartbeat {
         wasted_bytes: 12,
         from: vec![edge(1), edge(2)],
         to: vec![edge(3)],
+        priority: if epoch == 77 { Priority::High } else { Priority::Low },
     };
     report::Heartbeat {
         interval: 900,
