@@ -156,6 +156,8 @@ impl History {
             if r.downloads.len() >= MAX_DOWNLOADS_PER_NODE {
                 r.downloads.pop_front();
             }
+            // Most nodes come for one: room for more would be kept for all that ever came.
+            r.downloads.reserve_exact(1);
             r.downloads.push_back(transfer);
         }
     }
