@@ -90,7 +90,10 @@ impl Swarm {
         }
         for n in nodes {
             let (complete, leases) = (*n == 1, Vec::new());
-            s.say(Input::Join(node(*n), Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false }));
+            s.say(Input::Join(
+                node(*n),
+                Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false },
+            ));
         }
         s.pass(500);
         s

@@ -127,7 +127,8 @@ impl World {
     }
 
     fn joins(&mut self, node: NodeId, complete: bool) {
-        let join = Join { version: self.version, runs: None, complete, parents: vec![], leases: vec![], looks_first: false };
+        let join =
+            Join { version: self.version, runs: None, complete, parents: vec![], leases: vec![], looks_first: false };
         self.input(Input::Join(node, join));
     }
 

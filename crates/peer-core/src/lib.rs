@@ -8,6 +8,7 @@
 
 mod check;
 mod children;
+mod edges;
 mod intake;
 mod limits;
 mod origin;
@@ -19,6 +20,7 @@ mod session;
 mod swarm;
 mod uplink;
 
+pub use edges::{EdgeStage, EdgeView};
 pub use intake::Intake;
 pub use limits::{Circumstances, Conduct, DAY_MINUTES, Hours, Limits, Moment, Permission, Reason};
 pub use reuse::Finder;

@@ -38,7 +38,11 @@ impl Sample {
         let (mut found, mut vain) = (Vec::new(), 0);
         let mut check = |piece: u32, data: &[u8]| {
             let right = merkle::leaf(data) == self.leaves[piece as usize];
-            if right { found.push(piece) } else { vain += 1 }
+            if right {
+                found.push(piece)
+            } else {
+                vain += 1
+            }
             Ok::<_, Infallible>(right)
         };
         for file in old {
@@ -197,7 +201,8 @@ fn speed() {
     let data = random(1, BYTES);
     let sums: Vec<Sum> = data.chunks(64 << 10).map(sums::of).collect();
     let others: Vec<Sum> = sums.iter().map(|s| Sum(s.0 ^ 0x5555_5555)).collect();
-    for (what, sums, from) in [("nothing", others, 0), ("all", sums.clone(), 0), ("all but the first bytes", sums, 777)] {
+    for (what, sums, from) in [("nothing", others, 0), ("all", sums.clone(), 0), ("all but the first bytes", sums, 777)]
+    {
         let mut finder = Finder::new(layout.clone(), &[], sums, &Bits::new(layout.pieces()));
         let (start, mut at) = (std::time::Instant::now(), from);
         let mut seen = 0u8;

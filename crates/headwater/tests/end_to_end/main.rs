@@ -5,6 +5,7 @@ mod faults;
 mod gateway;
 mod hostile;
 mod limited;
+mod service;
 mod site;
 
 use site::{Site, check};

@@ -8,15 +8,19 @@ mod governor;
 mod http;
 mod https_fetch;
 mod https_server;
+mod kept;
 mod limits;
 mod messages;
+mod meters;
 mod opening;
 mod origin_fetch;
 mod port_mapping;
 mod probes;
 mod reading;
+mod self_test;
 mod serving;
 mod state;
+mod status;
 mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
@@ -34,7 +38,7 @@ use headwater_model::log::LogError;
 use headwater_model::node::Known;
 use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use state::{ContentState, State};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -42,6 +46,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+pub use kept::ForgetError;
+pub use self_test::{DiskTest, OriginTest, PathTest, SelfTest, SystemTest, Tried};
+pub use status::{ContentDetail, ControlStatus, EdgeStatus, NodeStatus, ReachStatus};
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
@@ -176,14 +184,15 @@ impl FetchError {
 }
 
 /// How a content fares.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContentStatus {
     /// Its id.
     pub content: String,
     /// Its name, once known.
     pub name: String,
     /// `asking`, `opening`, `fetching`, `complete` or `failed`.
-    pub state: &'static str,
+    pub state: String,
     /// Verified bytes.
     pub bytes: u64,
     /// All bytes; 0 until known.
@@ -415,9 +424,13 @@ impl Node {
         self.0.https_port
     }
 
-    /// Begins to fetch a content, or goes on where an earlier run stopped.
+    /// Begins to fetch a content, or goes on where an earlier run stopped; one that failed begins again. Without a place
+    /// of its own its name is kept in the data folder, for [`Node::go_on`]. Blocks for the disk.
     pub fn fetch(&self, fetch: Fetch) -> Content {
         let id = fetch.name.content();
+        if fetch.destination.is_none() && fetch.state_dir.is_none() {
+            kept::keep(&self.0.config.data.join("contents").join(id.to_string()), &fetch.name);
+        }
         let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);

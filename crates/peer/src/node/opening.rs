@@ -1,5 +1,6 @@
 //! A content begins at a node: its log is believed, its store opened, then its swarm runs.
 
+use super::meters::Meters;
 use super::state::{ContentState, Phase, Running, State, carry_out};
 use super::{FetchError, Inner, Outcome, pinned, random_seed};
 use crate::origin::Access;
@@ -25,8 +26,10 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
     let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
     {
         let mut state = inner.lock();
-        if state.contents.contains_key(&id) {
-            return;
+        match state.contents.get(&id).map(|c| &c.phase) {
+            // It is tried once more.
+            None | Some(Phase::Failed) => {}
+            Some(_) => return,
         }
         let join = content.first_join();
         let mut content = content;
@@ -70,13 +73,7 @@ pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
 }
 
 /// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
-pub(crate) fn open(
-    inner: &Arc<Inner>,
-    id: ContentId,
-    log: Log,
-    access: Access,
-    pages: Vec<Page>,
-) {
+pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, pages: Vec<Page>) {
     let (destination, folder) = {
         let mut state = inner.lock();
         let Some(content) = state.contents.get_mut(&id) else { return };
@@ -186,10 +183,14 @@ fn run(
         origin_bytes: 0,
         wasted_bytes: 0,
         uploaded_bytes: 0,
+        meters: Meters::new(now),
         rechecking: false,
         tick_at: now,
         arrived: Arc::default(),
     };
+    let (held, bytes) = (running.bytes_held, running.track.layout.bytes());
+    let what = if running.swarm.is_complete() { "is here and served" } else { "is fetched" };
+    tracing::info!("{:?} {what}: {held} of {bytes} bytes are here", running.track.name);
     if running.swarm.is_complete() {
         content.outcome.send_replace(Outcome::Complete);
     }
