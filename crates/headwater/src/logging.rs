@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Writer};
@@ -21,12 +21,15 @@ const QUIET: &str = "h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info
 const MAX_FILTER_BYTES: usize = 1024;
 
 static FILTER: OnceLock<Handle<EnvFilter, Registry>> = OnceLock::new();
+/// The filter in force, as it was asked for.
+static ASKED: Mutex<String> = Mutex::new(String::new());
 
 /// Begins to log what `filter` lets through: a level, or directives as `info,headwater_peer=trace`.
 ///
 /// # Errors
 /// Why `filter` is none.
 pub fn start(filter: &str) -> Result<(), String> {
+    let asked = filter.to_owned();
     let (filter, handle) = reload::Layer::new(read(filter)?);
     let journal = is_journal();
     let ansi = std::io::stderr().is_terminal();
@@ -41,6 +44,7 @@ pub fn start(filter: &str) -> Result<(), String> {
     };
     tracing_subscriber::registry().with(filter).with(lines).init();
     let _ = FILTER.set(handle);
+    *ASKED.lock().unwrap_or_else(PoisonError::into_inner) = asked;
     Ok(())
 }
 
@@ -52,13 +56,14 @@ pub fn change(filter: &str) -> Result<(), String> {
     let new = read(filter)?;
     let handle = FILTER.get().ok_or("nothing is logged yet")?;
     handle.reload(new).map_err(|e| e.to_string())?;
+    filter.clone_into(&mut ASKED.lock().unwrap_or_else(PoisonError::into_inner));
     tracing::info!("logging {filter:?} from now on");
     Ok(())
 }
 
-/// The filter in force.
+/// The filter in force, as it was asked for.
 pub fn current() -> String {
-    FILTER.get().and_then(|h| h.with_current(ToString::to_string).ok()).unwrap_or_default()
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn read(filter: &str) -> Result<EnvFilter, String> {

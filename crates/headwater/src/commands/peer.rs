@@ -83,6 +83,7 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     let held = Held::take(&data)?;
     let home = Home::of(&args, &data)?;
     let node = start(&args, &data, &home).await?;
+    tracing::info!("node {:.8} listens on {}, its data in {}", node.id(), node.address()?, data.display());
     home.keep(&data);
     say_started(&args, &node, &home)?;
     let stop = CancellationToken::new();
@@ -97,8 +98,9 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
         kept
     });
     let kept = begun.await?;
-    let address = node.address()?;
-    tracing::info!("node {:.8} listens on {address}, goes on with {kept} contents in {}", node.id(), data.display());
+    if kept > 0 {
+        tracing::info!("going on with {kept} contents of earlier runs");
+    }
     let mut service = Service::new();
     service.ready();
     watch(&args, &node, &mut service, &stop).await;

@@ -319,10 +319,10 @@ fn paths(paths: &[PathTest]) -> Vec<Finding> {
     let Some(least) = paths.iter().min_by_key(|p| p.mtu) else { return Vec::new() };
     let holes: u64 = paths.iter().map(|p| p.black_holes).sum();
     let found = format!(
-        "datagrams of {} bytes get through ({} connections, to {:.12} the least)",
+        "datagrams of {} bytes get through ({} connections, to {} the least)",
         least.mtu,
         paths.len(),
-        least.with
+        partner(least)
     );
     let mtu = if holes > 0 {
         Finding::limited(
@@ -351,10 +351,10 @@ fn paths(paths: &[PathTest]) -> Vec<Finding> {
         Finding::limited(
             "packet loss",
             format!(
-                "{} of {} connections lose packets, the one to {:.12} {:.1} %",
+                "{} of {} connections lose packets, the one to {} {:.1} %",
                 lossy.len(),
                 paths.len(),
-                w.with,
+                partner(w),
                 loss_percent(w)
             ),
             "a line on the way is full or bad",
@@ -362,6 +362,11 @@ fn paths(paths: &[PathTest]) -> Vec<Finding> {
         )
     });
     [mtu].into_iter().chain(loss).collect()
+}
+
+/// As people tell them apart: node ids by their beginning.
+fn partner(p: &PathTest) -> &str {
+    if p.with == "control center" { "the control center" } else { p.with.get(..8).unwrap_or(&p.with) }
 }
 
 fn loss_percent(p: &PathTest) -> f64 {

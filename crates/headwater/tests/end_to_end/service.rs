@@ -178,7 +178,7 @@ fn nobody_else_commands_a_peer() {
         ("PUT /local/v1/log", b"{\"filter\": \"\"}", 400),
         ("PUT /local/v1/limits", b"{\"up_bytes_per_s\": 0}", 400),
         ("PUT /local/v1/limits", b"{\"up_bytes_per_s\": -1}", 422),
-        ("POST /local/v1/pause", b"[]", 422),
+        ("POST /local/v1/pause", b"7", 422),
         ("DELETE /local/v1/contents/%00", b"", 404),
         ("DELETE /local/v1/contents/", b"", 404),
         ("POST /local/v1/status", b"", 405),

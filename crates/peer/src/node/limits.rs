@@ -212,7 +212,7 @@ fn say(state: &mut State, permission: &Permission) {
         _ => "serving again".to_owned(),
     };
     tracing::info!("{text}");
-    state.contents.values_mut().for_each(|c| c.note(text.clone()));
+    state.contents.values_mut().for_each(|c| c.keep_note(text.clone()));
 }
 
 /// The control center forgets that the node takes part; its children get other parents.

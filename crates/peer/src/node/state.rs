@@ -284,9 +284,17 @@ impl ContentState {
         name.map_or_else(|| format!("content {:.8}", self.id), |name| format!("{name:?}"))
     }
 
+    /// Keeps a text for the user, and logs it.
     pub(crate) fn note(&mut self, text: String) {
         if self.notes.back() != Some(&text) {
             tracing::info!("{}: {text}", self.shown());
+            self.keep_note(text);
+        }
+    }
+
+    /// Keeps a text for the user.
+    pub(crate) fn keep_note(&mut self, text: String) {
+        if self.notes.back() != Some(&text) {
             if self.notes.len() == MAX_NOTES {
                 self.notes.pop_front();
             }
