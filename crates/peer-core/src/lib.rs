@@ -9,6 +9,7 @@
 
 mod check;
 mod children;
+mod edges;
 mod intake;
 mod limits;
 mod origin;
@@ -22,6 +23,7 @@ mod swarm;
 mod turns;
 mod uplink;
 
+pub use edges::{EdgeStage, EdgeView};
 pub use intake::Intake;
 pub use limits::{Circumstances, Conduct, DAY_MINUTES, Hours, Limits, Moment, Permission, Reason};
 pub use reuse::Finder;

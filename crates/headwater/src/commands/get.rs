@@ -313,7 +313,7 @@ impl Board {
         }
         let left = (s.total.saturating_sub(s.bytes)) as f64 / rate.max(1.0);
         let left = if rate > 0.0 && s.total > 0 { format!("{left:.0} s left") } else { String::new() };
-        let what = match (s.state, s.control) {
+        let what = match (s.state.as_str(), s.control) {
             ("asking", true) => "asking the control center".to_owned(),
             ("asking", false) => "no control center yet, dialling".to_owned(),
             ("opening", _) => "checking what is here".to_owned(),

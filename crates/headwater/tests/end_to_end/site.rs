@@ -21,11 +21,16 @@ pub struct Process {
 
 impl Process {
     fn start(name: &str, folder: &Path, arguments: &[&str]) -> Process {
+        Self::start_with(&[], name, folder, arguments)
+    }
+
+    fn start_with(environment: &[(&str, &str)], name: &str, folder: &Path, arguments: &[&str]) -> Process {
         let stderr = folder.join(format!("{name}.err"));
         let mut child = headwater()
-            .args(["-v"])
+            .args(["--log", "info"])
             .args(arguments)
             .args(["--json", "--exit-with-stdin"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap())
@@ -216,6 +221,19 @@ impl Site {
         let arguments =
             ["peer", "--control", control, "--cc", &self.control_id, "--data", &data, "--listen", "127.0.0.1:0"];
         Process::start(who, self.folder.path(), &[&arguments[..], more].concat())
+    }
+
+    /// As [`Site::peer`], with these variables in its environment.
+    pub fn peer_with(&self, environment: &[(&str, &str)], who: &str, more: &[&str]) -> Process {
+        let data = self.path(who);
+        let arguments = ["peer", "--control", &self.control_address, "--data", &data, "--listen", "127.0.0.1:0"];
+        Process::start_with(environment, who, self.folder.path(), &[&arguments[..], more].concat())
+    }
+
+    /// Starts a `peer` that was there before, with nothing but its data folder.
+    pub fn peer_again(&self, who: &str) -> Process {
+        let arguments = ["peer", "--data", &self.path(who), "--listen", "127.0.0.1:0", "--no-gateway"];
+        Process::start(who, self.folder.path(), &arguments)
     }
 
     /// Whether what `who` fetched is what `file` is.

@@ -6,13 +6,14 @@ use super::opening::{self, keep_for_later};
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
 use super::{FetchError, Inner};
 use bytes::Bytes;
+use headwater_model::Accepts;
 use headwater_model::assignment::{Parent, Refusal};
 use headwater_model::id::{NodeId, Version};
 use headwater_model::merkle::Page;
 use headwater_model::report::DialResult;
 use headwater_model::ticket::{Ticket, TicketError};
 use headwater_peer_core::{Input, PageSource};
-use headwater_wire::{EdgeRefusal, FromControl, FromNode, FromPeer, Held};
+use headwater_wire::{EdgeRefusal, Found, FromControl, FromNode, FromPeer, Held};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -26,13 +27,17 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
     }
     match message {
         FromControl::Welcome(_) | FromControl::Goodbye { .. } => {}
-        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
+        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders, found } => {
             let asked_at = headwater_model::Time(echo_local_us.min(now.0));
             state.session.heard(now, asked_at, control_unix_ms);
             for (content, nodes) in holders {
                 if let Some(content) = state.contents.get_mut(&content) {
                     content.keeping.holders = nodes;
                 }
+            }
+            if let Some(found) = found {
+                log_found(state.found.as_ref(), &found);
+                state.found = Some(found);
             }
         }
         FromControl::ParentKeys(keys) => state.parent_keys = keys,
@@ -83,20 +88,26 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             }
         }
         FromControl::Fetch { content, .. } => {
-            let failed = state.contents.get(&content).is_some_and(|c| matches!(c.phase, Phase::Failed));
+            let mut content = ContentState::new(content, None, None, None);
+            content.follows = true;
             let inner = inner.clone();
-            tokio::task::spawn_blocking(move || match failed {
-                true => opening::again(&inner, content),
-                false => {
-                    let mut content = ContentState::new(content, None, None, None);
-                    content.follows = true;
-                    opening::begin(&inner, content);
-                }
-            });
+            tokio::task::spawn_blocking(move || opening::begin(&inner, content));
         }
         FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
         FromControl::Probe(probe) => super::probes::ordered(inner, state, probe),
     }
+}
+
+fn log_found(before: Option<&Found>, found: &Found) {
+    if before.is_some_and(|b| (b.accepts, b.via, b.tested) == (found.accepts, found.via, found.tested)) {
+        return;
+    }
+    let how = match found.accepts {
+        Accepts::Open => "anyone can connect to this node",
+        Accepts::Punchable => "others reach this node by a rendezvous",
+        Accepts::DialOnly => "nobody can connect to this node: it dials",
+    };
+    tracing::info!("{how}: {}; the control center sees it at {}", found.why, found.via.unwrap_or(found.observed));
 }
 
 /// The content that a message cannot do without.

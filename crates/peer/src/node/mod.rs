@@ -8,15 +8,19 @@ mod governor;
 mod http;
 mod https_fetch;
 mod https_server;
+mod kept;
 mod limits;
 mod messages;
+mod meters;
 mod opening;
 mod origin_fetch;
 mod port_mapping;
 mod probes;
 mod reading;
+mod self_test;
 mod serving;
 mod state;
+mod status;
 mod storage;
 mod versions;
 mod web;
@@ -36,7 +40,7 @@ use headwater_model::log::LogError;
 use headwater_model::node::{Known, Priority};
 use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use state::{ContentState, Phase, State};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -46,6 +50,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+
+pub use kept::ForgetError;
+pub use versions::kept_versions;
+pub use self_test::{DiskTest, OriginTest, PathTest, SelfTest, SystemTest, Tried};
+pub use status::{ContentDetail, ControlStatus, EdgeStatus, NodeStatus, ReachStatus};
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
@@ -110,6 +119,13 @@ pub struct Fetch {
     pub have: Vec<PathBuf>,
     /// When a newer version is published it is fetched too, and takes the place of this one.
     pub follow: bool,
+}
+
+impl Fetch {
+    /// A content that the node keeps in its data folder, version after version.
+    pub fn kept(name: Name) -> Fetch {
+        Fetch { name, destination: None, state_dir: None, have: Vec::new(), follow: true }
+    }
 }
 
 /// Why a node does not start.
@@ -208,14 +224,15 @@ impl FetchError {
 }
 
 /// How a content fares.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContentStatus {
     /// Its id.
     pub content: String,
     /// Its name, once known.
     pub name: String,
     /// `asking`, `opening`, `looking` (through what is here), `fetching`, `complete` or `failed`.
-    pub state: &'static str,
+    pub state: String,
     /// Its version; 0 until known.
     pub epoch: u64,
     /// Verified bytes.
@@ -496,9 +513,13 @@ impl Node {
         self.0.https_port
     }
 
-    /// Begins to fetch a content, or goes on where an earlier run stopped.
+    /// Begins to fetch a content, or goes on where an earlier run stopped; one that failed begins again. Without a place
+    /// of its own its name is kept in the data folder, for [`Node::go_on`]. Blocks for the disk.
     pub fn fetch(&self, fetch: Fetch) -> Content {
         let id = fetch.name.content();
+        if fetch.destination.is_none() && fetch.state_dir.is_none() {
+            kept::keep(&self.0.config.data.join("contents").join(id.to_string()), &fetch.name);
+        }
         let mut content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
         (content.have, content.follows) = (fetch.have, fetch.follow);
         let outcome = content.outcome.subscribe();

@@ -1,5 +1,6 @@
 //! A content begins at a node: its log is believed, its store opened, then its swarm runs.
 
+use super::meters::Meters;
 use super::state::{ContentState, Phase, Running, State, carry_out};
 use super::{FetchError, Inner, Outcome, pinned, random_seed, versions};
 use crate::origin::Access;
@@ -24,7 +25,8 @@ const FREE_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is tried.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Begins with a content: from an earlier run's log where there is one, else by asking for it.
+/// Begins with a content: from an earlier run's log where there is one, else by asking for it. One that failed is tried
+/// again.
 pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
     let id = content.id;
     // Whatever is here may have equal pieces; what exactly is found out when the log is known.
@@ -35,7 +37,8 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
         if let Some(known) = state.contents.get_mut(&id) {
             known.name = known.name.take().or(content.name);
             known.follows |= content.follows;
-            return;
+            drop(state);
+            return again(inner, id);
         }
         let mut content = content;
         content.keeping.pinned = inner.config.pinned.contains(&id);
@@ -266,12 +269,16 @@ fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log, opened: O
         sources,
         looking: None,
         folder,
+        meters: Meters::new(now),
         rechecking: false,
         tick_at: now,
         arrived: Arc::default(),
         reading: Arc::default(),
     };
     let complete = running.swarm.is_complete();
+    let (held, bytes) = (running.bytes_held, running.track.layout.bytes());
+    let what = if complete { "is here and served" } else { "is fetched" };
+    tracing::info!("{:?} {what}: {held} of {bytes} bytes are here", running.track.name);
     if complete {
         content.outcome.send_replace(Outcome::Complete);
     }

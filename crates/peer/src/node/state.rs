@@ -1,6 +1,7 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
 use super::limits::InForce;
+use super::meters::Meters;
 use super::probes::PerSecond;
 use super::storage::Keeping;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving, versions};
@@ -16,7 +17,7 @@ use headwater_model::ticket::{ParentKey, Ticket};
 use headwater_model::time::{Micros, Time};
 use headwater_model::{Name, SourceClass};
 use headwater_peer_core::{ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
-use headwater_wire::{Bitmap, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
+use headwater_wire::{Bitmap, Found, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -65,6 +66,10 @@ pub(crate) struct Kept {
 pub(crate) struct State {
     pub(crate) session: ControlSession,
     pub(crate) control: Option<mpsc::Sender<Bytes>>,
+    /// The session's connection, where it is by QUIC.
+    pub(crate) control_quic: Option<quinn::Connection>,
+    /// Why there was no session, last.
+    pub(crate) control_problem: Option<String>,
     /// The session is, or was when there was one, over a WebSocket.
     pub(crate) by_web: bool,
     pub(crate) control_epoch_seen: u64,
@@ -82,10 +87,14 @@ pub(crate) struct State {
     pub(crate) probes_told: PerSecond,
     /// Where the control center sees this node.
     pub(crate) observed: Option<SocketAddr>,
+    /// What it found out about how others reach this node.
+    pub(crate) found: Option<Found>,
     /// The task that has a router forward a port.
     pub(crate) port_mapping: Option<tokio::task::JoinHandle<()>>,
     /// Port of the router's that it forwards here.
     pub(crate) mapped_port: Option<NonZeroU16>,
+    /// Why it forwards none.
+    pub(crate) mapping_problem: Option<String>,
     pub(crate) dialling: BTreeSet<NodeId>,
     /// Requests by HTTPS under way, by child.
     pub(crate) https_children: BTreeMap<NodeId, u32>,
@@ -157,6 +166,7 @@ pub(crate) struct Running {
     pub(crate) looking: Option<Arc<AtomicU64>>,
     /// Where this version's state lies.
     pub(crate) folder: PathBuf,
+    pub(crate) meters: Meters,
     /// A piece that a child says was bad is being looked at.
     pub(crate) rechecking: bool,
     pub(crate) tick_at: Time,
@@ -189,6 +199,8 @@ impl State {
         Self {
             session: ControlSession::new(now, seed),
             control: None,
+            control_quic: None,
+            control_problem: None,
             by_web: false,
             control_epoch_seen: 0,
             parent_keys: Vec::new(),
@@ -200,7 +212,9 @@ impl State {
             probes_made: PerSecond::default(),
             probes_told: PerSecond::default(),
             observed: None,
+            found: None,
             mapped_port: None,
+            mapping_problem: None,
             port_mapping: None,
             dialling: BTreeSet::new(),
             https_children: BTreeMap::new(),
@@ -306,12 +320,25 @@ impl ContentState {
         }
     }
 
-    pub(crate) fn note(&mut self, text: String) {
-        tracing::info!(content = %format!("{:.8}", self.id), "{text}");
-        self.keep_note(text);
+    /// As logs call it.
+    pub(crate) fn shown(&self) -> String {
+        let name = match (&self.phase, &self.name) {
+            (Phase::Running(r), _) => Some(r.track.name.as_str()),
+            (_, name) => name.as_ref().map(|n| n.name.as_str()),
+        };
+        name.map_or_else(|| format!("content {:.8}", self.id), |name| format!("{name:?}"))
     }
 
-    fn keep_note(&mut self, text: String) {
+    /// Keeps a text for the user, and logs it.
+    pub(crate) fn note(&mut self, text: String) {
+        if self.notes.back() != Some(&text) {
+            tracing::info!("{}: {text}", self.shown());
+            self.keep_note(text);
+        }
+    }
+
+    /// Keeps a text for the user.
+    pub(crate) fn keep_note(&mut self, text: String) {
         if self.notes.back() != Some(&text) {
             if self.notes.len() == MAX_NOTES {
                 self.notes.pop_front();
@@ -323,7 +350,7 @@ impl ContentState {
     pub(crate) fn fail(&mut self, error: FetchError) {
         let text = error.to_string();
         if self.notes.back() != Some(&text) {
-            tracing::warn!(content = %format!("{:.8}", self.id), "{text}");
+            tracing::warn!("{} is given up: {text}", self.shown());
             self.keep_note(text);
         }
         self.phase = Phase::Failed;
@@ -334,14 +361,14 @@ impl ContentState {
         let mut s = ContentStatus {
             content: self.id.to_string(),
             name: self.name.as_ref().map(|n| n.name.clone()).unwrap_or_default(),
-            state: match &self.phase {
+            state: String::from(match &self.phase {
                 Phase::Asking => "asking",
                 Phase::Opening => "opening",
                 Phase::Running(r) if r.swarm.is_complete() => "complete",
                 Phase::Running(r) if r.looking.is_some() => "looking",
                 Phase::Running(_) => "fetching",
                 Phase::Failed => "failed",
-            },
+            }),
             control: state.session.is_connected(),
             pinned: self.keeping.pinned,
             notes: self.notes.iter().cloned().collect(),
@@ -533,6 +560,16 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
             }
             Output::Alarm(alarm) => {
                 match &alarm {
+                    Alarm::BadPieces { parent } => {
+                        let from = state.links.get(parent).map(|l| l.connection.remote_address());
+                        let from = from.map_or(String::new(), |a| format!(" at {a}"));
+                        tracing::warn!(
+                            "left the parent {parent:.8}{from}: what it sent is not the content; nothing of it was kept"
+                        );
+                    }
+                    Alarm::Attacked { from } => {
+                        tracing::warn!("{from} broke the protocol's rules; the control center is told")
+                    }
                     Alarm::ParentLost { parent, why } => {
                         tracing::debug!(parent = %format!("{parent:.8}"), "lost a parent: {why}");
                     }
@@ -550,6 +587,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
             Output::Complete => {
                 if let Some(c) = state.contents.get_mut(&id) {
                     c.outcome.send_replace(Outcome::Complete);
+                    log_complete(inner.now(), c);
                 }
                 versions::complete(inner, state, id);
                 // The control center learns it now, not with the next heartbeat.
@@ -557,6 +595,18 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
             }
         }
     }
+}
+
+fn log_complete(now: Time, content: &ContentState) {
+    let Phase::Running(r) = &content.phase else { return };
+    let (peers, waypoints, origin) = (r.peer_bytes, r.waypoint_bytes, r.origin_bytes);
+    let offload = 100 * (peers + waypoints) / (peers + waypoints + origin).max(1);
+    tracing::info!(
+        "{} is complete: {} bytes after {:.1} s; from peers {peers}, waypoints {waypoints}, origin {origin}: {offload} % offload",
+        content.shown(),
+        r.track.layout.bytes(),
+        now.since(r.meters.began).as_secs_f64(),
+    );
 }
 
 fn open_edge(inner: &Inner, state: &mut State, version: Version, parent: NodeId) {
@@ -606,6 +656,12 @@ pub(crate) async fn tick(inner: Arc<Inner>) {
 }
 
 fn sweep(state: &mut State, now: Time) {
+    for content in state.contents.values_mut() {
+        if let Phase::Running(r) = &mut content.phase {
+            let down = r.peer_bytes + r.waypoint_bytes + r.origin_bytes + r.wasted_bytes;
+            r.meters.read(now, (down, r.uploaded_bytes), r.swarm.parent_edges(), r.swarm.child_edges());
+        }
+    }
     let partners: BTreeSet<NodeId> = state
         .contents
         .values()

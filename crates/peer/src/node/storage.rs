@@ -2,7 +2,7 @@
 //! again when the disk has been at fault.
 
 use super::state::{ContentState, Phase, State};
-use super::{FetchError, Inner, Outcome, local_unix_ms, opening, versions};
+use super::{FetchError, Inner, Outcome, kept as names, local_unix_ms, opening, versions};
 use crate::store::StoreHandle;
 use headwater_model::ContentId;
 use headwater_model::time::Micros;
@@ -110,14 +110,18 @@ pub(crate) fn make_room(
 /// Goes on with the contents that an earlier run left in the data folder, as far as the quota allows. Blocks.
 pub(crate) fn resume(inner: &Arc<Inner>) {
     let folder = inner.config.data.join("contents");
-    let mut found = Vec::new();
+    let (mut found, mut wanted) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|e| e == EVICTED) {
             // It was being removed when the node ended.
             Evicted { folder: path, store: None }.remove();
         } else if let Some(content) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.extend(left_here(inner, content, &path));
+            match left_here(inner, content, &path) {
+                Some(left) => found.push(left),
+                // Its log never came.
+                None => wanted.extend(names::name(&path)),
+            }
         }
     }
     found.sort_by_key(|kept| kept.unused);
@@ -128,10 +132,16 @@ pub(crate) fn resume(inner: &Arc<Inner>) {
             Evicted { folder: folder.join(content.to_string()), store: None }.remove();
             continue;
         }
-        let mut state = ContentState::new(content, None, None, None);
+        let name = names::name(&folder.join(content.to_string()));
+        let mut state = ContentState::new(content, name, None, None);
         state.follows = true;
         state.keeping.room_bytes = bytes;
         state.keeping.used_unix_ms = local_unix_ms().saturating_sub(unused.0 / 1000);
+        opening::begin(inner, state);
+    }
+    for name in wanted {
+        let mut state = ContentState::new(name.content(), Some(name), None, None);
+        state.follows = true;
         opening::begin(inner, state);
     }
 }

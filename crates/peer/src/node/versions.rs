@@ -44,6 +44,12 @@ fn epoch(log: &Log) -> u64 {
     log.version().map_or(0, |v| v.epoch)
 }
 
+/// The versions of a content that lie in a node's data folder, newest first: each with the folder of its state.
+pub fn kept_versions(data: &Path, name: &Name) -> Vec<(Log, PathBuf)> {
+    let base = data.join("contents").join(name.content().to_string());
+    saved(&base, name.content(), &Some(name.clone())).into_iter().map(|s| (s.log, s.folder)).collect()
+}
+
 /// The log of the newest version that was begun, if there is one.
 pub(crate) fn newest(base: &Path, id: ContentId, name: &Option<Name>) -> Option<Log> {
     saved(base, id, name).into_iter().next().map(|s| s.log)

@@ -5,7 +5,7 @@ use super::*;
 use crate::limits::*;
 use crate::shape;
 use headwater_model::log::Log;
-use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess};
+use headwater_model::node::{Capabilities, Forwards, Known, Priority, Role, SourceAccess};
 use headwater_model::report::{self, Alarm, EdgeReport, Introduction};
 use headwater_model::time::{Micros, Rate};
 use prost::Message;
@@ -263,16 +263,6 @@ impl FromNode {
 }
 
 same_words!(role_to_proto, role_from_proto, "role", proto::Role, Role, Peer = Peer, Waypoint = Waypoint);
-same_words!(
-    accepts_to_proto,
-    accepts_from_proto,
-    "accepts",
-    proto::Accepts,
-    Accepts,
-    Open = Open,
-    Punchable = Punchable,
-    DialOnly = DialOnly
-);
 same_words!(sources_to_proto, sources_from_proto, "sources", proto::Sources, SourceAccess, Any = Any, Listed = Listed);
 same_words!(
     forwards_to_proto,
