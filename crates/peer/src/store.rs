@@ -41,6 +41,7 @@ use self::error::failed;
 pub use self::error::{StoreError, room_for};
 pub use self::export::export;
 pub use self::files::Destination;
+use self::files::read_at_once;
 use self::files::{Files, Found, Place, Stamp};
 pub(crate) use self::files::{read_at, write_at};
 use self::journal::Journal;
@@ -299,6 +300,15 @@ impl Store {
         });
         self.unless_vanished(at.object, read)?;
         Ok(out.len())
+    }
+
+    /// As [`Store::read`], for threads that must not wait for the disk: `None` where it would wait, and whatever else is
+    /// in the way.
+    pub fn read_at_once(&self, piece: u32, out: &mut [u8]) -> Option<usize> {
+        let at = self.layout.at(piece).filter(|_| self.has(piece))?;
+        let out = out.get_mut(..at.len as usize)?;
+        let file = self.files.open(at.object, false).ok()?;
+        read_at_once(&file, out, at.offset).then_some(out.len())
     }
 
     /// Hashes a piece again, as somebody complained of it. If it is wrong its bit is cleared, to be fetched again.

@@ -599,6 +599,8 @@ async fn many_tasks_share_a_handle() {
     assert_eq!(store.read(1500).await.unwrap(), None);
     assert_eq!(store.import(|_, _| {}).await.unwrap(), 0);
     let kept = store.read(0).await.unwrap().unwrap();
+    let headed = store.read_after(0, *b"head").await.unwrap().unwrap();
+    assert_eq!((&headed[..4], &headed[4..]), (&b"head"[..], &kept[..]));
     store.close().await.unwrap();
     assert!(matches!(store.write(0, kept.clone()).await, Err(StoreError::Closed)));
     assert!(matches!(store.close().await, Err(StoreError::Closed)));

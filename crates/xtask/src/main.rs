@@ -4,7 +4,7 @@
     reason = "the list in clippy.toml is for the pure crates; this one runs programs, times them and waits for them"
 )]
 
-mod bench_get;
+mod bench_serve;
 mod chaos;
 mod demo;
 mod demo_driver;
@@ -83,14 +83,20 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// `get` from one waypoint beside curl from nginx with TLS: bytes per CPU-second, as a ratio
-    BenchGet {
-        /// Pairs of runs, after one that is not counted
+    /// What serving costs a waypoint beside nginx with TLS and rqbit: bytes per CPU-second, memory per child
+    BenchServe {
+        /// Numbers of children
+        #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,10,200")]
+        children: Vec<usize>,
+        /// Runs of each sender, after one that is not counted
         #[arg(long, default_value_t = 5)]
         runs: usize,
-        /// Size of the file in MiB
+        /// MiB that a sender sends in a run, all children together
         #[arg(long, default_value_t = 1024)]
         mib: u64,
+        /// Also both ends' cost of a real `get` beside curl, each writing a file
+        #[arg(long)]
+        receivers: bool,
     },
     /// Build the lab and what it runs, then run it: real hosts, links, NATs, failures and liars (Linux, root)
     #[command(disable_help_flag = true)]
@@ -120,8 +126,10 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lab { arguments } => return lab::run(&arguments),
         Task::Pure { write: true } => pure::write()?,
         Task::Pure { write: false } => println!("{}", pure::check()?),
+        Task::BenchServe { children, runs, mib, receivers } => {
+            println!("{}", bench_serve::run(&bench_serve::Plan { children, runs, mib, receivers })?);
+        }
         Task::Kills { runs, seed } => kills::run(runs, seed.unwrap_or_else(seed_from_clock))?,
-        Task::BenchGet { runs, mib } => println!("{}", bench_get::run(runs, mib)?),
         Task::Soak { minutes, seed, program, measures } => {
             let seed = seed.unwrap_or_else(seed_from_clock);
             println!("{}", soak::run(soak::Plan { minutes, seed, program, measures })?);

@@ -4,6 +4,7 @@ use super::Dcm;
 use super::member::{Ix, Member};
 use crate::budgets::Use;
 use crate::trust::Standing;
+use headwater_model::Role;
 use headwater_model::id::NodeId;
 use headwater_model::node::Priority;
 use headwater_model::time::Rate;
@@ -52,7 +53,15 @@ impl Dcm {
         }
         // 15 % more slots than edges, so that the last children find some.
         let fair = (m.info.up.0 * 115).div_ceil(self.slot_rate.saturating_mul(100));
-        (fair as u32).clamp(2, self.config.max_children)
+        (fair as u32).clamp(2, self.most_children(m))
+    }
+
+    /// Children that a member may have, whatever its uplink.
+    pub(super) fn most_children(&self, m: &Member) -> u32 {
+        match m.info.role {
+            Role::Waypoint => self.config.max_waypoint_children,
+            Role::Peer => self.config.max_children,
+        }
     }
 
     /// Children that a member would have if all edges were spread by uplink.
@@ -60,7 +69,7 @@ impl Dcm {
         if !m.forwards() {
             return 0;
         }
-        ((m.info.up.0 / self.slot_rate) as u32).min(self.config.max_children)
+        ((m.info.up.0 / self.slot_rate) as u32).min(self.most_children(m))
     }
 
     /// Uplink of a member that no child slot uses.

@@ -156,7 +156,7 @@ impl<'a> Cutter<'a> {
             self.buffer.whole()[self.filled..self.filled + some.len()].copy_from_slice(&some);
             self.filled += some.len();
             if self.filled == len {
-                let data = std::mem::replace(&mut self.buffer, self.pool.take()).freeze(len);
+                let data = std::mem::replace(&mut self.buffer, self.pool.take()).freeze(0..len);
                 let (inner, store, version) = (self.job.inner.clone(), self.job.store.clone(), self.job.version);
                 let from = self.from;
                 self.writes.spawn(async move { store_piece(&inner, &store, version, from, piece, data).await });

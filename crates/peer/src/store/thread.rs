@@ -1,5 +1,6 @@
-//! The async face of a store: one thread hashes and writes, one reads, so that serving goes on meanwhile, and one makes
-//! checkpoints, so that no piece waits for the disk to sync. Each is there while it has something to do.
+//! The async face of a store: one thread hashes and writes, one reads what the system has not in memory, so that serving
+//! goes on meanwhile, and one makes checkpoints, so that no piece waits for the disk to sync. Each is there while it has
+//! something to do.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::error::{StoreError, failed};
 use super::worker::Worker;
 use super::{CHECKPOINT_EVERY, Store, Written, locked};
-use crate::buffer_pool::Pool;
+use crate::buffer_pool::{Pool, Pooled};
 
 /// Commands that may wait for each thread; who has one more waits to hand it over.
 const MAX_WAITING: usize = 256;
@@ -39,8 +40,12 @@ enum WriteCommand {
 
 struct ReadCommand {
     piece: u32,
-    answer: Answer<Option<Bytes>>,
+    into: Pooled,
+    answer: Answer<Option<Pooled>>,
 }
+
+/// Room before a piece for what a sender writes ahead of it.
+const HEAD_BYTES: usize = 16;
 
 /// A thread's queue, bounded by permits that go with the commands.
 struct Queue<C> {
@@ -73,6 +78,7 @@ pub struct StoreHandle {
 struct Work {
     writer: Queue<WriteCommand>,
     reader: Queue<ReadCommand>,
+    pool: Arc<Pool>,
 }
 
 impl Drop for Work {
@@ -94,13 +100,16 @@ impl StoreHandle {
             write(&of_writer, command);
             saver.nudge();
         });
-        let (of_reader, pool) = (store.clone(), Arc::new(Pool::new(piece_bytes)));
-        let reader = Queue::new("store-reader", slots, move |command: ReadCommand| {
-            if !command.answer.is_closed() {
-                tell(command.answer, read(&of_reader, command.piece, &pool));
+        let pool = Arc::new(Pool::new(HEAD_BYTES + piece_bytes));
+        let of_reader = store.clone();
+        let reader = Queue::new("store-reader", slots, move |ReadCommand { piece, mut into, answer }| {
+            if !answer.is_closed() {
+                let data = into.whole().get_mut(HEAD_BYTES..).unwrap_or_default();
+                let read = of_reader.read(piece, data);
+                tell(answer, read.map(|len| (len > 0).then_some(into)));
             }
         });
-        StoreHandle { store, work: Arc::new(Work { writer, reader }) }
+        StoreHandle { store, work: Arc::new(Work { writer, reader, pool }) }
     }
 
     /// The track's geometry.
@@ -151,7 +160,27 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::read`].
     pub async fn read(&self, piece: u32) -> Result<Option<Bytes>, StoreError> {
-        self.work.reader.ask(&self.store, |answer| ReadCommand { piece, answer }).await
+        self.read_after(piece, []).await
+    }
+
+    /// As [`StoreHandle::read`], with `head`, of at most 16 bytes, before the data in the same buffer.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn read_after<const N: usize>(&self, piece: u32, head: [u8; N]) -> Result<Option<Bytes>, StoreError> {
+        const { assert!(N <= HEAD_BYTES) }
+        let mut buffer = self.work.pool.take();
+        // What the system has in memory is there at once: to wake another thread would take longer.
+        let data = buffer.whole().get_mut(HEAD_BYTES..).unwrap_or_default();
+        let read = match self.store.read_at_once(piece, data) {
+            Some(_) => Some(buffer),
+            None => self.work.reader.ask(&self.store, |answer| ReadCommand { piece, into: buffer, answer }).await?,
+        };
+        Ok(read.map(|mut buffer| {
+            let begin = HEAD_BYTES - N;
+            buffer.whole()[begin..HEAD_BYTES].copy_from_slice(&head);
+            buffer.freeze(begin..HEAD_BYTES + self.layout().piece_len(piece) as usize)
+        }))
     }
 
     /// As [`Store::put_page`].
@@ -254,10 +283,4 @@ fn save(store: &Store, told: &Mutex<String>) -> bool {
     *told = says;
     locked(&store.writer).trouble = Some(error);
     false
-}
-
-fn read(store: &Store, piece: u32, pool: &Arc<Pool>) -> Result<Option<Bytes>, StoreError> {
-    let mut pooled = pool.take();
-    let len = store.read(piece, pooled.whole())?;
-    Ok((len > 0).then(|| pooled.freeze(len)))
 }
