@@ -81,6 +81,8 @@ async fn alone(args: &Args, control: &str) -> Result<(NodeStatus, SelfTest)> {
             port_mapping: true,
             limits: Limits::default(),
             data: folder.path().into(),
+            quota_bytes: None,
+            pinned: BTreeSet::new(),
             control: control.into(),
             control_id: args.cc,
             join_token: None,
