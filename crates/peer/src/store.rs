@@ -358,7 +358,7 @@ impl Store {
             }
         }
         let before = self.have().ones();
-        self.examine_all(&mut writer, work, progress)?;
+        self.examine_all(&mut writer, work, false, progress)?;
         let gained = self.have().ones() - before;
         drop(writer);
         if gained > 0 {

@@ -75,7 +75,7 @@ impl Store {
             }
         }
         opened.verified = work.iter().map(|(_, pieces)| pieces.len() as u32).sum();
-        self.examine_all(&mut writer, work, progress)?;
+        self.examine_all(&mut writer, work, true, progress)?;
         let have = self.have();
         opened.held = have.ones();
         opened.dropped = state.bits.iter().filter(|p| !have.get(*p)).count() as u32;
@@ -113,13 +113,14 @@ impl Store {
         &self,
         writer: &mut Writer,
         work: Vec<(usize, Vec<u32>)>,
+        in_part: bool,
         progress: Progress,
     ) -> Result<(), StoreError> {
         let len = |p: &u32| u64::from(self.layout.piece_len(*p));
         let total: u64 = work.iter().flat_map(|(_, pieces)| pieces).map(len).sum();
         let mut done = 0;
         for (object, pieces) in work {
-            self.examine(writer, object, &pieces, &mut |piece| {
+            self.examine(writer, object, &pieces, in_part, &mut |piece| {
                 done += len(&piece);
                 progress(done, total);
             })?;
@@ -127,12 +128,14 @@ impl Store {
         Ok(())
     }
 
-    /// Hashes `pieces` of one object where they lie and keeps those that are right.
+    /// Hashes `pieces` of one object where they lie and keeps those that are right; of a file of the final name all or
+    /// nothing, or, `in_part`, copies of them.
     fn examine(
         &self,
         writer: &mut Writer,
         object: usize,
         pieces: &[u32],
+        in_part: bool,
         seen: &mut dyn FnMut(u32),
     ) -> Result<(), StoreError> {
         if pieces.is_empty() {
@@ -151,18 +154,24 @@ impl Store {
         for piece in pieces {
             if self.is_right(&file, *piece, &mut buffer) {
                 right.push(*piece);
-            } else if earlier {
-                // Another version's, or changed by its owner: it is left as it is.
+            } else if earlier && !in_part {
                 return Ok(());
             }
             seen(*piece);
         }
-        if earlier {
-            if right.len() < self.layout.pieces_of_object(object).len() {
-                return Ok(());
-            }
+        if earlier && right.len() == self.layout.pieces_of_object(object).len() {
             let stamp = self.files.stamp(object).ok_or_else(|| StoreError::Vanished { path: path.into() })?;
             self.files.set_place(object, Place::Finished(stamp));
+        } else if earlier {
+            // Whoever changed the file may be about to change it again: what is copied is what was hashed.
+            let mut copied = Vec::new();
+            for piece in right {
+                if self.is_right(&file, piece, &mut buffer) {
+                    self.put(writer, piece, &buffer[..self.layout.piece_len(piece) as usize])?;
+                    copied.push(piece);
+                }
+            }
+            right = copied;
         }
         if !right.is_empty() {
             // After a kill what is read may not have reached the disk yet.
