@@ -17,8 +17,6 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         quota_bytes: None,
         pinned: Default::default(),
         data: site.folder.path().join(who),
-        quota_bytes: None,
-        pinned: BTreeSet::new(),
         control: site.control_address.clone(),
         control_id: Some(site.control_id.parse().unwrap()),
         join_token: None,
