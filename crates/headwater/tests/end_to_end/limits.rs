@@ -4,7 +4,6 @@ use crate::site::Site;
 use headwater_model::{Name, Rate, Role};
 use headwater_peer::node::{Conduct, Fetch, Limits, Node, NodeConfig};
 use headwater_peer::sources::Sources;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
@@ -17,8 +16,6 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         quota_bytes: None,
         pinned: Default::default(),
         data: site.folder.path().join(who),
-        quota_bytes: None,
-        pinned: BTreeSet::new(),
         control: site.control_address.clone(),
         control_id: Some(site.control_id.parse().unwrap()),
         join_token: None,
@@ -44,7 +41,8 @@ async fn a_paused_node_serves_nobody_and_goes_on_afterwards() {
     let mut site = Site::start("unlimited");
     site.write("film", 4 << 20, 31);
     let name: Name = site.publish("film", &[]).parse().unwrap();
-    let fetch = |name: &Name| Fetch { name: name.clone(), destination: None, state_dir: None };
+    let fetch =
+        |name: &Name| Fetch { name: name.clone(), destination: None, state_dir: None, have: Vec::new(), follow: false };
     let slow = Limits { up: Some(Rate(1_000_000)), ..Limits::default() };
     let parent = Node::start(config(&site, "parent", slow)).await.unwrap();
     parent.fetch(fetch(&name)).complete().await.unwrap();

@@ -132,10 +132,8 @@ impl Swarm {
     /// Nothing to ask of anyone: the control center should know what is missing.
     pub(crate) fn watch_starving(&mut self, now: Time, out: &mut Vec<Output>) {
         let held_back = self.intake.room(now, self.asked_until, self.layout.piece_bytes()) == 0;
-        let waiting = held_back
-            || self.parents.values().any(|p| !p.asked.is_empty())
-            || self.origin.busy()
-            || !self.may_fetch();
+        let waiting =
+            held_back || self.parents.values().any(|p| !p.asked.is_empty()) || self.origin.busy() || !self.may_fetch();
         if waiting || !self.control || now.since(self.last_progress) < self.config.starving {
             return;
         }
