@@ -100,13 +100,18 @@ impl ControlAccess {
 }
 
 impl Logging {
-    /// The filter that was asked for. What runs for long says what matters unasked.
+    /// The filter that was asked for. What runs for long says what matters unasked; a doctor tells what it finds itself.
     pub fn filter(&self, command: &Command) -> &str {
-        let unasked = u8::from(matches!(command, Command::Peer(_)));
-        match (&self.log, self.verbose + unasked) {
+        let unasked = match command {
+            Command::Doctor(_) => 0,
+            Command::Peer(_) => 2,
+            _ => 1,
+        };
+        match (&self.log, unasked + self.verbose) {
             (Some(filter), _) => filter,
-            (None, 0) => "warn",
-            (None, 1) => "info",
+            (None, 0) => "error",
+            (None, 1) => "warn",
+            (None, 2) => "info",
             (None, _) => "debug",
         }
     }

@@ -107,11 +107,9 @@ fn tcp(test: &SelfTest) -> Finding {
     let name = "control center by TCP";
     let ws = &test.websocket;
     match (ws.works, test.quic.works) {
-        (true, _) => Finding::good(
-            name,
-            format!("a WebSocket in {:.0} ms", ws.ms),
-            "where UDP fails one day, the session goes on by this",
-        ),
+        (true, _) => {
+            Finding::good(name, format!("a WebSocket in {:.0} ms", ws.ms), "where UDP fails, the session goes by this")
+        }
         (false, true) => Finding::limited(
             name,
             format!("no WebSocket: {}", ws.why),
@@ -174,7 +172,17 @@ fn reached(status: &NodeStatus) -> Finding {
         "forward UDP port {} of the router to this machine, or switch UPnP or PCP on there",
         status.listens.map_or(0, |a| a.port())
     );
+    if status.control.way.as_deref() == Some("websocket") {
+        let meaning = "nobody can connect to this node, as UDP does not get through";
+        return Finding::limited(name, found("dial-only"), meaning, "see the control center by UDP");
+    }
     match r.accepts {
+        None if !status.control.connected => Finding::limited(
+            name,
+            format!("not known{at}"),
+            "without a session the control center tells nothing",
+            "see the session",
+        ),
         None => Finding::limited(
             name,
             format!("not known{at}"),

@@ -95,7 +95,8 @@ fn ways_to_the_control_center() {
     let web = |s: &mut NodeStatus, t: &mut SelfTest| {
         (s.control.way, t.quic) = (Some("websocket".into()), fails("timed out"));
     };
-    check(web, "control center by UDP", Health::Limited, "let UDP out to port 7400", &[]);
+    check(web, "control center by UDP", Health::Limited, "let UDP out to port 7400", &["reachability"]);
+    check(web, "reachability", Health::Limited, "UDP does not get through", &["control center by UDP"]);
     let no_tcp = |_: &mut NodeStatus, t: &mut SelfTest| t.websocket = fails("refused");
     check(no_tcp, "control center by TCP", Health::Limited, "--proxy", &[]);
     let none = |s: &mut NodeStatus, t: &mut SelfTest| {
