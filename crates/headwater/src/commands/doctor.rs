@@ -1,5 +1,6 @@
 //! `headwater doctor`: what keeps a peer from doing its best, and what to do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
