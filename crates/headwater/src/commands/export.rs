@@ -14,9 +14,7 @@ use crate::local_api::client::PeerAccess;
 ///
 /// The peer may run or not. Where the file system can do it (Btrfs, XFS, APFS, ReFS) the copy takes no time and no room.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  headwater export 'hw://control.example/films/a.mp4#key=…' -o a.mp4"
-)]
+#[command(after_help = "Example:\n  headwater export 'hw://control.example/films/a.mp4#key=…' -o a.mp4")]
 pub struct Args {
     /// Name of the content (quote it: it has a # in it)
     name: Name,

@@ -52,9 +52,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use kept::ForgetError;
-pub use versions::kept_versions;
 pub use self_test::{DiskTest, OriginTest, PathTest, SelfTest, SystemTest, Tried};
 pub use status::{ContentDetail, ControlStatus, EdgeStatus, NodeStatus, ReachStatus};
+pub use versions::kept_versions;
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
