@@ -2,6 +2,7 @@
 
 use headwater_model::assignment::Reach;
 use headwater_model::id::{ContentId, NodeId};
+use headwater_model::node::Forwards;
 use headwater_model::place::Place;
 use headwater_model::reach::{Reachability, network};
 use headwater_model::report::Introduction;
@@ -17,6 +18,8 @@ pub const MAX_TAKEOVERS: usize = 3;
 const MAX_LOCAL_ADDRESSES: usize = 8;
 /// A process heard of so lately is still there: a little over a heartbeat.
 const ALIVE: Micros = Micros::from_millis(2_500);
+/// What a node sends to children that it had before it offered less is over by then.
+const OFFER_ENDS: Micros = Micros::from_secs(15);
 /// See [`MAX_TAKEOVERS`].
 pub const TAKEOVER_WINDOW: Micros = Micros::from_secs(60);
 
@@ -46,8 +49,12 @@ pub struct Client {
     pub arrival: Arrival,
     /// Since when.
     pub since: Time,
-    /// Uplink that it is believed to have.
+    /// Uplink that it offers and is believed to have.
     pub up: Rate,
+    /// Uplink that it is believed to have, whatever it offers.
+    proved: Rate,
+    /// What it offered before, and until when it may still be sending at that rate.
+    offered: (Rate, Time),
     /// Contents that it takes part in.
     pub contents: BTreeSet<ContentId>,
     /// When it was last heard of: its heartbeat, or the beginning of its session.
@@ -107,6 +114,11 @@ impl Client {
         reach.addresses.iter_mut().for_each(|a| a.set_port(port));
         Some(reach)
     }
+    /// The most that it can have meant to send of late, by its own words.
+    pub fn most_offered(&self, now: Time) -> Rate {
+        let before = if now < self.offered.1 { self.offered.0 } else { Rate(0) };
+        self.arrival.introduction.up.max(before)
+    }
     /// Whether the two could be one party: the same network.
     fn related(&self, other: &Client) -> bool {
         network(self.arrival.observed.ip()) == network(other.arrival.observed.ip())
@@ -141,10 +153,20 @@ impl ClientManager {
             }
         }
         let claim = arrival.introduction.up;
-        let up = if arrival.enrolled { claim } else { claim.min(UNPROVED_UP) };
+        let proved = if arrival.enrolled { Rate(u64::MAX) } else { UNPROVED_UP };
         let contents = self.clients.remove(&node).map(|c| c.contents).unwrap_or_default();
-        let client =
-            Client { arrival, since: now, up, contents, heard: now, quiet: false, via: None, confirmed: (0, 0) };
+        let client = Client {
+            arrival,
+            since: now,
+            up: claim.min(proved),
+            proved,
+            offered: (Rate(0), now),
+            contents,
+            heard: now,
+            quiet: false,
+            via: None,
+            confirmed: (0, 0),
+        };
         self.clients.insert(node, client);
         old.map_or(Welcome::New, Welcome::TakesOver)
     }
@@ -213,8 +235,19 @@ impl ClientManager {
         }
         let confirmed = Rate::of(std::mem::replace(sum, bytes), length);
         *at = interval;
-        let believed = Rate(confirmed.0 * 2).max(p.up).min(p.arrival.introduction.up);
+        p.proved = p.proved.max(Rate(confirmed.0 * 2));
+        let believed = p.proved.min(p.arrival.introduction.up);
         (std::mem::replace(&mut p.up, believed) != believed).then_some(believed)
+    }
+
+    /// A node offers another uplink than before; none, and it passes nothing on.
+    pub fn offers(&mut self, now: Time, node: &NodeId, up: Rate) {
+        let Some(c) = self.clients.get_mut(node) else { return };
+        c.offered = (c.most_offered(now), now + OFFER_ENDS);
+        let said = &mut c.arrival.introduction;
+        said.up = up;
+        said.capabilities.forwards.value = if up.0 == 0 { Forwards::No } else { Forwards::Disk };
+        c.up = up.min(c.proved);
     }
 }
 
@@ -275,5 +308,28 @@ mod tests {
         assert_eq!(m.confirm(&p, &NodeId([3; 32]), 2, 1_250_000, s), None);
         assert_eq!(m.confirm(&p, &NodeId([3; 32]), 3, 90_000_000, s), Some(Rate::from_mbit(10)));
         assert_eq!(m.confirm(&p, &NodeId([3; 32]), 4, 0, s), Some(Rate::from_mbit(100)), "never over the claim");
+    }
+
+    #[test]
+    fn what_is_offered_changes_and_what_was_confirmed_stays_believed() {
+        let mut m = ClientManager::default();
+        m.arrive(Time(0), arrival(1, 1, "192.0.2.1:1", false));
+        m.arrive(Time(0), arrival(3, 3, "198.51.100.1:1", false));
+        let (p, s) = (NodeId([1; 32]), Micros::from_secs(2));
+        m.confirm(&p, &NodeId([3; 32]), 1, 5_000_000, s);
+        assert_eq!(m.confirm(&p, &NodeId([3; 32]), 2, 0, s), Some(Rate(5_000_000)));
+        let now = Time(10_000_000);
+        for (up, believed, forwards) in [
+            (Rate(0), Rate(0), Forwards::No),
+            (Rate(9_000_000), Rate(5_000_000), Forwards::Disk),
+            (Rate(1_000_000), Rate(1_000_000), Forwards::Disk),
+        ] {
+            m.offers(now, &p, up);
+            let c = m.get(&p).unwrap();
+            assert_eq!((c.up, c.arrival.introduction.capabilities.forwards.value), (believed, forwards));
+        }
+        let c = m.get(&p).unwrap();
+        assert_eq!(c.most_offered(now), Rate::from_mbit(100), "it may still be sending what it offered before");
+        assert_eq!(c.most_offered(now + OFFER_ENDS), Rate(1_000_000));
     }
 }

@@ -105,10 +105,11 @@ impl Center {
     /// A node that nobody vouches for says that it sends at `claimed`: not believed beyond what it says that it can.
     pub(crate) fn weigh_words(&mut self, now: Time, node: NodeId, claimed: Rate, out: &mut Vec<Output>) {
         let Some(client) = self.clients.get(&node) else { return };
-        if client.arrival.enrolled || client.arrival.introduction.up >= NO_LIMIT {
+        let offered = client.most_offered(now);
+        if client.arrival.enrolled || offered >= NO_LIMIT {
             return;
         }
-        let can = client.arrival.introduction.up.0.saturating_mul(OVERSTATED_TIMES).saturating_add(OVERSTATED.0);
+        let can = offered.0.saturating_mul(OVERSTATED_TIMES).saturating_add(OVERSTATED.0);
         if claimed.0 > can {
             self.convict(now, node, Offence::Sent, out);
         }

@@ -90,7 +90,10 @@ impl Swarm {
         }
         for n in nodes {
             let (complete, leases) = (*n == 1, Vec::new());
-            s.say(Input::Join(node(*n), Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases }));
+            s.say(Input::Join(
+                node(*n),
+                Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false },
+            ));
         }
         s.pass(500);
         s
@@ -215,7 +218,7 @@ fn who_spoils_loses_its_children_and_gets_no_more() {
     s.say(Input::Departed { node: node(liar), session: 2, bye: true });
     s.say(Input::Join(
         node(3),
-        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![] },
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
     ));
     s.pass(500);
     assert_eq!(s.standing(liar), Standing::Banned);
@@ -575,4 +578,26 @@ fn busy_uplinks_and_downlinks_are_not_links() {
     assert_eq!((pairs, links), (vec![], vec![]), "a busy downlink");
     let (pairs, links) = named(|_, _| FINE);
     assert_eq!((pairs, links), (vec![], vec![]));
+}
+
+#[test]
+fn who_offers_nothing_has_no_children_and_fetches_on() {
+    let nodes: Vec<u8> = (1..=12).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let (quiet, again) = (
+        2,
+        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
+    );
+    assert!(!s.children(quiet).is_empty());
+    for (up, serves) in [(Rate(0), false), (Rate::from_mbit(5), true), (Rate::from_mbit(1), true)] {
+        s.say(Input::Offers(node(quiet), up));
+        s.say(Input::Join(node(quiet), again.clone()));
+        for _ in 0..5 {
+            s.beat(|_, _| FINE);
+        }
+        assert_eq!(!s.children(quiet).is_empty(), serves, "at {up}");
+        assert!(!s.parents(quiet).is_empty(), "it fetches on");
+        assert_eq!(s.standing(quiet), Standing::Good);
+    }
 }

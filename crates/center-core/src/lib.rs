@@ -74,6 +74,8 @@ pub enum Input {
     ProbeFailed(NodeId, [u8; 16]),
     /// A router forwards this address to a node, as it says; `None` when it does no more.
     Mapped(NodeId, Option<SocketAddr>),
+    /// A node offers so much uplink from now on; 0 = it serves nobody.
+    Offers(NodeId, Rate),
     /// A node's session comes from another address now.
     Moved(NodeId, SocketAddr),
     /// A content, or a new version of it.
@@ -348,6 +350,10 @@ impl Center {
                     self.probing(now, out, |p| p.mapped_address(now, node, address));
                 }
             }
+            Input::Offers(node, up) => {
+                self.clients.offers(now, &node, up);
+                self.share_uplink(&node);
+            }
             Input::Moved(node, observed) => self.moved(now, node, observed, out),
             Input::Publish(content) => self.publish(*content, out),
             Input::Unpublish(id) => self.unpublish(now, id, out),
@@ -449,6 +455,9 @@ impl Center {
         }
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
+        }
+        if join.looks_first {
+            return;
         }
         self.share_uplink(&node);
         let restarted = now < self.restarted_until;

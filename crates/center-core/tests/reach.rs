@@ -127,7 +127,8 @@ impl World {
     }
 
     fn joins(&mut self, node: NodeId, complete: bool) {
-        let join = Join { version: self.version, runs: None, complete, parents: vec![], leases: vec![] };
+        let join =
+            Join { version: self.version, runs: None, complete, parents: vec![], leases: vec![], looks_first: false };
         self.input(Input::Join(node, join));
     }
 
@@ -327,6 +328,7 @@ fn no_pair_that_cannot_connect_is_ever_assigned() {
                         complete: false,
                         parents: vec![],
                         leases: vec![],
+                        looks_first: false,
                     };
                     w.input(Input::Join(w.hosts[i].node, join));
                 }

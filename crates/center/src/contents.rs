@@ -31,6 +31,8 @@ pub(crate) struct Published {
     pub(crate) objects: usize,
     pub(crate) origins: Vec<String>,
     pub(crate) root: Hash,
+    /// Root over the pieces' sums, where the log has it.
+    pub(crate) sums: Option<Hash>,
     /// Only for bearers of a viewer's token.
     pub(crate) restricted: bool,
     pub(crate) share_origin_credentials: bool,
@@ -118,6 +120,7 @@ impl Published {
             objects: track.objects.len(),
             origins: track.origins.clone(),
             root: track.root,
+            sums: track.sums,
             restricted: terms.restricted,
             share_origin_credentials: terms.share_origin_credentials,
             published_unix_ms,
@@ -283,7 +286,7 @@ impl Contents {
 }
 
 impl Hub {
-    /// Publishes a verified log with its leaf hashes: durable when this returns.
+    /// Publishes a verified log with its leaf hashes and sums: durable when this returns.
     pub(crate) async fn publish(
         self: &Arc<Hub>,
         file: StaticLog,
@@ -292,8 +295,8 @@ impl Hub {
     ) -> Result<(), PublishError> {
         let hub = self.clone();
         self.uninterrupted(async move {
-            let leaves = file.leaves.iter().flat_map(|h| h.0).collect();
-            hub.keep_and_publish(file.log, track, Some(terms), Some(leaves)).await
+            let kept = crate::pages::to_keep(&file.leaves, &file.sums);
+            hub.keep_and_publish(file.log, track, Some(terms), Some(kept)).await
         })
         .await
     }

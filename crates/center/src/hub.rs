@@ -13,6 +13,7 @@ use crate::tokens::Tokens;
 use bytes::Bytes;
 use headwater_center_core::{Center, Input, Output};
 use headwater_model::assignment::{Assignment, Lease, LeaseSource};
+use headwater_model::report::Heartbeat;
 use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
 use headwater_model::{ContentId, Hash, NodeId, Time, Version};
 use headwater_wire::{FromControl, GivenTicket, TicketSecret};
@@ -497,6 +498,12 @@ impl State {
     pub(crate) fn runs_of(&self, version: headwater_model::Version) -> Option<u32> {
         let content = self.center.directory().get(&version.content)?;
         (content.version == version).then(|| content.layout.runs())
+    }
+
+    /// Of each content that a heartbeat tells of, how many nodes hold all of it.
+    pub(crate) fn holders(&self, heartbeat: &Heartbeat) -> Vec<(ContentId, u32)> {
+        let ids = heartbeat.contents.iter().map(|c| c.version.content);
+        ids.filter_map(|id| Some((id, self.center.directory().dcm(&id)?.holders()))).collect()
     }
 
     /// The content with this id, name, or unique beginning of an id.

@@ -1,8 +1,8 @@
-//! Pages of leaf hashes: cut once per content in use, and asked of nodes where they were lost with the state.
+//! Pages of leaf hashes and rolling sums: cut once per content in use, and asked of nodes where they were lost with the state.
 
 use crate::hub::{Hub, Outgoing, State};
 use headwater_model::merkle::{self, Page};
-use headwater_model::{Hash, Micros, NodeId, Time, Version};
+use headwater_model::{Hash, Micros, NodeId, Sum, Time, Version, sums};
 use headwater_wire::FromControl;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -86,10 +86,29 @@ impl PageDesk {
         *place = Some(Arc::new(page));
         held.count += 1;
         let full = held.count == held.pages.len();
-        let all = full.then(|| held.pages.iter().flatten().flat_map(|p| &p.leaves).flat_map(|h| h.0).collect());
+        let all = full.then(|| {
+            let pages = || held.pages.iter().flatten();
+            let leaves: Vec<Hash> = pages().flat_map(|p| &p.leaves).copied().collect();
+            let sums: Vec<Sum> = pages().filter_map(|p| p.sums.as_ref()).flat_map(|s| &s.sums).copied().collect();
+            to_keep(&leaves, &sums)
+        });
         self.evict(version);
         all
     }
+}
+
+/// Leaf hashes, then sums where there are any: as the store keeps them.
+pub(crate) fn to_keep(leaves: &[Hash], sums: &[Sum]) -> Vec<u8> {
+    let mut all: Vec<u8> = leaves.iter().flat_map(|h| h.0).collect();
+    all.extend(sums::to_bytes(sums));
+    all
+}
+
+/// The pages of what [`to_keep`] made, for a content of so many pieces.
+fn cut(kept: &[u8], pieces: u32) -> Option<Vec<Page>> {
+    let (leaves, sums) = kept.split_at_checked(32 * pieces as usize)?;
+    let leaves: Vec<Hash> = leaves.as_chunks::<32>().0.iter().map(|h| Hash(*h)).collect();
+    Some(merkle::cut_pages(&leaves, &sums::from_bytes(sums)?))
 }
 
 /// A node asks for a page; it is answered now or later, exactly once.
@@ -129,19 +148,18 @@ async fn load(hub: Arc<Hub>, version: Version) {
         tracing::error!("leaf hashes could not be read: {e}");
         None
     });
-    let expected = hub.lock().contents.get(&version.content).map(|c| (c.pieces, c.root));
+    let expected = hub.lock().contents.get(&version.content).map(|c| (c.pieces, c.root, c.sums));
     let cut = move || {
-        let (pieces, root) = expected?;
-        let leaves: Vec<Hash> = kept?.as_chunks::<32>().0.iter().map(|h| Hash(*h)).collect();
-        let pages = merkle::cut_pages(&leaves);
+        let (pieces, root, sums) = expected?;
+        let pages = cut(&kept?, pieces)?;
         // A damaged disk: nodes have the true ones.
-        let good = leaves.len() == pieces as usize && pages.first().is_some_and(|p| p.is_true(pieces, &root));
+        let good = pages.first().is_some_and(|p| p.is_true(pieces, &root, sums.as_ref()));
         good.then(|| pages.into_iter().map(|p| Some(Arc::new(p))).collect::<Vec<_>>())
     };
     let pages = tokio::task::spawn_blocking(cut).await.ok().flatten();
     let mut state = hub.lock();
     let askers = state.pages.loading.remove(&version).unwrap_or_default();
-    let count = expected.map_or(0, |(pieces, _)| merkle::pages(pieces));
+    let count = expected.map_or(0, |(pieces, ..)| merkle::pages(pieces));
     state.pages.hold(version, pages.unwrap_or_else(|| vec![None; count as usize]));
     for (session, page) in askers {
         look_up(&hub, &mut state, session, version, page);
@@ -215,10 +233,10 @@ pub(crate) fn given(hub: &Arc<Hub>, node: NodeId, version: Version, page: Page) 
         let state = hub.lock();
         let asked = state.pages.asked.get(&(version, page.number)).is_some_and(|a| a.nodes.contains(&node));
         // One that nobody asked for, or that came too late, is no harm.
-        state.contents.get(&version.content).filter(|_| asked).map(|c| (c.pieces, c.root))
+        state.contents.get(&version.content).filter(|_| asked).map(|c| (c.pieces, c.root, c.sums))
     };
-    let Some((pieces, root)) = expected else { return };
-    let is_true = page.is_true(pieces, &root);
+    let Some((pieces, root, sums)) = expected else { return };
+    let is_true = page.is_true(pieces, &root, sums.as_ref());
     let mut state = hub.lock();
     let number = page.number;
     if !is_true {
@@ -279,15 +297,18 @@ mod tests {
     #[test]
     fn pages_come_back_one_by_one() {
         let leaves = leaves(1100);
+        let sums: Vec<Sum> = (0..1100).map(Sum).collect();
         let mut desk = PageDesk::default();
         desk.hold(version(1), vec![None; 3]);
-        let pages = merkle::cut_pages(&leaves);
+        let pages = merkle::cut_pages(&leaves, &sums);
         assert_eq!(desk.put(&version(1), pages[2].clone()), None);
         assert_eq!(desk.put(&version(1), pages[2].clone()), None, "twice the same");
         assert_eq!(desk.put(&version(1), pages[0].clone()), None);
         assert!(desk.page(&version(1), 1).is_none());
         let all = desk.put(&version(1), pages[1].clone()).unwrap();
-        assert_eq!(all, leaves.iter().flat_map(|h| h.0).collect::<Vec<u8>>());
+        assert_eq!(all, to_keep(&leaves, &sums));
+        assert_eq!(cut(&all, 1100), Some(pages.clone()));
+        assert_eq!(cut(&all, 2000), None, "damaged");
         assert_eq!(*desk.page(&version(1), 1).unwrap(), pages[1]);
     }
 
@@ -300,7 +321,7 @@ mod tests {
         }
         assert!(desk.held.contains_key(&version(0)), "used all the time");
         assert!(!desk.held.contains_key(&version(1)));
-        let many: Vec<_> = merkle::cut_pages(&leaves(1)).into_iter().cycle().take(MAX_PAGES + 1).collect();
+        let many: Vec<_> = merkle::cut_pages(&leaves(1), &[]).into_iter().cycle().take(MAX_PAGES + 1).collect();
         desk.hold(version(99), many.into_iter().map(|p| Some(Arc::new(p))).collect());
         assert!(desk.held.contains_key(&version(99)), "one is always held");
     }

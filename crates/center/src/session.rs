@@ -380,12 +380,13 @@ impl Inbox {
                     return Ok(false);
                 }
                 let echo_local_us = heartbeat.local_us;
-                let reply = FromControl::HeartbeatReply { control_unix_ms: unix_ms(), echo_local_us };
+                let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
+                let holders = state.holders(&heartbeat);
+                let reply = FromControl::HeartbeatReply { control_unix_ms: unix_ms(), echo_local_us, holders };
                 if let Some(input) = self.hub.send_to(&mut state, self.session, Outgoing::Say(Box::new(reply))) {
                     self.hub.input(&mut state, input);
                     return Ok(false);
                 }
-                let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
                 self.hub.input(&mut state, Input::Heartbeat(node, heartbeat));
                 let seen = self.connection.as_ref().map(|c| canonical(c.remote_address()));
                 if let Some(seen) = seen.filter(|seen| *seen != self.observed) {
@@ -410,6 +411,7 @@ impl Inbox {
                 Input::ProbeFailed(node, number)
             }
             FromNode::MappedAddress(address) => Input::Mapped(node, address),
+            FromNode::UplinkOffer(up) => Input::Offers(node, up),
             FromNode::Hello(_)
             | FromNode::PageRequest { .. }
             | FromNode::Announce(_)

@@ -4,7 +4,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use headwater_model::NodeId;
 
 use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
-use crate::commands::{consent, control, explain, get, key, list, origin, peer, publish, sim, status, unpublish};
+use crate::commands::{
+    consent, control, explain, export, get, key, list, origin, peer, publish, sim, status, unpublish,
+};
 use crate::demo;
 
 const ABOUT: &str = "\
@@ -54,6 +56,7 @@ pub enum Command {
     Peer(Box<peer::PeerArgs>),
     #[command(subcommand)]
     Consent(consent::ConsentCommand),
+    Export(export::Args),
     List(list::Args),
     Unpublish(unpublish::Args),
     Status(status::Args),

@@ -3,6 +3,7 @@
 pub mod consent;
 pub mod control;
 pub mod explain;
+pub mod export;
 pub mod get;
 pub mod key;
 pub mod list;
@@ -38,6 +39,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Unpublish(args) => interruptible(unpublish::run(args)).await,
         Command::Status(args) => interruptible(status::run(args)).await,
         Command::Explain(args) => interruptible(explain::run(args)).await,
+        Command::Export(args) => export::run(args),
         Command::Get(args) => get::run(*args).await,
         Command::Peer(args) => peer::run(*args).await,
         Command::Origin(args) => origin::run(args).await,

@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod demo;
 mod exit;
+mod hours;
 mod lifetime;
 mod origin_server;
 mod progress;

@@ -55,7 +55,7 @@ impl Content {
     }
     /// A page came.
     pub fn put_page(&mut self, page: &Page) {
-        if page.is_true(self.track.layout.pieces(), &self.track.root) {
+        if page.is_true(self.track.layout.pieces(), &self.track.root, self.track.sums.as_ref()) {
             let first = (page.number * merkle::PAGE_LEAVES) as usize;
             self.leaves[first..first + page.leaves.len()].copy_from_slice(&page.leaves);
             self.pages.set(page.number);

@@ -39,7 +39,7 @@ pub async fn run(setup: Arc<Setup>, story: Story) -> anyhow::Result<()> {
 
 /// What costs a control center most, in turn.
 fn costly(version: Version, turn: u64) -> FromNode {
-    let join = || Join { version, runs: None, complete: false, parents: vec![], leases: vec![] };
+    let join = || Join { version, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false };
     match turn % 4 {
         0 => FromNode::Join(headwater_wire::Join::new(join(), Token(String::new()))),
         1 => FromNode::Alarm { version, alarm: Alarm::Starving { runs: (0..16).collect() } },

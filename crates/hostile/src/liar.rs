@@ -192,6 +192,7 @@ impl Liar {
             runs,
             parents: self.parents.iter().filter(|(_, p)| p.open).map(|(n, _)| *n).collect(),
             leases: self.leased.iter().copied().collect(),
+            looks_first: false,
         };
         self.tell_control(&FromNode::Join(headwater_wire::Join::new(join, Token(String::new()))));
     }

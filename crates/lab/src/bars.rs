@@ -2,7 +2,7 @@
 
 use headwater_simulator::scenario::{Arrivals, Scenario};
 
-use crate::outcome::{Bar, HostOutcome, HostileOutcome, Outcome};
+use crate::outcome::{Bar, BystanderOutcome, HostOutcome, HostileOutcome, Outcome};
 
 /// Most memory that the control center may have used under a flood.
 const FLOODED_RSS_BYTES_MAX: u64 = 512 << 20;
@@ -29,6 +29,9 @@ pub fn judge(scenario: &Scenario, seen: &Outcome) -> Vec<Bar> {
     let out_of_isps = most(isps.iter().map(|isp| (out_of(*isp), format!("out of ISP {isp}"))).collect());
     let into_sites = most(seen.sites.iter().map(|s| (s.copies_in, format!("into {}", s.name))).collect());
     let waits = receivers().filter(|h| !h.excused).map(|h| (h.longest_wait_s, h.name.clone()));
+    let user =
+        |of: fn(&BystanderOutcome) -> Option<f64>| seen.bystander.as_ref().and_then(of).map(|v| (v, String::new()));
+    let few = "too few of the user's own packets while the host served, or while it did not";
     let limits = [
         ("makespan_ratio", bars.makespan_ratio, ratio.map(|r| (r, String::new())), without),
         ("origin_copies", bars.origin_copies, Some((seen.origin.copies, String::new())), ""),
@@ -55,6 +58,9 @@ pub fn judge(scenario: &Scenario, seen: &Outcome) -> Vec<Bar> {
             seen.control.congested_named_s.map(|s| (s, String::new())),
             "no pair across was named",
         ),
+        ("ping_rise_ms", bars.ping_rise_ms, user(|b| b.ping_rise_p95_ms), few),
+        ("call_loss_percent", bars.call_loss_percent, user(|b| b.call_loss_percent), few),
+        ("call_rise_ms", bars.call_rise_ms, user(|b| b.call_rise_p95_ms), few),
         (
             "honest_banned",
             bars.honest_banned.map(|n| n as f64),
@@ -70,6 +76,9 @@ pub fn judge(scenario: &Scenario, seen: &Outcome) -> Vec<Bar> {
     }
     if let Some(bound) = bars.late_share_of_down {
         judged.push(late_share(bound, scenario, receivers()));
+    }
+    if let Some(bound) = bars.spare_share {
+        judged.push(at_least("spare_share", bound, user(|b| b.spare_share).map(|(share, _)| share)));
     }
     if let Some(bound) = bars.left_within_s {
         judged.extend(left_within(bound, seen));
@@ -100,6 +109,13 @@ fn at_most(name: &str, bound: f64, value: Option<(f64, String)>, missing: &str) 
     let value = value.map(|(value, _)| value);
     let ratio = value.filter(|_| bound > 0.0).map(|value| value / bound);
     Bar { name: name.into(), value, bound, ratio, pass: value.is_some_and(|value| value <= bound), note }
+}
+
+fn at_least(name: &str, bound: f64, value: Option<f64>) -> Bar {
+    let ratio = value.filter(|_| bound > 0.0).map(|value| value / bound);
+    let pass = value.is_some_and(|value| value >= bound);
+    let note = if value.is_none() { "not measured" } else { "" };
+    Bar { name: name.into(), value, bound, ratio, pass, note: note.into() }
 }
 
 fn all_complete<'a>(receivers: impl Iterator<Item = &'a HostOutcome>) -> Bar {

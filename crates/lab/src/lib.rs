@@ -7,6 +7,7 @@
 pub mod api;
 pub mod bars;
 pub mod baseline;
+pub mod bystander;
 pub mod calibrate;
 pub mod compare;
 pub mod faults;

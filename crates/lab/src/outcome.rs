@@ -48,6 +48,9 @@ pub struct Outcome {
     pub control: ControlOutcome,
     /// Liars, in the scenario's order.
     pub hostile: Vec<HostileOutcome>,
+    /// What serving did to the user's own traffic, where the scenario has any.
+    #[serde(default)]
+    pub bystander: Option<BystanderOutcome>,
     /// Packets that reached addresses which nobody has, by sender.
     pub victim_packets: Vec<VictimPackets>,
     /// The same scenario in the simulator.
@@ -274,6 +277,27 @@ pub struct HarmedChild {
     pub found_out_s: Option<f64>,
     /// When it was assigned the liar again after having left it.
     pub again_s: Vec<f64>,
+}
+
+/// The user's own traffic on a host's line, while it serves and while it does not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BystanderOutcome {
+    /// Whose line.
+    pub host: String,
+    /// Round trip of small packets while nothing is served: what 95 % do not pass.
+    pub ping_quiet_p95_ms: Option<f64>,
+    /// The same while it serves, less this.
+    pub ping_rise_p95_ms: Option<f64>,
+    /// Payload served, bytes per second.
+    pub served_bytes_per_s: Option<f64>,
+    /// That over what the line carries alone, less the user's own stream.
+    pub spare_share: Option<f64>,
+    /// Packets of the user's own stream lost while it serves.
+    pub call_loss_percent: Option<f64>,
+    /// How much longer they take one way while it serves: what 95 % do not pass.
+    pub call_rise_p95_ms: Option<f64>,
+    /// Why something is missing.
+    pub note: String,
 }
 
 /// Packets to an address that nobody has.

@@ -352,6 +352,9 @@ impl Peers {
         let mut command = net.command(FIRST + host, &self.programs.join("headwater"));
         command.arg("get").arg(&site.hw).arg("-o").arg(folder.join("content.bin"));
         command.args(["--seed-time", if spec.leaves_when_complete { "0s" } else { SEED_TIME }]);
+        if spec.told_up {
+            command.args(["--up", &format!("{}Mbit/s", spec.up_mbit)]);
+        }
         if spec.reach == Reach::DialOnly {
             command.arg("--dial-only");
         }
@@ -368,7 +371,7 @@ impl Peers {
     fn waypoint(&self, net: &Net, site: &Site, host: usize, folder: &Path) -> Result<Command> {
         let mut command = net.command(FIRST + host, &self.programs.join("headwater"));
         command.args(["peer", "--waypoint", "--control", &site.control_address.to_string()]);
-        // What an operator knows of a machine's line; viewers' programs are told nothing of theirs.
+        // What an operator knows of a machine's line.
         command.args(["--up", &format!("{}Mbit/s", self.all[host].spec.up_mbit)]);
         command.args(["--cc", &site.control_id, "--join-token", &site.join_token(net)?]).arg("--data").arg(folder);
         let address: IpAddr = net.inner_address(FIRST + host);

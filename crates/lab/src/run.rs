@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use headwater_model::Role;
-use headwater_simulator::scenario::{Arrivals, CONTROL_MBIT, FaultKind, HostSpec, Reach, Scenario};
+use headwater_simulator::scenario::{Arrivals, Bystander, CONTROL_MBIT, FaultKind, HostSpec, Reach, Scenario};
 
 use crate::bars::judge;
+use crate::bystander::Traffic;
 use crate::calibrate::{Cache, Calibration};
 use crate::compare;
 use crate::faults::{Planned, Schedule, Turn, words};
@@ -152,6 +153,8 @@ struct Stage<'a> {
     sessions_back: Option<Duration>,
     /// Nobody has it; liars name it.
     victim: Option<SocketAddr>,
+    /// The user's own traffic, and whose line it shares.
+    bystander: Option<(usize, Arc<Traffic>)>,
 }
 
 /// Ends the watcher also when the run fails.
@@ -187,6 +190,8 @@ impl<'a> Stage<'a> {
         let names_victim = hosts.iter().any(|host| host.hostile.as_deref() == Some("names-victim"));
         let victim = names_victim.then(|| SocketAddr::new(nobody(net, isps[0]), VICTIM_PORT));
         peers.victim = victim;
+        let of = |b: &Bystander| hosts.iter().position(|h| scenario.group_name(h.group) == b.group);
+        let bystander = scenario.bystander.as_ref().and_then(of).map(|host| (host, Arc::default()));
         let mut servers = start_proxies(net, &isps, folder, &site)?;
         servers.extend(start_port_forwarding(net, folder, &site)?);
         Ok(Stage {
@@ -206,6 +211,7 @@ impl<'a> Stage<'a> {
             returned: None,
             sessions_back: None,
             victim,
+            bystander,
         })
     }
 
@@ -219,11 +225,21 @@ impl<'a> Stage<'a> {
             let _end = EndWatching(&steer);
             let watcher = || net.within(CONTROL, || watch(address, &token, &content, &steer, &tell));
             let watcher = scope.spawn(watcher);
+            let user = self.bystander.clone().zip(self.scenario.bystander.clone());
+            let user = user.map(|((host, traffic), what)| {
+                let end = &steer.end;
+                scope.spawn(move || traffic.run(net, host, &what, end))
+            });
             let played = self.loose(&steer, &told);
             steer.end.store(true, Ordering::Relaxed);
             match watcher.join() {
                 Ok(watched) => watched?.context("watching the control center")?,
                 Err(_) => bail!("watching the control center panicked"),
+            }
+            match user.map(|user| user.join()) {
+                None => {}
+                Some(Ok(ran)) => ran?,
+                Some(Err(_)) => bail!("the user's own traffic panicked"),
             }
             played
         })?;
@@ -285,6 +301,9 @@ impl<'a> Stage<'a> {
             }
             let used = self.control_used();
             recorder.sample(now, self.net, &self.peers, used);
+            if let Some((host, traffic)) = &self.bystander {
+                traffic.note_uploaded(now, self.peers.all()[*host].counted().uploaded_bytes);
+            }
             if now >= next_word {
                 next_word += SAY_EVERY;
                 self.peers.note_usage();
@@ -531,6 +550,7 @@ impl<'a> Stage<'a> {
         let mut outcome = recorder.outcome(self.net, &seen);
         outcome.control.sessions_back_s = self.sessions_back.map(|span| span.as_secs_f64());
         self.congested_named(&mut outcome);
+        outcome.bystander = self.bystander.as_ref().map(|(host, traffic)| traffic.outcome(&seen, *host));
         outcome.faults = self.schedule.all().iter().filter_map(|planned| self.mark(planned)).collect();
         if let Some(victim) = self.victim {
             let sent = self.net.packets_to(victim.ip()).into_iter();

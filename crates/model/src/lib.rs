@@ -16,6 +16,7 @@ pub mod place;
 pub mod reach;
 pub mod report;
 pub mod rng;
+pub mod sums;
 pub mod ticket;
 pub mod time;
 
@@ -28,5 +29,6 @@ pub use node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, Sourc
 pub use place::{Place, Tier};
 pub use reach::{Probe, Reachability};
 pub use rng::Rng;
+pub use sums::Sum;
 pub use ticket::Ticket;
 pub use time::{Micros, Rate, Time};

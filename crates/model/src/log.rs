@@ -8,8 +8,10 @@ use crate::id::{ContentId, Hash, Version};
 use crate::layout::{Layout, LayoutError};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
-/// Format of the signed bytes.
+/// Format of the signed bytes of an entry without sums.
 pub const LOG_VERSION: u32 = 1;
+/// Format of those of an entry with sums.
+pub const LOG_VERSION_WITH_SUMS: u32 = 2;
 /// Entries of one log.
 pub const MAX_ENTRIES: usize = 4096;
 /// Objects in one entry.
@@ -61,6 +63,9 @@ pub struct Entry {
     pub origins: Vec<String>,
     /// No entry follows.
     pub last: bool,
+    /// In the last entry, if the publisher made them: root over the rolling sums of all pieces
+    /// ([`crate::sums::root`]).
+    pub sums: Option<Hash>,
 }
 
 /// An entry and its signature.
@@ -109,6 +114,8 @@ pub struct Track {
     pub root: Hash,
     /// Places of the content.
     pub origins: Vec<String>,
+    /// Root over the rolling sums of all pieces, where the publisher made them.
+    pub sums: Option<Hash>,
 }
 
 /// Why a log is not believed.
@@ -164,7 +171,7 @@ impl Entry {
             number(out, s.len() as u64);
             out.extend_from_slice(s.as_bytes());
         };
-        number(&mut out, u64::from(LOG_VERSION));
+        number(&mut out, u64::from(if self.sums.is_some() { LOG_VERSION_WITH_SUMS } else { LOG_VERSION }));
         text(&mut out, &self.track);
         number(&mut out, self.epoch);
         number(&mut out, u64::from(self.number));
@@ -185,6 +192,9 @@ impl Entry {
             text(&mut out, o);
         }
         out.push(u8::from(self.last));
+        if let Some(sums) = &self.sums {
+            out.extend_from_slice(&sums.0);
+        }
         out
     }
 }
@@ -273,9 +283,10 @@ impl Log {
             return Err(LogError::Limit("two objects with one path"));
         }
         let layout = Layout::new(first.piece_bytes, &objects)?;
-        let root = self.entries.last().map_or(Hash::default(), |e| e.entry.root);
+        let last = self.entries.last().map(|e| &e.entry);
+        let (root, sums) = last.map_or((Hash::default(), None), |e| (e.root, e.sums));
         let version = Version { content, epoch: first.epoch };
-        Ok(Track { version, name: self.name.clone(), objects, layout, root, origins: first.origins.clone() })
+        Ok(Track { version, name: self.name.clone(), objects, layout, root, origins: first.origins.clone(), sums })
     }
 
     fn signing_key(&self) -> Result<VerifyingKey, LogError> {
@@ -359,6 +370,7 @@ mod tests {
                 root: merkle::root(&vec![merkle::leaf(b"x"); after as usize]),
                 origins: vec!["http://o/f".into()],
                 last: i + 1 == count,
+                sums: None,
             };
             (leaves, previous) = (after, Hash::of(&[&entry.signed_bytes()]));
             log.entries.push(sign(log.content(), entry, &k));
@@ -405,6 +417,20 @@ mod tests {
         check(|l| l.entries[0].entry.origins = vec!["file:///etc/passwd".into()], true, "no HTTP URL");
         check(|l| l.entries[0].entry.piece_bytes = 5000, true, "power of two");
         check(|l| l.entries = vec![l.entries[0].clone(); 5000], false, "4,096 entries");
+    }
+
+    #[test]
+    fn sums_are_signed_too() {
+        let mut l = log(vec![vec![object("a", 5000)], vec![object("d", 1)]]);
+        assert_eq!(l.verify("n", None).unwrap().sums, None);
+        let content = l.content();
+        let entry = Entry { sums: Some(Hash([7; 32])), ..l.entries[1].entry.clone() };
+        l.entries[1] = sign(content, entry, &key(1));
+        assert_eq!(l.verify("n", None).unwrap().sums, Some(Hash([7; 32])));
+        for other in [Some(Hash([8; 32])), None] {
+            l.entries[1].entry.sums = other;
+            assert_eq!(l.verify("n", None), Err(LogError::Signature("an entry")));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! is an inner node of the whole tree, and the tree over all leaves is the tree over the pages' roots.
 
 use crate::id::Hash;
+use crate::sums::{self, PageSums, Sum};
 
 /// Leaf hashes in a page: 16 KiB of hashes for each 32 MiB of 64 KiB pieces.
 pub const PAGE_LEAVES: u32 = 512;
@@ -96,24 +97,34 @@ pub struct Page {
     pub leaves: Vec<Hash>,
     /// Proof of the page's root, from the bottom up.
     pub proof: Vec<Hash>,
+    /// The rolling sums of its pieces, where the log commits to them.
+    pub sums: Option<PageSums>,
 }
 
 impl Page {
-    /// Whether the page belongs at its number to the tree of `leaves` leaves with root `expected`.
-    pub fn is_true(&self, leaves: u32, expected: &Hash) -> bool {
+    /// Whether the page belongs at its number to the tree of `leaves` leaves with root `expected`, and has the sums that
+    /// the log commits to by the root `sums`; none where it does not.
+    pub fn is_true(&self, leaves: u32, expected: &Hash, sums: Option<&Hash>) -> bool {
+        let sums_are_true = match (&self.sums, sums) {
+            (None, None) => true,
+            (Some(found), Some(root)) => found.is_true(self.number, leaves, root),
+            _ => false,
+        };
         self.number < pages(leaves)
             && self.leaves.len() == page_len(leaves, self.number) as usize
             && proves(expected, u64::from(pages(leaves)), u64::from(self.number), &root(&self.leaves), &self.proof)
+            && sums_are_true
     }
 }
 
-/// All pages of a tree, with their proofs.
-pub fn cut_pages(leaves: &[Hash]) -> Vec<Page> {
+/// All pages of a tree, with their proofs, and with the pieces' `sums` where there are any (one for each leaf).
+pub fn cut_pages(leaves: &[Hash], sums: &[Sum]) -> Vec<Page> {
     let roots: Vec<Hash> = leaves.chunks(PAGE_LEAVES as usize).map(root).collect();
+    let mut sums = sums::cut_pages(sums).into_iter();
     leaves
         .chunks(PAGE_LEAVES as usize)
         .enumerate()
-        .map(|(i, l)| Page { number: i as u32, leaves: l.to_vec(), proof: proof(&roots, i) })
+        .map(|(i, l)| Page { number: i as u32, leaves: l.to_vec(), proof: proof(&roots, i), sums: sums.next() })
         .collect()
 }
 
@@ -162,14 +173,21 @@ mod tests {
         for n in [1, 511, 512, 513, 1024, 1025, 2600] {
             let all = leaves(n);
             let r = root(&all);
-            let cut = cut_pages(&all);
+            let sums: Vec<Sum> = (0..n as u64).map(Sum).collect();
+            let (cut, sums_root) = (cut_pages(&all, &sums), sums::root(&sums));
             assert_eq!(cut.len() as u32, pages(n as u32));
             for page in &cut {
-                assert!(page.is_true(n as u32, &r), "{n} {}", page.number);
+                let is_true = |page: &Page| page.is_true(n as u32, &r, Some(&sums_root));
+                assert!(is_true(page), "{n} {}", page.number);
                 let mut bad = page.clone();
                 bad.leaves[0].0[0] ^= 1;
-                assert!(!bad.is_true(n as u32, &r));
-                assert!(!Page { number: page.number + 1, ..page.clone() }.is_true(n as u32, &r));
+                assert!(!is_true(&bad));
+                assert!(!is_true(&Page { number: page.number + 1, ..page.clone() }));
+                let mut false_sums = page.clone();
+                false_sums.sums.as_mut().unwrap().sums[0].0 ^= 1;
+                let without = Page { sums: None, ..page.clone() };
+                assert!(!is_true(&false_sums) && !is_true(&without));
+                assert!(without.is_true(n as u32, &r, None) && !page.is_true(n as u32, &r, None));
             }
         }
     }

@@ -38,6 +38,8 @@ pub struct Join {
     pub parents: Vec<NodeId>,
     /// Leases that it is working on.
     pub leases: Vec<u32>,
+    /// It takes no part yet and wants log and pages only: it looks through what it has first, and joins again.
+    pub looks_first: bool,
 }
 
 /// Traffic with one other node in one content; cumulative since the node joined.

@@ -116,7 +116,7 @@ impl OriginWork {
 
 impl Swarm {
     pub(crate) fn leased(&mut self, now: Time, run: u32, by_control: bool, source: LeaseSource, out: &mut Vec<Output>) {
-        if run >= self.layout.runs() || self.origin.runs.contains_key(&run) {
+        if run >= self.layout.runs() || self.origin.runs.contains_key(&run) || self.paused {
             return;
         }
         if self.runs.get(run) {

@@ -35,7 +35,7 @@ impl Pages {
 
 impl Swarm {
     pub(crate) fn ask_pages(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.pages.complete() {
+        if self.pages.complete() || self.paused {
             return;
         }
         self.pages.asked.retain(|_, (at, _)| now.since(*at) < PATIENCE);

@@ -350,7 +350,7 @@ impl Swarm {
         }
     }
 
-    fn end_edge(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+    pub(crate) fn end_edge(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
         self.forget_parent(now, &node);
         out.push(Output::CloseEdge(node));
     }
@@ -520,7 +520,7 @@ impl Swarm {
 
     /// Asks a parent for as many pieces as keep it busy: mostly what readers need next, else rarest first.
     pub(crate) fn ask(&mut self, now: Time, parent: NodeId, out: &mut Vec<Output>) {
-        if self.is_complete() || !self.pages.complete() {
+        if self.is_complete() || !self.pages.complete() || self.paused {
             return;
         }
         let asks = |p: &&ParentLink| p.is_open() && p.ends_by.is_none() && !p.late && p.suspect.is_none();
@@ -531,7 +531,11 @@ impl Swarm {
         if p.asked.len() + target.div_ceil(4) > target {
             return;
         }
-        let want = target - self.parents[&parent].asked.len();
+        let room = self.intake.room(now, self.layout.piece_bytes());
+        let want = (target - self.parents[&parent].asked.len()).min(room);
+        if want == 0 {
+            return;
+        }
         // Some stay for rare pieces: where all read the same, nobody would have anything for the others.
         let mut picked = if self.is_read() { self.needed_of(&parent, want - want / 4) } else { Vec::new() };
         for piece in &picked {
@@ -551,6 +555,8 @@ impl Swarm {
             p.asked.extend(&picked);
             p.began(now);
         }
+        let asked: u64 = picked.iter().map(|p| u64::from(self.layout.piece_len(*p))).sum();
+        self.intake.charge(now, asked);
         out.push(Output::Ask(parent, picked));
     }
 

@@ -353,3 +353,80 @@ fn honest_parents_of_small_uplinks_are_kept() {
     // Half of the promise, as its uplink is shared.
     check(&[GOOD, GOOD, (500_000, Turns::Trickle(0, 262))], &[], 0, 0);
 }
+
+#[test]
+fn a_paused_child_asks_nobody_and_begins_anew_with_whatever_assignment() {
+    let layout = Layout::single(PIECE_BYTES, 4 << 20).unwrap();
+    let (mut swarm, parent) = (newcomer(&layout), NodeId([1; 32]));
+    let assigned = |counter| {
+        let (parents, generation) = (vec![entry(parent, 1_000_000)], Generation { epoch: 1, counter });
+        Input::Assigned(Assignment { version: VERSION, generation, parents, spares: vec![], children: vec![] })
+    };
+    let opened = [
+        Input::Connected(parent),
+        Input::Answered { parent, refused: None },
+        Input::HasAll(parent, Bits::full(layout.pieces())),
+    ];
+    let mut say = |at: u64, inputs: Vec<Input>| {
+        let mut out = Vec::new();
+        inputs.into_iter().for_each(|input| swarm.handle(Time(at), input, &mut out));
+        out
+    };
+    let asks = |out: &[Output]| out.iter().any(|o| matches!(o, Output::Ask(..)));
+    let begins = |counter| [vec![Input::Control(true), assigned(counter)], opened.to_vec()].concat();
+    assert!(asks(&say(1, begins(7))));
+    assert_eq!(say(2, vec![Input::Pause(true)]), [Output::CloseEdge(parent)]);
+    assert_eq!(say(60_000_000, [begins(8), vec![Input::Tick]].concat()), []);
+    assert_eq!(say(60_000_001, vec![Input::Pause(false)]), []);
+    assert!(asks(&say(60_000_002, begins(2))));
+}
+
+#[test]
+fn no_more_is_asked_of_parents_than_the_downlink_may_take() {
+    let layout = Layout::single(PIECE_BYTES, 64 << 20).unwrap();
+    let (mut swarm, mut intake, mut asked) = (newcomer(&layout), crate::Intake::default(), 0);
+    intake.limit(Time(1), Some(Rate(500_000)));
+    let parents: Vec<NodeId> = (1..5).map(|n| NodeId([n; 32])).collect();
+    let mut inputs = vec![
+        Input::Control(true),
+        Input::Assigned(Assignment {
+            version: VERSION,
+            generation: Generation { epoch: 1, counter: 1 },
+            parents: parents.iter().map(|p| entry(*p, 10_000_000)).collect(),
+            spares: vec![],
+            children: vec![],
+        }),
+    ];
+    for p in &parents {
+        inputs.extend([
+            Input::Connected(*p),
+            Input::Answered { parent: *p, refused: None },
+            Input::HasAll(*p, Bits::full(layout.pieces())),
+        ]);
+    }
+    let mut now = Time(1);
+    while now.0 < 30_000_000 {
+        let mut out = Vec::new();
+        inputs.push(Input::Tick);
+        inputs.drain(..).for_each(|input| swarm.handle_within(now, &mut intake, input, &mut out));
+        for o in out {
+            match o {
+                // Whoever is asked brings it at once.
+                Output::Ask(parent, pieces) => {
+                    asked += pieces.len() as u64;
+                    let came = |piece| Input::Piece {
+                        from: crate::PieceFrom::Parent(parent),
+                        piece,
+                        outcome: crate::PieceOutcome::Stored,
+                    };
+                    inputs.extend(pieces.into_iter().map(came));
+                }
+                Output::Alarm(alarm) => panic!("{alarm:?} at {now:?}"),
+                _ => {}
+            }
+        }
+        now = swarm.next_timeout(now).max(now + Micros::from_millis(50));
+    }
+    let rate = asked * u64::from(PIECE_BYTES) / 30;
+    assert!((440_000..=490_000).contains(&rate), "{rate} bytes a second of payload");
+}

@@ -1,6 +1,7 @@
 //! One content at one node: what comes in, what goes out, and the state that the parts share.
 
 use crate::children::ChildLink;
+use crate::intake::Intake;
 use crate::origin::{Failure, OriginWork};
 use crate::pages::Pages;
 use crate::parents::ParentLink;
@@ -191,6 +192,8 @@ pub enum Input {
     NoPage(PageSource, u32),
     /// The session with the control center is there, or gone.
     Control(bool),
+    /// Nothing is to be fetched from now on, from anybody; or fetching may go on.
+    Pause(bool),
     /// Time passes; also as [`Swarm::next_timeout`] says.
     Tick,
 }
@@ -290,6 +293,10 @@ pub struct Swarm {
     /// Those of whom bad pieces were told since they were last assigned.
     pub(crate) told_bad: BTreeSet<NodeId>,
     complete_said: bool,
+    /// Nothing is fetched.
+    pub(crate) paused: bool,
+    /// The node's downlink, as of the last input.
+    pub(crate) intake: Intake,
     /// When parents and progress are looked at next.
     look_at: Time,
     /// When a child is to be told of pieces that were held back for it.
@@ -342,6 +349,8 @@ impl Swarm {
             attackers: BTreeMap::new(),
             told_bad: BTreeSet::new(),
             complete_said: false,
+            paused: false,
+            intake: Intake::default(),
             look_at: now,
             tell_at: None,
             scratch: Vec::new(),
@@ -395,9 +404,20 @@ impl Swarm {
     pub fn open_children(&self) -> usize {
         self.children.len()
     }
+    /// Children with an open edge, by node.
+    pub fn children(&self) -> impl Iterator<Item = &NodeId> {
+        self.children.keys()
+    }
     /// Nodes that an edge exists with or is wanted with.
     pub fn partners(&self) -> impl Iterator<Item = &NodeId> {
         self.parents.keys().chain(self.children.keys())
+    }
+
+    /// The one way in, where the node's downlink is limited: what is asked for counts against it.
+    pub fn handle_within(&mut self, now: Time, intake: &mut Intake, input: Input, out: &mut Vec<Output>) {
+        self.intake = *intake;
+        self.handle(now, input, out);
+        *intake = self.intake;
     }
 
     /// The one way in.
@@ -454,22 +474,28 @@ impl Swarm {
                 }
                 self.ask_pages(now, out);
             }
+            Input::Pause(paused) => self.pause(now, paused, out),
             Input::Tick => self.tick(now, out),
         }
     }
 
     /// When [`Input::Tick`] is due; never before `now`.
     pub fn next_timeout(&self, now: Time) -> Time {
-        self.tell_at.map_or(self.look_at, |t| t.min(self.look_at)).max(now)
+        // Where the downlink is limited nothing else may tell that there is room again.
+        let asks_at = self.intake.frees_at().filter(|_| !self.is_complete() && !self.paused);
+        [self.tell_at, asks_at].into_iter().flatten().fold(self.look_at, Time::min).max(now)
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         self.tell_children(now, out);
+        if self.intake.frees_at().is_some_and(|t| t <= now) {
+            self.ask_everyone(now, out);
+        }
         if self.look_at > now {
             return;
         }
         self.look_at = now + if self.is_complete() { Micros::from_secs(1) } else { Micros::from_millis(250) };
-        if self.is_complete() {
+        if self.is_complete() || self.paused {
             return;
         }
         self.watch_origin(out);
@@ -483,7 +509,7 @@ impl Swarm {
 
     fn assigned(&mut self, now: Time, a: Assignment, out: &mut Vec<Output>) {
         // Idea 6: a generation that is not newer is an old message.
-        if a.version != self.version || a.generation <= self.generation {
+        if a.version != self.version || a.generation <= self.generation || self.paused {
             return;
         }
         self.generation = a.generation;
@@ -492,6 +518,21 @@ impl Swarm {
             if child.dial && !self.children.contains_key(&child.node) {
                 out.push(Output::DialChild(child));
             }
+        }
+    }
+
+    /// Parents are left and runs given up, or all may begin anew: with the next assignment, whatever its number, as the
+    /// swarm may be another one by then.
+    fn pause(&mut self, now: Time, paused: bool, out: &mut Vec<Output>) {
+        if std::mem::replace(&mut self.paused, paused) == paused {
+            return;
+        }
+        self.generation = Generation::default();
+        if paused {
+            let parents: Vec<NodeId> = self.parents.keys().copied().collect();
+            parents.into_iter().for_each(|node| self.end_edge(now, node, out));
+            let runs: Vec<u32> = self.origin.under_way().collect();
+            runs.into_iter().for_each(|run| self.lease_revoked(run, out));
         }
     }
 
@@ -582,6 +623,7 @@ impl Swarm {
             complete: self.is_complete(),
             parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
             leases: self.origin.under_way().collect(),
+            looks_first: false,
         }
     }
 

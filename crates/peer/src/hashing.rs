@@ -1,4 +1,4 @@
-//! What a publisher does with its files before it signs: finding them, and hashing their pieces.
+//! What a publisher does with its files before it signs: finding them, hashing their pieces, and making their sums.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use headwater_model::log::{MAX_PATH_BYTES, Object, is_plain_path};
-use headwater_model::{Hash, Layout, merkle};
+use headwater_model::{Hash, Layout, Sum, merkle, sums};
 
 use crate::store::read_at;
 
@@ -209,7 +209,16 @@ fn media_type(path: &str) -> &'static str {
     }
 }
 
-/// Leaf hashes of all pieces, in order: SHA-256(0x00 ‖ data), as [`merkle::leaf`].
+/// What is known of all pieces, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hashed {
+    /// Leaf hashes: SHA-256(0x00 ‖ data), as [`merkle::leaf`].
+    pub leaves: Vec<Hash>,
+    /// Rolling sums, as [`sums::of`].
+    pub sums: Vec<Sum>,
+}
+
+/// Leaf hashes and sums of all pieces.
 ///
 /// `progress` is called with the bytes done so far, from any of the `threads` (1 to 64) and not always in order.
 ///
@@ -221,7 +230,7 @@ pub fn hash_pieces(
     layout: &Layout,
     threads: usize,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Vec<Hash>, HashError> {
+) -> Result<Hashed, HashError> {
     let objects: Vec<Object> = files.iter().map(|(object, _)| object.clone()).collect();
     if Layout::new(layout.piece_bytes(), &objects).as_ref() != Ok(layout) {
         return Err(HashError::Layout);
@@ -235,7 +244,10 @@ pub fn hash_pieces(
         next_piece: AtomicU64::new(0),
         done_bytes: AtomicU64::new(0),
         failed: AtomicBool::new(false),
-        leaves: Mutex::new(vec![Hash::default(); layout.pieces() as usize]),
+        hashed: Mutex::new(Hashed {
+            leaves: vec![Hash::default(); layout.pieces() as usize],
+            sums: vec![Sum::default(); layout.pieces() as usize],
+        }),
     };
     std::thread::scope(|scope| {
         let extra = threads.clamp(1, MAX_THREADS) - 1;
@@ -251,7 +263,7 @@ pub fn hash_pieces(
             return Err(HashError::Changed { path: path.clone() });
         }
     }
-    Ok(work.leaves.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(work.hashed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// When the file of `object` was last written; an error when it no longer has the object's size.
@@ -272,7 +284,7 @@ struct Work<'a> {
     next_piece: AtomicU64,
     done_bytes: AtomicU64,
     failed: AtomicBool,
-    leaves: Mutex<Vec<Hash>>,
+    hashed: Mutex<Hashed>,
 }
 
 impl Work<'_> {
@@ -317,9 +329,13 @@ impl Work<'_> {
             let data = &mut buffer[..self.layout.len_of(first..end) as usize];
             read_at(&file, data, at.offset).map_err(failed)?;
             *open = Some((at.object, file));
-            let hashes: Vec<Hash> = data.chunks(self.layout.piece_bytes() as usize).map(merkle::leaf).collect();
-            self.leaves.lock().unwrap_or_else(PoisonError::into_inner)[first as usize..end as usize]
-                .copy_from_slice(&hashes);
+            // A piece is in the core's cache when its sum is made.
+            let pieces = data.chunks(self.layout.piece_bytes() as usize);
+            let (leaves, sums): (Vec<Hash>, Vec<Sum>) = pieces.map(|p| (merkle::leaf(p), sums::of(p))).unzip();
+            let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
+            hashed.leaves[first as usize..end as usize].copy_from_slice(&leaves);
+            hashed.sums[first as usize..end as usize].copy_from_slice(&sums);
+            drop(hashed);
             (self.progress)(self.done_bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64);
             first = end;
         }

@@ -1,7 +1,9 @@
 //! The native peer: QUIC, piece store, origin client, publisher.
 
 mod buffer_pool;
+mod circumstances;
 pub mod consents;
+pub mod downlink;
 pub mod hashing;
 pub mod key;
 pub mod node;
@@ -10,3 +12,4 @@ mod pacer;
 pub mod publish;
 pub mod sources;
 pub mod store;
+mod volume;

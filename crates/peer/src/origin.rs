@@ -31,6 +31,7 @@ pub use self::error::OriginError;
 pub(crate) use self::error::causes;
 use self::error::shown;
 use self::headers::ContentRange;
+use crate::downlink::Downlink;
 use crate::sources::{Sources, Way};
 
 /// Longest `Location` that is followed.
@@ -70,6 +71,8 @@ pub struct OriginConfig {
     pub proxy: Option<Url>,
     /// Where origins may be.
     pub sources: Sources,
+    /// What bodies may fill of it.
+    pub downlink: Option<Arc<Downlink>>,
 }
 
 impl Default for OriginConfig {
@@ -85,6 +88,7 @@ impl Default for OriginConfig {
             environment_proxy: true,
             proxy: None,
             sources: Sources::Any,
+            downlink: None,
         }
     }
 }
@@ -335,7 +339,11 @@ impl OriginClient {
             expected.validator = body.validator.take();
         }
         while let Some(chunk) = body.next_chunk().await? {
+            let len = chunk.len() as u64;
             sink(chunk);
+            if let Some(downlink) = &self.config.downlink {
+                downlink.read(len).await;
+            }
         }
         Ok(())
     }

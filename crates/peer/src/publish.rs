@@ -12,13 +12,13 @@ use headwater_model::log::{
     Entry, Log, MAX_ENTRY_OBJECTS, MAX_ORIGINS, MAX_PATH_BYTES, MAX_URL_BYTES, Object, SignedEntry,
 };
 use headwater_model::merkle::{self, PAGE_LEAVES};
-use headwater_model::{Hash, Layout};
+use headwater_model::{Hash, Layout, sums};
 use headwater_wire::limits::MAX_LOG_BYTES;
 use headwater_wire::{StaticLog, StaticLogError, encode_log};
 use url::Url;
 
 pub use self::check::{Check, CheckedOrigin, OriginCheck, OriginProblem, check_origin};
-use crate::hashing::{HashError, ScanError, hash_pieces, scan};
+use crate::hashing::{HashError, Hashed, ScanError, hash_pieces, scan};
 use crate::key::PublisherKey;
 
 /// Track of a file or folder.
@@ -132,9 +132,9 @@ pub fn prepare(
     if log_bytes > MAX_LOG_BYTES {
         return Err(PublishError::TooManyFiles { files: objects.len(), log_bytes });
     }
-    let leaves = hash_pieces(&files, &layout, threads, &|done| progress(done, bytes))?;
-    sign(&mut log, &leaves, key);
-    let made = StaticLog { log, leaves };
+    let hashed = hash_pieces(&files, &layout, threads, &|done| progress(done, bytes))?;
+    sign(&mut log, &hashed, key);
+    let made = StaticLog { log, leaves: hashed.leaves, sums: hashed.sums };
     made.verify(name, Some(&key.fingerprint()))?;
     Ok(made)
 }
@@ -191,6 +191,8 @@ fn unsigned(objects: &[Object], layout: &Layout, origins: &[String], epoch: u64)
             root: Hash::default(),
             origins: origins.to_vec(),
             last: number + 1 == count,
+            // Its room is counted before it is known.
+            sums: (number + 1 == count).then(Hash::default),
         }
     };
     objects
@@ -201,7 +203,8 @@ fn unsigned(objects: &[Object], layout: &Layout, origins: &[String], epoch: u64)
         .collect()
 }
 
-fn sign(log: &mut Log, leaves: &[Hash], key: &PublisherKey) {
+fn sign(log: &mut Log, hashed: &Hashed, key: &PublisherKey) {
+    let leaves = &hashed.leaves;
     let content = log.content();
     let page = PAGE_LEAVES as usize;
     let pages: Vec<Hash> = leaves.chunks(page).map(merkle::root).collect();
@@ -217,6 +220,7 @@ fn sign(log: &mut Log, leaves: &[Hash], key: &PublisherKey) {
         }
         entry.root = merkle::root(&roots);
         entry.previous = previous;
+        entry.sums = entry.last.then(|| sums::root(&hashed.sums));
         previous = Hash::of(&[&entry.signed_bytes()]);
         *signed = key.sign(content, entry);
     }

@@ -1,28 +1,35 @@
 //! The piece store of one version of a content: data files, hash pages and the bitmap of pieces, safe against being
 //! killed at any moment.
 //!
-//! A piece is hashed before anything is written, and its data is written before its bit. After an unclean end every
-//! piece that the saved bitmap claims is hashed again, so that correctness never depends on what was saved when. A
-//! clean end leaves size and modification time of each data file in the state, and files that still have them are
-//! believed.
+//! A piece is hashed before anything is written. Its number is appended to a *journal* before its data goes to the data
+//! file, so that a killed process loses nothing that it wrote. Every few seconds, and when it is closed, the store makes
+//! a *checkpoint*: the data files reach the disk, then a bitmap with size and modification time of each of them, and the
+//! journal forgets what that bitmap says. After an unclean end, whether of the process or of the machine, what the
+//! bitmap says is believed and what the journal names is hashed again; a data file whose modification time says that
+//! somebody else has touched it is hashed as a whole.
 
+mod checkpoint;
 mod error;
+mod export;
 mod files;
+mod journal;
 mod resume;
 mod state;
 mod thread;
 
 #[cfg(test)]
+mod kill_tests;
+#[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headwater_model::log::Track;
 use headwater_model::merkle::{self, PAGE_LEAVES, Page};
@@ -30,14 +37,17 @@ use headwater_model::{Bits, Hash, Layout};
 
 use self::error::failed;
 pub use self::error::{StoreError, room_for};
+pub use self::export::export;
 pub use self::files::Destination;
-use self::files::{Files, Found, Place};
+use self::files::{Files, Found, Place, Stamp};
 pub(crate) use self::files::{read_at, write_at};
-use self::state::{FolderLock, State};
+use self::journal::Journal;
+use self::state::FolderLock;
 pub use self::thread::StoreHandle;
 
-/// How much writing a kill may undo: the bitmap is saved this often.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Time between checkpoints: writing of about so long may be lost when the machine loses power, and is hashed again
+/// after a kill.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// What became of something handed to the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,16 +88,21 @@ struct Held {
 
 /// What only one at a time may do.
 struct Writer {
+    /// `None` once closed.
     lock: Option<FolderLock>,
-    pages_file: File,
+    /// Nothing is written any more, but for the last checkpoint.
+    closing: bool,
+    pages_file: Arc<File>,
     pages_file_bytes: u64,
-    last_save: Instant,
-    /// The bitmap has changed since it was saved.
+    journal: Journal,
+    /// Something has changed since the last checkpoint.
     unsaved: bool,
-    /// The state on disk says that the data files are as it describes them.
-    clean_on_disk: bool,
-    /// Objects written since they last reached the disk for sure.
-    unsynced: BTreeSet<usize>,
+    /// Objects changed since the last checkpoint, and whether they have data that may not have reached the disk.
+    changed: BTreeMap<usize, bool>,
+    /// A checkpoint that was made meanwhile failed: whoever writes next is told.
+    trouble: Option<StoreError>,
+    /// Each object's file as it was at the last checkpoint.
+    stamps: Vec<Stamp>,
 }
 
 /// The piece store of one content version. All methods block on the disk; see [`StoreHandle`] for the async face.
@@ -96,12 +111,16 @@ struct Writer {
 pub struct Store {
     layout: Layout,
     root: Hash,
+    /// Root over the pieces' rolling sums, where the log has it.
+    sums_root: Option<Hash>,
     identity: Hash,
     state_dir: PathBuf,
     files: Files,
     pages: Mutex<Vec<Option<Arc<Page>>>>,
     held: Mutex<Held>,
     writer: Mutex<Writer>,
+    /// Held while a checkpoint is made; taken before `writer`.
+    saving: Mutex<()>,
     /// A reader found an object gone, whose cleared bits are to be saved.
     lost: AtomicBool,
 }
@@ -109,11 +128,6 @@ pub struct Store {
 /// A lock held by a thread that panicked still guards whole values: each is changed in one step.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[expect(clippy::disallowed_methods, reason = "saving is paced by the clock, and nothing is decided by it")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 impl Store {
@@ -136,23 +150,28 @@ impl Store {
         let (layout, identity) = (track.layout.clone(), state::identity(track));
         let mut opened = Opened::default();
         let state = state::load_state(state_dir, &identity, &layout, files.len(), &mut opened)?;
+        let journal = Journal::open(state_dir, layout.pieces())?;
         let (pages, pages_file, pages_file_bytes) = state::load_pages(state_dir, track, &mut opened)?;
         let missing = (0..files.len()).map(|o| layout.pieces_of_object(o).len() as u32).collect();
         let store = Store {
             root: track.root,
+            sums_root: track.sums,
             identity,
             state_dir: state_dir.into(),
             pages: Mutex::new(pages),
             held: Mutex::new(Held { bits: Bits::new(layout.pieces()), missing }),
             writer: Mutex::new(Writer {
                 lock: Some(lock),
-                pages_file,
+                closing: false,
+                pages_file: Arc::new(pages_file),
                 pages_file_bytes,
-                last_save: now(),
+                journal,
                 unsaved: false,
-                clean_on_disk: state.as_ref().is_some_and(|s| s.clean.is_some()),
-                unsynced: BTreeSet::new(),
+                changed: BTreeMap::new(),
+                trouble: None,
+                stamps: state.as_ref().map_or_else(|| vec![Stamp::default(); files.len()], |s| s.stamps.clone()),
             }),
+            saving: Mutex::new(()),
             lost: AtomicBool::new(false),
             layout,
             files,
@@ -201,7 +220,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], or what the disk says.
     pub fn put_page(&self, page: Page) -> Result<Written, StoreError> {
-        if !page.is_true(self.layout.pieces(), &self.root) {
+        if !page.is_true(self.layout.pieces(), &self.root, self.sums_root.as_ref()) {
             return Ok(Written::Bad);
         }
         let mut writer = self.writer()?;
@@ -223,8 +242,8 @@ impl Store {
     /// When it is the last one that its object lacked, the object's data is synced and its file renamed.
     ///
     /// # Errors
-    /// [`StoreError::Vanished`] when the file was taken away, [`StoreError::Closed`], or what the disk says; the piece
-    /// then counts as missing, or is kept and only the bitmap was not saved.
+    /// [`StoreError::Vanished`] when the file was taken away, [`StoreError::Closed`], or what the disk says, also of
+    /// pieces written before; the piece then counts as missing, or is kept and only the checkpoint failed.
     pub fn write(&self, piece: u32, data: &[u8]) -> Result<Written, StoreError> {
         let Some(at) = self.layout.at(piece).filter(|at| at.len as usize == data.len()) else {
             return Ok(Written::Bad);
@@ -238,17 +257,19 @@ impl Store {
             Some(_) => {}
         }
         let mut writer = self.writer()?;
+        if let Some(error) = writer.trouble.take() {
+            return Err(error);
+        }
         if self.has(piece) {
             return Ok(Written::Already);
         }
-        let done = self.put(&mut writer, at.object, at.offset, data);
+        let done = self.put(&mut writer, piece, data);
         self.unless_vanished(at.object, done)?;
         let done = self.hold(&mut writer, at.object, &[piece]);
         self.unless_vanished(at.object, done)?;
+        drop(writer);
         if self.is_complete() {
-            self.save_clean(&mut writer)?;
-        } else if writer.last_save.elapsed() >= SAVE_EVERY {
-            self.save(&mut writer)?;
+            self.checkpoint()?;
         }
         Ok(Written::Stored)
     }
@@ -291,12 +312,12 @@ impl Store {
             let path = self.files.path(at.object).into();
             self.unless_vanished(at.object, Err(StoreError::Vanished { path }))?;
         }
-        let mut held = locked(&self.held);
-        if held.bits.clear(piece) {
-            held.missing[at.object] += 1;
-        }
-        drop(held);
-        self.save(&mut writer)?;
+        self.clear_bits(at.object, std::iter::once(piece));
+        writer.unsaved = true;
+        // So that it is hashed again even if it was killed before the checkpoint.
+        writer.journal.add(piece)?;
+        drop(writer);
+        self.checkpoint()?;
         Ok(false)
     }
 
@@ -321,10 +342,9 @@ impl Store {
         let before = self.have().ones();
         self.examine_all(&mut writer, work, progress)?;
         let gained = self.have().ones() - before;
-        if self.is_complete() {
-            self.save_clean(&mut writer)?;
-        } else if gained > 0 {
-            self.save(&mut writer)?;
+        drop(writer);
+        if gained > 0 {
+            self.checkpoint()?;
         }
         Ok(gained)
     }
@@ -341,54 +361,45 @@ impl Store {
             let path = self.files.path(object);
             let stamp = stamp.ok_or_else(|| StoreError::Vanished { path: path.into() })?;
             self.files.set_place(object, Place::Finished(stamp));
+            writer.stamps[object] = stamp;
             self.set_bits(object, self.layout.pieces_of_object(object));
         }
-        self.save_clean(&mut writer)
+        writer.unsaved = true;
+        drop(writer);
+        self.checkpoint()
     }
 
-    /// Saves the bitmap if it has changed and a second has passed since the last time.
+    /// Makes a last checkpoint and lets go of the state folder. Reading goes on, writing does not.
     ///
     /// # Errors
-    /// What the disk says.
-    pub fn save_if_due(&self) -> Result<(), StoreError> {
-        let Ok(mut writer) = self.writer() else { return Ok(()) };
-        let unsaved = writer.unsaved | self.lost.swap(false, Ordering::Relaxed);
-        if unsaved && writer.last_save.elapsed() >= SAVE_EVERY {
-            return self.save(&mut writer);
-        }
-        writer.unsaved = unsaved;
-        Ok(())
-    }
-
-    /// Syncs everything, saves the state as clean and lets go of the state folder. Reading goes on, writing does not.
-    ///
-    /// # Errors
-    /// What the disk says; the state then is not clean, and the folder is free all the same.
+    /// What the disk says; what the last checkpoint but one lacks is then hashed when the store is opened again, and the
+    /// folder is free all the same.
     pub fn close(&self) -> Result<(), StoreError> {
         let Ok(mut writer) = self.writer() else { return Ok(()) };
-        let unsaved = writer.unsaved | self.lost.swap(false, Ordering::Relaxed);
-        let saved = if unsaved || !writer.clean_on_disk { self.save_clean(&mut writer) } else { Ok(()) };
-        writer.lock = None;
+        writer.closing = true;
+        drop(writer);
+        let saved = self.checkpoint();
+        locked(&self.writer).lock = None;
         saved
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>, StoreError> {
         let writer = locked(&self.writer);
-        if writer.lock.is_none() {
+        if writer.closing {
             return Err(StoreError::Closed);
         }
         Ok(writer)
     }
 
-    fn put(&self, writer: &mut Writer, object: usize, offset: u64, data: &[u8]) -> Result<(), StoreError> {
-        if writer.clean_on_disk {
-            // Else a kill within the file system's clock tick would leave a state that believes a changed file.
-            self.save(writer)?;
-        }
-        let file = self.files.open(object, true)?;
-        write_at(&file, data, offset).map_err(|e| failed("write", self.files.path(object), e))?;
-        self.files.restamp(object);
-        writer.unsynced.insert(object);
+    /// Writes a piece to its data file, the journal first.
+    fn put(&self, writer: &mut Writer, piece: u32, data: &[u8]) -> Result<(), StoreError> {
+        let Some(at) = self.layout.at(piece) else { return Ok(()) };
+        writer.journal.add(piece)?;
+        writer.unsaved = true;
+        let file = self.files.open(at.object, true)?;
+        writer.changed.insert(at.object, true);
+        write_at(&file, data, at.offset).map_err(|e| failed("write", self.files.path(at.object), e))?;
+        self.files.restamp(at.object);
         Ok(())
     }
 
@@ -399,10 +410,14 @@ impl Store {
             return Ok(());
         }
         if locked(&self.held).missing[object] as usize == pieces.len() {
-            self.files.finish(object)?;
-            writer.unsynced.remove(&object);
+            if let Err(error) = self.files.finish(object) {
+                self.distrust(writer, object);
+                return Err(error);
+            }
+            writer.changed.insert(object, false);
         }
         self.set_bits(object, pieces.iter().copied());
+        writer.changed.entry(object).or_default();
         writer.unsaved = true;
         Ok(())
     }
@@ -416,41 +431,22 @@ impl Store {
         }
     }
 
+    fn clear_bits(&self, object: usize, pieces: impl Iterator<Item = u32>) {
+        let mut held = locked(&self.held);
+        for piece in pieces {
+            if held.bits.clear(piece) {
+                held.missing[object] += 1;
+            }
+        }
+    }
+
     /// Passes `done` on; an object that has vanished counts as missing and is not touched again.
     fn unless_vanished<T>(&self, object: usize, done: Result<T, StoreError>) -> Result<T, StoreError> {
         if matches!(done, Err(StoreError::Vanished { .. })) {
             self.files.set_place(object, Place::Gone);
-            let mut held = locked(&self.held);
-            for piece in self.layout.pieces_of_object(object) {
-                if held.bits.clear(piece) {
-                    held.missing[object] += 1;
-                }
-            }
+            self.clear_bits(object, self.layout.pieces_of_object(object));
             self.lost.store(true, Ordering::Relaxed);
         }
         done
-    }
-
-    fn save_clean(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        while let Some(object) = writer.unsynced.first().copied() {
-            if self.files.place(object) != Place::Gone {
-                self.files.sync(object)?;
-            }
-            writer.unsynced.remove(&object);
-        }
-        let stamps = (0..self.files.len()).map(|object| self.files.stamp_in_place(object)).collect();
-        self.save_as(writer, Some(stamps))
-    }
-
-    fn save(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        self.save_as(writer, None)
-    }
-
-    fn save_as(&self, writer: &mut Writer, clean: Option<Vec<files::Stamp>>) -> Result<(), StoreError> {
-        let is_clean = clean.is_some();
-        let bytes = State { bits: self.have(), clean }.encode(&self.identity);
-        state::replace(&self.state_dir, "state", &bytes, is_clean)?;
-        (writer.unsaved, writer.clean_on_disk, writer.last_save) = (false, is_clean, now());
-        Ok(())
     }
 }

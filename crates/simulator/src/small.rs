@@ -43,6 +43,7 @@ pub fn small_world(seed: u64) -> Scenario {
         sites: Vec::new(),
         groups,
         faults,
+        bystander: None,
         bars: Bars::default(),
     };
     let mut rng = Rng::new(seed, "small network");

@@ -88,6 +88,8 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Most that one stream may have in flight, and one connection.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Datagrams that wait to be read or sent: they tell how long packets are under way, and old ones tell nothing.
+const DATAGRAM_BUFFER_BYTES: usize = 2 << 10;
 /// Round-trip time that a dial between peers supposes: the first retransmission comes after three times as long.
 const DIAL_RTT: Duration = Duration::from_millis(120);
 /// Streams that the other end may have open at once: a control stream, and a data stream per content.
@@ -255,7 +257,8 @@ fn transport(alpn: Alpn) -> TransportConfig {
     t.send_window(u64::from(STREAM_WINDOW_BYTES));
     t.max_concurrent_uni_streams(VarInt::from_u32(MAX_UNI_STREAMS));
     t.max_concurrent_bidi_streams(VarInt::from_u32(1));
-    t.datagram_receive_buffer_size(None);
+    t.datagram_receive_buffer_size((alpn == Alpn::Peer).then_some(DATAGRAM_BUFFER_BYTES));
+    t.datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     if alpn == Alpn::Peer {
         t.congestion_controller_factory(Arc::new(SlowStartByDelay::default()));
     }

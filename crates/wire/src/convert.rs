@@ -11,6 +11,7 @@ use crate::{WireError, proto};
 use bytes::Bytes;
 use headwater_model::layout::{MAX_PIECES, MAX_RUNS};
 use headwater_model::merkle::{self, Page};
+use headwater_model::sums::{self, PageSums, Sum};
 use headwater_model::{Bits, ContentId, Hash, NodeId, SourceClass, Ticket, Version};
 use std::fmt;
 use std::net::SocketAddr;
@@ -112,6 +113,12 @@ fn join_hashes(hashes: &[Hash]) -> Bytes {
     out.into()
 }
 
+/// Sums, one after the other.
+fn sums(field: &'static str, bytes: &[u8]) -> Result<Vec<Sum>, WireError> {
+    let limit = bytes.len() / sums::SUM_BYTES * sums::SUM_BYTES;
+    sums::from_bytes(bytes).ok_or(WireError::Length { field, got: bytes.len(), limit })
+}
+
 fn version(version: Option<proto::Version>) -> Result<Version, WireError> {
     let v = version.ok_or(WireError::Missing("version"))?;
     Ok(Version { content: content(&v.content)?, epoch: v.epoch })
@@ -139,11 +146,22 @@ fn page_number(number: u32) -> Result<u32, WireError> {
 
 fn page(page: Option<proto::Page>) -> Result<Page, WireError> {
     let p = page.ok_or(WireError::Missing("page"))?;
-    Ok(Page { number: page_number(p.number)?, leaves: hashes("leaves", &p.leaves)?, proof: hashes("proof", &p.proof)? })
+    let sums = match (p.sums.is_empty(), p.sums_proof.is_empty()) {
+        (true, true) => None,
+        (true, false) => return Err(WireError::Missing("sums")),
+        _ => Some(PageSums { sums: sums("sums", &p.sums)?, proof: hashes("sums_proof", &p.sums_proof)? }),
+    };
+    let (leaves, proof) = (hashes("leaves", &p.leaves)?, hashes("proof", &p.proof)?);
+    Ok(Page { number: page_number(p.number)?, leaves, proof, sums })
 }
 
 fn page_to_proto(p: &Page) -> Option<proto::Page> {
-    Some(proto::Page { number: p.number, leaves: join_hashes(&p.leaves), proof: join_hashes(&p.proof) })
+    let (sums, sums_proof) = match &p.sums {
+        Some(s) => (sums::to_bytes(&s.sums).into(), join_hashes(&s.proof)),
+        None => (Bytes::new(), Bytes::new()),
+    };
+    let (leaves, proof) = (join_hashes(&p.leaves), join_hashes(&p.proof));
+    Some(proto::Page { number: p.number, leaves, proof, sums, sums_proof })
 }
 
 fn address(field: &'static str, text: &str) -> Result<SocketAddr, WireError> {

@@ -1,4 +1,5 @@
-//! Frames: a length of four bytes, big-endian, and as many bytes. And what stands before each piece of a data stream.
+//! Frames: a length of four bytes, big-endian, and as many bytes. And what stands before each piece of a data stream, and
+//! in datagrams.
 
 use crate::WireError;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -100,5 +101,60 @@ impl PieceHeader {
             return Err(WireError::Length { field: "len", got, limit });
         }
         Ok(Self { piece, len })
+    }
+}
+
+/// A datagram between peers that tells how long packets are under way. Others are not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DelayDatagram {
+    /// To be echoed at once.
+    Probe {
+        /// Which; the receiver knows nothing of it.
+        number: u64,
+    },
+    /// A probe arrived.
+    Echo {
+        /// Which.
+        number: u64,
+        /// What the receiver's clock showed, in microseconds since any time.
+        arrived_us: u64,
+    },
+}
+
+impl DelayDatagram {
+    const PROBE: u8 = 1;
+    const ECHO: u8 = 2;
+
+    /// The kind, then the numbers, big-endian.
+    pub fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(17);
+        match self {
+            DelayDatagram::Probe { number } => {
+                out.put_u8(Self::PROBE);
+                out.put_u64(number);
+            }
+            DelayDatagram::Echo { number, arrived_us } => {
+                out.put_u8(Self::ECHO);
+                out.put_u64(number);
+                out.put_u64(arrived_us);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// [`WireError`] for anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let number = |at: usize| {
+            let eight = bytes.get(at..at + 8).and_then(|b| b.first_chunk::<8>());
+            eight.map(|b| u64::from_be_bytes(*b)).ok_or(WireError::Value("datagram"))
+        };
+        match (bytes.first(), bytes.len()) {
+            (Some(&Self::PROBE), 9) => Ok(DelayDatagram::Probe { number: number(1)? }),
+            (Some(&Self::ECHO), 17) => Ok(DelayDatagram::Echo { number: number(1)?, arrived_us: number(9)? }),
+            _ => Err(WireError::Value("datagram")),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Limits on everything that comes from outside. Counts are per message, sizes in bytes.
 
 use headwater_model::layout::MAX_PIECES;
-use headwater_model::{merkle, report};
+use headwater_model::{merkle, report, sums};
 
 /// Version of the protocol that this crate speaks.
 pub const PROTOCOL: u32 = 1;
@@ -18,8 +18,8 @@ pub const MAX_CERTIFICATE_BYTES: usize = 3 << 10;
 pub const MAX_PEER_FRAME_BYTES: u32 = 1 << 20;
 /// Frame at the start of a data stream.
 pub const MAX_DATA_HEADER_FRAME_BYTES: u32 = 128;
-/// A whole static log: 128 MiB of leaf hashes and the log.
-pub const MAX_STATIC_LOG_BYTES: usize = 160 << 20;
+/// A whole static log: 128 MiB of leaf hashes, 32 MiB of sums and the log.
+pub const MAX_STATIC_LOG_BYTES: usize = 176 << 20;
 /// A log, encoded.
 pub const MAX_LOG_BYTES: usize = 4 << 20;
 
@@ -65,7 +65,11 @@ pub const MAX_RUNS_BITMAP_BYTES: usize = (headwater_model::layout::MAX_RUNS / 8)
 pub const MAX_PIECES_BITMAP_BYTES: usize = (MAX_PIECES / 8) as usize;
 /// Leaf hashes of a page.
 pub const MAX_PAGE_BYTES: usize = 32 * merkle::PAGE_LEAVES as usize;
+/// Sums of a page.
+pub const MAX_PAGE_SUMS_BYTES: usize = sums::SUM_BYTES * merkle::PAGE_LEAVES as usize;
 /// Proof of a page.
 pub const MAX_PROOF_BYTES: usize = 32 * merkle::MAX_PROOF_HASHES;
+/// Sums of a static log.
+pub const MAX_SUMS_BYTES: usize = sums::SUM_BYTES * MAX_PIECES as usize;
 /// Leaf hashes of a static log.
 pub const MAX_LEAVES_BYTES: usize = 32 * MAX_PIECES as usize;

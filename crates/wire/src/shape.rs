@@ -134,6 +134,7 @@ static ENTRY: Shape = shape(
         hash(10, "root"),
         list(11, "origins", MAX_ORIGINS, MAX_URL_BYTES),
         bytes(13, "signature", SIGNATURE_BYTES),
+        hash(14, "sums"),
     ],
 );
 static KEY_CHANGE: Shape =
@@ -148,8 +149,18 @@ pub(crate) static LOG: Shape = shape(
         many(4, "entries", MAX_ENTRIES, &ENTRY),
     ],
 );
-static PAGE: Shape = shape("Page", 0, &[bytes(2, "leaves", MAX_PAGE_BYTES), bytes(3, "proof", MAX_PROOF_BYTES)]);
-pub(crate) static STATIC_LOG: Shape = shape("StaticLog", 0, &[log(2), bytes(3, "leaves", MAX_LEAVES_BYTES)]);
+static PAGE: Shape = shape(
+    "Page",
+    0,
+    &[
+        bytes(2, "leaves", MAX_PAGE_BYTES),
+        bytes(3, "proof", MAX_PROOF_BYTES),
+        bytes(4, "sums", MAX_PAGE_SUMS_BYTES),
+        bytes(5, "sums_proof", MAX_PROOF_BYTES),
+    ],
+);
+pub(crate) static STATIC_LOG: Shape =
+    shape("StaticLog", 0, &[log(2), bytes(3, "leaves", MAX_LEAVES_BYTES), bytes(4, "sums", MAX_SUMS_BYTES)]);
 static HEADER: Shape =
     shape("Header", 0, &[bytes(1, "name", MAX_HEADER_NAME_BYTES), bytes(2, "value", MAX_HEADER_VALUE_BYTES)]);
 static ORIGIN_ACCESS: Shape =
@@ -241,6 +252,7 @@ static PROBE_FAILED: Shape = shape(
     2 + PROBE_NUMBER_BYTES,
     &[bytes(1, "number", PROBE_NUMBER_BYTES), bytes(2, "why", MAX_WHY_BYTES)],
 );
+static UPLINK_OFFER: Shape = shape("UplinkOffer", 0, &[]);
 static MAPPED_ADDRESS: Shape = shape("MappedAddress", 0, &[bytes(1, "address", MAX_ADDRESS_BYTES)]);
 pub(crate) static NODE_MESSAGE: Shape = shape(
     "NodeMessage",
@@ -261,6 +273,7 @@ pub(crate) static NODE_MESSAGE: Shape = shape(
         one(20, "probe_arrived", &PROBE_ARRIVED),
         one(21, "probe_failed", &PROBE_FAILED),
         one(22, "mapped_address", &MAPPED_ADDRESS),
+        one(23, "uplink_offer", &UPLINK_OFFER),
     ],
 );
 
@@ -291,7 +304,8 @@ static ASSIGNMENT: Shape = shape(
         many(5, "children", MAX_CHILDREN, &CHILD),
     ],
 );
-static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[]);
+static HOLDERS: Shape = shape("Holders", HASH_FIELD_BYTES, &[hash(1, "content")]);
+static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[many(3, "holders", MAX_REPORTED_CONTENTS, &HOLDERS)]);
 static FETCH: Shape = shape("Fetch", HASH_FIELD_BYTES, &[hash(1, "content")]);
 static WITHDRAWN: Shape = shape("Withdrawn", HASH_FIELD_BYTES, &[hash(1, "content"), bytes(2, "why", MAX_WHY_BYTES)]);
 static PROBE: Shape = shape(

@@ -8,6 +8,7 @@ mod bench_get;
 mod chaos;
 mod demo;
 mod demo_driver;
+mod kills;
 mod lab;
 mod licences;
 mod pure;
@@ -57,6 +58,15 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Kill what writes to a piece store at random moments, fill a small disk, and kill a `get`: what is held must be right
+    Kills {
+        /// How often a writing process is killed; a tenth as often a `get`
+        #[arg(long, default_value_t = 200)]
+        runs: u64,
+        /// Seed of the first run; taken from the clock when absent
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// `get` from one waypoint beside curl from nginx with TLS: bytes per CPU-second, as a ratio
     BenchGet {
         /// Pairs of runs, after one that is not counted
@@ -94,6 +104,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lab { arguments } => return lab::run(&arguments),
         Task::Pure { write: true } => pure::write()?,
         Task::Pure { write: false } => println!("{}", pure::check()?),
+        Task::Kills { runs, seed } => kills::run(runs, seed.unwrap_or_else(seed_from_clock))?,
         Task::BenchGet { runs, mib } => println!("{}", bench_get::run(runs, mib)?),
         Task::Chaos { runs, seed } => {
             println!("{}", chaos::run(runs, seed.unwrap_or_else(seed_from_clock))?);

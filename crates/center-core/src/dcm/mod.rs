@@ -186,6 +186,10 @@ impl Dcm {
     pub fn decision(&self, node: &NodeId) -> Option<&Decision> {
         self.member_of(node)?.decision.as_deref()
     }
+    /// How many members lack nothing.
+    pub fn holders(&self) -> u32 {
+        (self.by_node.len() as u32).saturating_sub(self.wanting + self.wanting_walled)
+    }
     /// Whether nobody is left.
     pub fn is_empty(&self) -> bool {
         self.by_node.is_empty()

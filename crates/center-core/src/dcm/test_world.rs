@@ -84,7 +84,11 @@ impl World {
             standing: Standing::Good,
         };
         let version = Version::default();
-        self.dcm.join(self.now, info, &Join { version, runs: None, complete, parents: vec![], leases });
+        self.dcm.join(
+            self.now,
+            info,
+            &Join { version, runs: None, complete, parents: vec![], leases, looks_first: false },
+        );
         self.dcm.set_rate(&id(n), Rate::from_mbit(20));
         self.pass(0);
     }

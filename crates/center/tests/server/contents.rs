@@ -118,7 +118,7 @@ async fn pages_prove_the_log() {
     let mut node = control.arrive().await;
     for number in [2, 0, 1, 1] {
         let page = node.page(film.version, number).await.unwrap();
-        assert!(page.number == number && page.is_true(1300, &film.root));
+        assert!(page.number == number && page.is_true(1300, &film.root, Some(&film.sums_root)));
     }
     assert_eq!(node.page(film.version, 3).await, None, "past the end");
     assert_eq!(node.page(sample("other", 1, 1, 9).version, 0).await, None, "unknown content");
@@ -143,7 +143,7 @@ async fn contents_outlive_a_restart() {
     let (mut node, again) = Node::arrive_as(&control, node.identity.clone(), hello()).await;
     assert!(again.control_epoch > welcome.control_epoch);
     node.joined(film.version, false).await;
-    assert!(node.page(film.version, 1).await.unwrap().is_true(600, &film.root));
+    assert!(node.page(film.version, 1).await.unwrap().is_true(600, &film.root, Some(&film.sums_root)));
     assert_eq!(node.refused(gone.version, "").await, Refusal::Unpublished);
     control.stop().await;
 }
@@ -179,7 +179,7 @@ async fn a_lost_state_comes_back_by_announcements() {
 
     // Pages come from the node that has them; a false one is not passed on.
     asker.joined(film.version, false).await;
-    let pages = merkle::cut_pages(&film.file.leaves);
+    let pages = merkle::cut_pages(&film.file.leaves, &film.file.sums);
     for (number, page) in pages.iter().enumerate() {
         asker.say(FromNode::PageRequest { version: film.version, page: number as u32 }).await;
         let wanted =
@@ -193,7 +193,7 @@ async fn a_lost_state_comes_back_by_announcements() {
     assert!(asker.page(film.version, 0).await.is_some());
     let control = Control::start_in(control.stop().await).await.unwrap();
     let mut asker = control.arrive().await;
-    assert!(asker.page(film.version, 2).await.unwrap().is_true(1300, &film.root));
+    assert!(asker.page(film.version, 2).await.unwrap().is_true(1300, &film.root, Some(&film.sums_root)));
     control.stop().await;
 }
 
@@ -210,7 +210,7 @@ async fn a_false_page_is_not_passed_on() {
     liar.joined(film.version, true).await;
     asker.say(FromNode::PageRequest { version: film.version, page: 0 }).await;
     liar.wait(|m| matches!(m, FromControl::PageRequest { .. }).then_some(())).await;
-    let mut page = merkle::cut_pages(&film.file.leaves).remove(0);
+    let mut page = merkle::cut_pages(&film.file.leaves, &film.file.sums).remove(0);
     page.leaves[3] = Hash::default();
     liar.say(FromNode::Page { version: film.version, page }).await;
     asker.wait(|m| matches!(m, FromControl::PageUnavailable { page: 0, .. }).then_some(())).await;

@@ -6,7 +6,7 @@ use headwater_center::{ControlConfig, Running, StartError, start};
 use headwater_model::log::{Entry, Log, Object, fingerprint, sign};
 use headwater_model::node::{Accepts, Capabilities, Role};
 use headwater_model::report::{self, Introduction};
-use headwater_model::{ContentId, Hash, Layout, Rate, Version, merkle};
+use headwater_model::{ContentId, Hash, Layout, Rate, Sum, Version, merkle, sums};
 use headwater_transport::{Alpn, Identity, Listener, Reader, Writer, bind};
 use headwater_wire::limits::MAX_CONTROL_FRAME_BYTES;
 use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, StaticLog, Token, Welcome};
@@ -150,6 +150,7 @@ pub struct Sample {
     pub version: Version,
     pub root: Hash,
     pub key: Hash,
+    pub sums_root: Hash,
 }
 
 pub fn sample(name: &str, key: u8, epoch: u64, pieces: u32) -> Sample {
@@ -163,6 +164,7 @@ pub fn sample_of(name: &str, key: u8, epoch: u64, objects: Vec<Object>) -> Sampl
     let pieces = Layout::new(PIECE_BYTES, &objects).unwrap().pieces();
     let leaves: Vec<Hash> = (0..pieces).map(|i| merkle::leaf(&(u64::from(i) + epoch).to_be_bytes())).collect();
     let root = merkle::root(&leaves);
+    let sums: Vec<Sum> = (0..u64::from(pieces)).map(|i| Sum(i ^ epoch)).collect();
     let mut log =
         Log { name: name.into(), first_key: key.verifying_key().to_bytes(), key_changes: vec![], entries: vec![] };
     let entry = Entry {
@@ -178,10 +180,12 @@ pub fn sample_of(name: &str, key: u8, epoch: u64, objects: Vec<Object>) -> Sampl
         root,
         origins: vec!["http://origin.example/film.mp4".into()],
         last: true,
+        sums: Some(sums::root(&sums)),
     };
     log.entries.push(sign(log.content(), entry, &key));
     let version = log.version().unwrap();
-    Sample { key: fingerprint(&log.first_key), file: StaticLog { log, leaves }, version, root }
+    let (key, sums_root) = (fingerprint(&log.first_key), sums::root(&sums));
+    Sample { key, file: StaticLog { log, leaves, sums }, version, root, sums_root }
 }
 
 /// A node with a session, or a connection without one.
@@ -267,7 +271,7 @@ impl Node {
     }
 
     pub async fn join_as(&mut self, version: Version, complete: bool, token: &str) {
-        let join = report::Join { version, runs: None, complete, parents: vec![], leases: vec![] };
+        let join = report::Join { version, runs: None, complete, parents: vec![], leases: vec![], looks_first: false };
         self.say(FromNode::Join(Join::new(join, Token(token.into())))).await;
     }
 

@@ -53,6 +53,7 @@ async fn bad_messages_end_the_session_with_a_reason() {
         complete: false,
         parents: vec![],
         leases: vec![],
+        looks_first: false,
     };
     let past_the_end = FromNode::Join(headwater_wire::Join::new(past_the_end, Default::default())).encode();
     let mut oversized = BytesMut::new();
@@ -96,8 +97,14 @@ async fn a_node_that_does_not_read_loses_its_session() {
     let mut node = control.arrive().await;
     // Each answer is a log of 900 kB: they fill what the connection takes, then the queue.
     for _ in 0..1500 {
-        let join =
-            report::Join { version: large.version, runs: None, complete: false, parents: vec![], leases: vec![] };
+        let join = report::Join {
+            version: large.version,
+            runs: None,
+            complete: false,
+            parents: vec![],
+            leases: vec![],
+            looks_first: false,
+        };
         let join = FromNode::Join(headwater_wire::Join::new(join, Default::default())).encode();
         if node.writer.send(join).await.is_err() {
             break;

@@ -61,7 +61,8 @@ impl WebNode {
 }
 
 fn join(version: headwater_model::Version) -> FromNode {
-    let join = report::Join { version, runs: None, complete: false, parents: vec![], leases: vec![] };
+    let join =
+        report::Join { version, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false };
     FromNode::Join(Join::new(join, Default::default()))
 }
 

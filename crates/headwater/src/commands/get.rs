@@ -1,16 +1,18 @@
 //! `headwater get`: fetches a content, and serves others meanwhile.
 
 use crate::exit::Ending;
+use crate::hours::{parse_conduct, parse_hours};
 use crate::lifetime;
 use crate::units::{UNLIMITED, parse_duration, parse_rate};
 use anyhow::Context;
 use clap::Args;
 use headwater_model::{Name, Rate, Role};
-use headwater_peer::node::{ContentStatus, Fetch, FetchError, Node, NodeConfig, StartError};
+use headwater_peer::node::{Conduct, ContentStatus, Fetch, FetchError, Hours, Limits, Node, NodeConfig, StartError};
 use headwater_peer::sources::Sources;
 use headwater_peer::store::Destination;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,9 +53,24 @@ pub struct NodeArgs {
     /// UDP address to listen on [default: any port, IPv6 and IPv4].
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Most to upload, e.g. 10MB/s or 20Mbit/s [default: unlimited].
+    /// Most to upload, e.g. 10MB/s or 20Mbit/s [default: what the line has to spare: uploads step aside for everything
+    /// else on it].
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub up: Option<Rate>,
+    /// Most to download, e.g. 1MB/s: the rest of the line stays free [default: unlimited].
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub down: Option<Rate>,
+    /// Other limits by the hour, in local time, as 'Mon-Fri 08:00-18:00 up=200kB/s' or '22:00-06:00 serve=no': days, hours,
+    /// then up=RATE, down=RATE, serve=no (fetch only) or pause. May be given several times; the first that fits counts.
+    #[arg(long, value_name = "HOURS", value_parser = parse_hours)]
+    pub when: Vec<Hours>,
+    /// What to do on a network that is paid by volume, where the system says so (NetworkManager): serve; fetch only; or
+    /// pause.
+    #[arg(long, value_name = "serve|fetch|pause", value_parser = parse_conduct, default_value = "fetch")]
+    pub on_metered: Conduct,
+    /// What to do on battery power, where the system says so (Linux): serve; fetch only; or pause.
+    #[arg(long, value_name = "serve|fetch|pause", value_parser = parse_conduct, default_value = "fetch")]
+    pub on_battery: Conduct,
     /// Accept no connections: this node dials others only (behind a firewall).
     #[arg(long)]
     pub dial_only: bool,
@@ -77,6 +94,18 @@ impl NodeArgs {
     /// The uplink's pace, if it has one.
     pub fn paced(&self) -> Option<Rate> {
         self.up.filter(|r| *r != UNLIMITED)
+    }
+
+    /// What the node may do for others.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            up: self.paced(),
+            down: self.down.filter(|r| *r != UNLIMITED),
+            hours: self.when.clone(),
+            monthly_bytes: None,
+            on_metered: self.on_metered,
+            on_battery: self.on_battery,
+        }
     }
 
     /// Starts a node; without a given address on IPv6 and IPv4, or on IPv4 alone where there is no IPv6.
@@ -108,8 +137,10 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             listen,
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
-            up: args.node.paced(),
+            limits: args.node.limits(),
             data: state_dir.clone(),
+            quota_bytes: None,
+            pinned: BTreeSet::new(),
             control: args.name.control.clone(),
             control_id: args.name.control_id,
             join_token: None,

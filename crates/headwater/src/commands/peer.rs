@@ -2,9 +2,10 @@
 
 use super::get::{NodeArgs, say};
 use crate::lifetime;
+use crate::units::parse_size;
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, NodeConfig, StartError};
+use headwater_peer::node::{Fetch, Limits, LimitsStatus, NodeConfig, StartError};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -34,6 +35,11 @@ pub struct PeerArgs {
     /// Folder of the identity and of all contents.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Most that contents may take of the disk, e.g. 50GB. What is over goes as whole contents: first those that nobody
+    /// here used for long and many others hold; never one of --fetch, or one that is being used [default: what leaves a
+    /// tenth of the disk free].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
     /// Serve only; fetch what the control center says.
     #[arg(long)]
     waypoint: bool,
@@ -50,17 +56,32 @@ pub struct PeerArgs {
     /// Fetch and serve this content (may be given several times).
     #[arg(long, value_name = "HW_NAME")]
     fetch: Vec<Name>,
+    /// Contents of --fetch may go as others do when the quota needs room.
+    #[arg(long, requires = "fetch")]
+    no_pin: bool,
     /// Operator's token: this node's claims are believed.
     #[arg(long, value_name = "TOKEN", env = "HEADWATER_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
     /// Token from the publisher, for contents that are not open to all.
     #[arg(long, value_name = "TOKEN", env = "HEADWATER_VIEWER_TOKEN", hide_env_values = true)]
     viewer_token: Option<String>,
+    /// Most to upload in a calendar month, e.g. 100GB: then it serves nobody until the next one, and fetches on.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    monthly: Option<u64>,
     #[command(flatten)]
     node: NodeArgs,
     /// Print state as one JSON object a line, twice a second.
     #[arg(long)]
     json: bool,
+}
+
+/// What keeps it from serving, or how much it serves at most.
+fn limits_in_words(limits: &LimitsStatus) -> String {
+    match (&limits.why, limits.up_bytes_per_s) {
+        (Some(why), _) => format!("serves nobody: {why}"),
+        (None, Some(up)) => format!("at most {}", Rate(up)),
+        (None, None) => "no limit".to_owned(),
+    }
 }
 
 /// Runs the command.
@@ -72,8 +93,10 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
             listen,
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
-            up: args.node.paced(),
+            limits: Limits { monthly_bytes: args.monthly, ..args.node.limits() },
             data: args.data.clone(),
+            quota_bytes: args.quota,
+            pinned: args.fetch.iter().filter(|_| !args.no_pin).map(Name::content).collect(),
             control: args.control.clone(),
             control_id: args.cc,
             join_token: args.join_token.clone(),
@@ -127,6 +150,8 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
         if args.json {
             say(&json!({
                 "event": "status", "control": node.has_control(), "uploaded_bytes": uploaded, "contents": contents,
+                "storage": node.storage(),
+                "limits": node.limits(),
             }));
             continue;
         }
@@ -136,14 +161,18 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
                 shown.insert(url.clone());
             }
         }
+        let storage = node.storage();
         let complete = contents.iter().filter(|c| c.complete).count();
         let children: usize = contents.iter().map(|c| c.children).sum();
         let control = if node.has_control() { "connected" } else { "dialling" };
         let line = format!(
-            "control center {control}; {complete} of {} contents complete; {children} children; {} bytes served ({})",
+            "control center {control}; {complete} of {} contents complete, {} of {} MB; {children} children; {} bytes \
+             served ({})",
             contents.len(),
+            storage.kept_bytes.div_ceil(1_000_000),
+            storage.quota_bytes / 1_000_000,
             uploaded,
-            args.node.paced().map_or("no limit".to_owned(), |r: Rate| format!("at most {r}")),
+            limits_in_words(&node.limits()),
         );
         if line != said {
             println!("{line}");

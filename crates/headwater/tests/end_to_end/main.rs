@@ -8,7 +8,9 @@ mod gateway_endings;
 mod gateway_programs;
 mod hostile;
 mod limited;
+mod limits;
 mod site;
+mod storage;
 
 use site::{Site, check};
 

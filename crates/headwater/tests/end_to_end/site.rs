@@ -238,18 +238,25 @@ impl Site {
 
     /// What the control center's API answers.
     pub fn api_json(&self, path: &str) -> Value {
-        let (host, path) = (self.api.trim_start_matches("http://"), format!("/v1/{path}"));
-        let mut stream = std::net::TcpStream::connect(host).unwrap();
-        let ask = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
-            self.token
-        );
-        std::io::Write::write_all(&mut stream, ask.as_bytes()).unwrap();
-        let mut answer = String::new();
-        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"))
+        let token = format!("Authorization: Bearer {}\r\n", self.token);
+        get_json(&self.api, &format!("/v1/{path}"), &token)
     }
+
+    /// Bytes of files that the origin handed to connections.
+    pub fn origin_bytes(&self) -> u64 {
+        get_json(&self.origin_url, "/_stats", "")["body_bytes"].as_u64().unwrap()
+    }
+}
+
+fn get_json(url: &str, path: &str, headers: &str) -> Value {
+    let host = url.trim_start_matches("http://");
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, ask.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"))
 }
 
 fn start_control(folder: &Path, listen: &str) -> (Process, Value) {

@@ -42,6 +42,7 @@ impl Swarm {
         let rest = Vec::from(p.asked.split_off(ON_THEIR_WAY));
         p.settled(now);
         self.unclaim(rest.iter().copied());
+        self.intake.refund(rest.iter().map(|piece| u64::from(self.layout.piece_len(*piece))).sum());
         out.push(Output::Unask(parent, rest));
     }
 }

@@ -130,8 +130,11 @@ impl Swarm {
 
     /// Nothing to ask of anyone: the control center should know what is missing.
     pub(crate) fn watch_starving(&mut self, now: Time, out: &mut Vec<Output>) {
-        let waiting =
-            self.parents.values().any(|p| !p.asked.is_empty()) || self.origin.busy() || !self.pages.complete();
+        let held_back = self.intake.room(now, self.layout.piece_bytes()) == 0;
+        let waiting = held_back
+            || self.parents.values().any(|p| !p.asked.is_empty())
+            || self.origin.busy()
+            || !self.pages.complete();
         if waiting || !self.control || now.since(self.last_progress) < self.config.starving {
             return;
         }

@@ -1,6 +1,7 @@
 //! Connections between peers: accepting, dialling, and the streams on them.
 
 use super::Inner;
+use super::governor::read_datagrams;
 use super::messages::{disk_failed, from_peer, linked, unlinked};
 use super::probes::answer;
 use super::state::{self, Kept, Link, State};
@@ -172,6 +173,7 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
             tokio::select! {
                 end = read_messages(&inner, node, &own_nonce, back, reader) => end,
                 end = read_pieces(&inner, node, &connection) => end,
+                end = read_datagrams(&inner, node, &connection) => end,
             }
         }
         Ok(Err(end)) => end,

@@ -5,6 +5,7 @@ use super::{FetchError, Inner, local_unix_ms, messages, opening, pinned, web};
 use crate::origin::{Access, Expected};
 use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
+use headwater_model::merkle;
 use headwater_model::report::{ContentReport, Heartbeat, Introduction};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_peer_core::{Input, SessionOutput};
@@ -228,7 +229,8 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
     let (connection, mut reader, mut writer) = reached;
     let by_web = connection.is_none();
     let said_at = inner.now();
-    writer.send(hello(inner).encode()).await.map_err(|e| e.to_string())?;
+    let offered = inner.lock().limits.offered_up();
+    writer.send(hello(inner, offered).encode()).await.map_err(|e| e.to_string())?;
     let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("it closed the session at once")?;
     let welcome = match FromControl::decode(body).map_err(|e| e.to_string())? {
         FromControl::Welcome(w) => w,
@@ -265,16 +267,12 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         state.contents.values_mut().for_each(|c| c.note(NO_UDP.into()));
     }
     inner.session_began.notify_one();
-    let joins: Vec<_> = state
-        .contents
-        .values()
-        .filter_map(|c| match &c.phase {
-            Phase::Running(r) => Some(r.swarm.join()),
-            Phase::Asking => Some(c.first_join()),
-            Phase::Opening | Phase::Failed => None,
-        })
-        .collect();
-    for join in joins {
+    let offers = state.limits.offered_up();
+    if offers != offered {
+        // It changed while the hello was on its way.
+        state.tell_control(&FromNode::UplinkOffer(offers));
+    }
+    for join in state.joins() {
         opening::join_content(inner, &mut state, join);
     }
     state::happened_to_all(inner, &mut state, || Input::Control(true));
@@ -282,13 +280,13 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
     Ok((connection, reader, out))
 }
 
-fn hello(inner: &Inner) -> FromNode {
+fn hello(inner: &Inner, up: Rate) -> FromNode {
     FromNode::Hello(Hello {
         protocol: limits::PROTOCOL,
         introduction: Introduction {
             role: inner.config.role,
-            capabilities: inner.capabilities(),
-            up: inner.claimed_up(),
+            capabilities: inner.capabilities(up),
+            up,
             down: Rate(0),
             client: format!("headwater/{} {}", env!("CARGO_PKG_VERSION"), std::env::consts::OS),
             local_addresses: inner.local_addresses(),
@@ -385,7 +383,7 @@ pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: S
             if let Some(c) = inner.lock().contents.get_mut(&id) {
                 c.note("no control center answers: starting from the static log and the origin".into());
             }
-            opening::open(&inner, id, log.log, Access::default(), Some(log.leaves));
+            opening::open(&inner, id, log.log, Access::default(), merkle::cut_pages(&log.leaves, &log.sums));
         }
         Err(why) => {
             if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {

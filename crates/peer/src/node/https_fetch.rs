@@ -2,6 +2,7 @@
 
 use super::Inner;
 use super::state::Running;
+use crate::downlink::Downlink;
 use crate::origin::causes;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +18,7 @@ use reqwest::header::AUTHORIZATION;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Clients kept, one for each waypoint.
@@ -73,6 +74,7 @@ pub(super) struct Waypoint {
     certificate: Hash,
     ticket: GivenTicket,
     client: reqwest::Client,
+    downlink: Arc<Downlink>,
 }
 
 impl Waypoint {
@@ -83,7 +85,14 @@ impl Waypoint {
         }
         let ticket = r.tickets.get(&node).cloned().ok_or(WaypointError::NoTicket)?;
         let client = client_of(inner, node, reach.certificate)?;
-        Ok(Waypoint { node, addresses: reach.addresses, certificate: reach.certificate, ticket, client })
+        Ok(Waypoint {
+            node,
+            addresses: reach.addresses,
+            certificate: reach.certificate,
+            ticket,
+            client,
+            downlink: inner.downlink.clone(),
+        })
     }
 
     /// Fetches `pieces`, `bytes` in all.
@@ -114,7 +123,9 @@ impl Waypoint {
             match chunk.map_err(no_answer)? {
                 Some(chunk) if got + chunk.len() as u64 <= bytes => {
                     got += chunk.len() as u64;
+                    let len = chunk.len() as u64;
                     sink(chunk);
+                    self.downlink.read(len).await;
                 }
                 None if got == bytes => return Ok(()),
                 Some(_) | None => return Err(WaypointError::Length { got, wanted: bytes }),

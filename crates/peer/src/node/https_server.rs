@@ -3,6 +3,7 @@
 
 use super::http::{self, Pieces};
 use super::https_fetch::path_of;
+use super::limits::SERVES_NOBODY;
 use super::origin_fetch::MAX_REQUEST_BYTES;
 use super::{Inner, messages};
 use crate::store::StoreHandle;
@@ -63,6 +64,7 @@ struct Asked {
     pieces: Range<u32>,
     layout: Layout,
     store: StoreHandle,
+    _reading: Arc<()>,
 }
 
 fn ask(inner: &Arc<Inner>, request: &Request<Incoming>) -> Result<Asked, Refused> {
@@ -83,6 +85,9 @@ fn ask(inner: &Arc<Inner>, request: &Request<Incoming>) -> Result<Asked, Refused
     if state.leaving {
         return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop"));
     }
+    if !state.limits.serves() {
+        return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, SERVES_NOBODY));
+    }
     let control_ms = state.session.control_unix_ms(inner.now());
     let keys = &state.parent_keys;
     let nonce = https_nonce(path);
@@ -98,7 +103,7 @@ fn ask(inner: &Arc<Inner>, request: &Request<Incoming>) -> Result<Asked, Refused
     if !pieces.clone().all(|p| r.swarm.have().get(p)) {
         return Err(missing);
     }
-    let (layout, store) = (r.track.layout.clone(), r.store.clone());
+    let (layout, store, reading) = (r.track.layout.clone(), r.store.clone(), r.reading.clone());
     if pieces.len() > 1 && layout.len_of(pieces.clone()) > MAX_REQUEST_BYTES {
         return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, "too many pieces for one request"));
     }
@@ -107,7 +112,7 @@ fn ask(inner: &Arc<Inner>, request: &Request<Incoming>) -> Result<Asked, Refused
         return Err(Refused(StatusCode::TOO_MANY_REQUESTS, "too many requests at once"));
     }
     *requests += 1;
-    Ok(Asked { child: ticket.child, version, pieces, layout, store })
+    Ok(Asked { child: ticket.child, version, pieces, layout, store, _reading: reading })
 }
 
 /// Content and pieces of a path, which is written in one way only.

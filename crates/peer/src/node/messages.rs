@@ -1,6 +1,7 @@
 //! What the control center and other peers say, checked and handed to the swarms.
 
 use super::connections::End;
+use super::limits::SERVES_NOBODY;
 use super::opening::{self, keep_for_later};
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
 use super::{FetchError, Inner};
@@ -25,9 +26,14 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
     }
     match message {
         FromControl::Welcome(_) | FromControl::Goodbye { .. } => {}
-        FromControl::HeartbeatReply { control_unix_ms, echo_local_us } => {
+        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
             let asked_at = headwater_model::Time(echo_local_us.min(now.0));
             state.session.heard(now, asked_at, control_unix_ms);
+            for (content, nodes) in holders {
+                if let Some(content) = state.contents.get_mut(&content) {
+                    content.keeping.holders = nodes;
+                }
+            }
         }
         FromControl::ParentKeys(keys) => state.parent_keys = keys,
         FromControl::Content { log, access } => {
@@ -40,7 +46,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 }
                 Some(Phase::Asking) => {
                     let inner = inner.clone();
-                    tokio::spawn(async move { opening::open(&inner, id, log, access, None) });
+                    tokio::spawn(async move { opening::open(&inner, id, log, access, Vec::new()) });
                 }
                 _ => {}
             }
@@ -275,6 +281,9 @@ fn may_open(
     if state.leaving {
         return Err((EdgeRefusal::Leaving, "this node is about to stop".into()));
     }
+    if !state.limits.serves() {
+        return Err((EdgeRefusal::Leaving, SERVES_NOBODY.into()));
+    }
     let (own, control_ms) = (inner.listener.identity(), state.session.control_unix_ms(inner.now()));
     let keys = state.parent_keys.clone();
     if state.running(version).is_none() {
@@ -334,6 +343,9 @@ pub(crate) fn unlinked(inner: &Arc<Inner>, node: NodeId, id: u64, why: &str) {
     state.dialling.remove(&node);
     if state.links.get(&node).is_some_and(|l| l.id == id) {
         state.links.remove(&node);
+        if let Some(governor) = &inner.governor {
+            governor.gone(&node);
+        }
         edges_lost(inner, &mut state, node, why);
     }
 }

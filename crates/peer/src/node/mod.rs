@@ -4,9 +4,11 @@
 mod connections;
 mod control;
 mod gateway;
+mod governor;
 mod http;
 mod https_fetch;
 mod https_server;
+mod limits;
 mod messages;
 mod opening;
 mod origin_fetch;
@@ -15,21 +17,30 @@ mod probes;
 mod reading;
 mod serving;
 mod state;
+mod storage;
 mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
 use crate::pacer::Pacer;
+pub use headwater_peer_core::{Conduct, DAY_MINUTES, Hours, Limits};
+pub use limits::LimitsStatus;
+
+use crate::circumstances::local_time;
+use crate::downlink::Downlink;
 use crate::sources::{Sources, Way};
 use crate::store::{Destination, StoreError};
+use crate::volume::Volume;
 use headwater_model::assignment::Refusal;
 use headwater_model::log::LogError;
 use headwater_model::node::Known;
-use headwater_model::{Accepts, Capabilities, ContentId, Hash, Name, NodeId, Rate, Role, Time};
+use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
 use serde::Serialize;
 use state::{ContentState, State};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
@@ -46,10 +57,14 @@ pub struct NodeConfig {
     pub dial_only: bool,
     /// Asks its router (UPnP, PCP, NAT-PMP) to forward a port.
     pub port_mapping: bool,
-    /// Pace of the uplink, in wire bytes; `None` for no limit.
-    pub up: Option<Rate>,
+    /// What it may do for others, and when.
+    pub limits: Limits,
     /// Folder of the node's identity and of contents that have no place of their own.
     pub data: PathBuf,
+    /// Most bytes that contents in `data` may take; what leaves a tenth of the disk free where `None`.
+    pub quota_bytes: Option<u64>,
+    /// Contents that stay when the quota needs room.
+    pub pinned: BTreeSet<ContentId>,
     /// Control center, `host:port`.
     pub control: String,
     /// Its node id, where it is known.
@@ -123,6 +138,9 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The count of this month's uploads.
+    #[error("this month's volume so far: {0}; remove that file to count it anew")]
+    Volume(std::io::Error),
     /// The system refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -143,6 +161,21 @@ pub enum FetchError {
     /// The disk.
     #[error("{0}")]
     Store(Arc<StoreError>),
+    /// It does not fit into the quota.
+    #[error(
+        "its {} MB do not fit into the quota of {} MB beside what is pinned, in use or worth more: raise --quota",
+        needed_bytes.div_ceil(1_000_000),
+        quota_bytes / 1_000_000
+    )]
+    NoRoom {
+        /// Size of the content.
+        needed_bytes: u64,
+        /// What all contents together may take.
+        quota_bytes: u64,
+    },
+    /// It went, to keep the others within the quota.
+    #[error("evicted to keep within the quota")]
+    Evicted,
     /// The publisher or a newer version ended it.
     #[error("{0}")]
     Withdrawn(String),
@@ -179,6 +212,8 @@ pub struct ContentStatus {
     pub total: u64,
     /// Whether everything is here.
     pub complete: bool,
+    /// Whether it stays when the quota needs room.
+    pub pinned: bool,
     /// Received from peers.
     pub peer_bytes: u64,
     /// Received from waypoints.
@@ -213,7 +248,11 @@ pub(crate) struct Inner {
     pub(crate) config: NodeConfig,
     pub(crate) listener: Listener,
     pub(crate) origin: OriginClient,
+    /// The user's own limit.
     pub(crate) pacer: Pacer,
+    pub(crate) downlink: Arc<Downlink>,
+    /// Keeps the user's own traffic from waiting; an operator's node has none.
+    pub(crate) governor: Option<governor::Governor>,
     pub(crate) way: Way,
     pub(crate) https_clients: https_fetch::Clients,
     /// TCP port at which contents are served by HTTPS.
@@ -228,6 +267,17 @@ pub(crate) struct Inner {
     /// The control loop looks at its session again.
     pub(crate) control_wake: Notify,
     pub(crate) stopping: CancellationToken,
+    /// What contents in the data folder may take, as last looked up.
+    pub(crate) quota_bytes: AtomicU64,
+}
+
+/// What a node's contents take of its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Storage {
+    /// By the contents in the data folder, when they are complete.
+    pub kept_bytes: u64,
+    /// What they may take.
+    pub quota_bytes: u64,
 }
 
 /// A running node. Dropping it does not stop it; see [`Node::stop`].
@@ -251,9 +301,15 @@ impl Inner {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(crate) fn capabilities(&self) -> Capabilities {
+    /// What it can do, and passes on while it offers any uplink.
+    pub(crate) fn capabilities(&self, up: Rate) -> Capabilities {
         let accepts = if self.config.dial_only { Accepts::DialOnly } else { Accepts::Open };
-        Capabilities { sources: Known::claim(self.config.sources.access()), ..Capabilities::regular(accepts) }
+        let forwards = if up.0 == 0 { Forwards::No } else { Forwards::Disk };
+        Capabilities {
+            sources: Known::claim(self.config.sources.access()),
+            forwards: Known::claim(forwards),
+            ..Capabilities::regular(accepts)
+        }
     }
     /// Whether this end decides which one of several connections with `node` is kept.
     pub(crate) fn keeps_one_with(&self, node: &NodeId) -> bool {
@@ -277,12 +333,16 @@ impl Inner {
         let ips = ips.filter(|ip| bound.is_ipv6() || ip.is_ipv4());
         ips.take(headwater_wire::limits::MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
+    /// An error when the data folder was taken away: nothing new is made in its place.
+    pub(crate) fn data_folder_is_there(&self) -> Result<(), StoreError> {
+        match self.config.data.join("identity").is_dir() {
+            true => Ok(()),
+            false => Err(StoreError::FolderGone { path: self.config.data.clone() }),
+        }
+    }
     fn status(&self, content: &ContentState, state: &State) -> ContentStatus {
         let gateway = self.gateway.as_ref().map(|g| g.url(&content.id));
         ContentStatus { gateway, ..content.status(state) }
-    }
-    pub(crate) fn claimed_up(&self) -> Rate {
-        self.config.up.unwrap_or(UNLIMITED_CLAIM)
     }
 }
 
@@ -302,7 +362,8 @@ pub(crate) fn random_seed() -> u64 {
 }
 
 impl Node {
-    /// Starts a node: it listens, and dials its control center for as long as it runs.
+    /// Starts a node: it listens, and dials its control center for as long as it runs. It goes on with the contents that
+    /// an earlier run left in the data folder.
     ///
     /// # Errors
     /// [`StartError`].
@@ -330,27 +391,47 @@ impl Node {
         let https_port = https.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
         let begun = Instant::now();
         let way = Way { proxy: config.proxy.clone(), environment_proxy: true, sources: config.sources.clone() };
-        let origin =
-            OriginConfig { proxy: config.proxy.clone(), sources: config.sources.clone(), ..OriginConfig::default() };
+        let downlink = Arc::new(Downlink::new(begun));
+        downlink.limit(config.limits.down);
+        let origin = OriginConfig {
+            proxy: config.proxy.clone(),
+            sources: config.sources.clone(),
+            downlink: Some(downlink.clone()),
+            ..OriginConfig::default()
+        };
+        let volume = Volume::open(config.data.join("volume"), local_time().1).map_err(StartError::Volume)?;
+        let polite = config.role == Role::Peer;
+        let in_force = limits::InForce::new(config.limits.clone(), volume.sent());
         let inner = Arc::new(Inner {
             origin: OriginClient::new(origin)?,
             way,
+            downlink,
             https_clients: https_fetch::Clients::default(),
             https_port,
             gateway,
-            pacer: Pacer::new(config.up.map(|r| r.0)),
+            pacer: Pacer::new(config.limits.up),
+            governor: polite.then(|| governor::Governor::new(Time(1), config.limits.up, random_seed())),
             begun,
             instance: random_seed(),
-            state: Mutex::new(State::new(Time(1), random_seed())),
+            state: Mutex::new(State::new(Time(1), random_seed(), in_force)),
             session_began: Notify::new(),
             control_wake: Notify::new(),
             stopping: CancellationToken::new(),
+            quota_bytes: AtomicU64::new(config.quota_bytes.unwrap_or(u64::MAX)),
             listener,
             config,
         });
+        let resumed = inner.clone();
+        // Before the control center orders more: what is here comes first.
+        tokio::task::spawn_blocking(move || storage::resume(&resumed)).await.map_err(std::io::Error::other)?;
+        limits::apply(&inner);
+        let kept = tokio::spawn(limits::keep(inner.clone(), volume));
+        inner.lock().limits_kept = Some(kept);
+        tokio::spawn(governor::govern(inner.clone()));
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
         tokio::spawn(state::tick(inner.clone()));
+        tokio::spawn(storage::run(inner.clone()));
         if inner.config.port_mapping && !inner.config.dial_only {
             let mapping = tokio::spawn(port_mapping::keep(inner.clone()));
             inner.lock().port_mapping = Some(mapping);
@@ -388,12 +469,20 @@ impl Node {
         let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);
+        // It may be here already.
+        let outcome = self.0.lock().contents.get(&id).map_or(outcome, |c| c.outcome.subscribe());
         Content { node: self.0.clone(), id, outcome }
     }
 
     /// Page on which the user sees which web sites may read contents here, and takes that back; if there is a gateway.
     pub fn consents_url(&self) -> Option<String> {
         self.0.gateway.as_ref().map(gateway::Gateway::consents_url)
+    }
+
+    /// What its contents take of the disk.
+    pub fn storage(&self) -> Storage {
+        let quota_bytes = self.0.quota_bytes.load(Ordering::Relaxed);
+        Storage { kept_bytes: storage::kept_bytes(&self.0.lock()), quota_bytes }
     }
 
     /// All contents.
@@ -422,6 +511,11 @@ impl Node {
         }
         let stores = state::leave(&self.0);
         self.0.stopping.cancel();
+        let kept = self.0.lock().limits_kept.take();
+        if let Some(kept) = kept {
+            // It writes a line to a file.
+            let _ = kept.await;
+        }
         let mapping = self.0.lock().port_mapping.take();
         if let Some(mapping) = mapping {
             // It gives the port back; a router that does not answer keeps nobody here.

@@ -7,8 +7,9 @@ use crate::sources::Sources;
 use crate::store::{Destination, Opened, Store, StoreError, StoreHandle};
 use headwater_model::id::ContentId;
 use headwater_model::log::{Log, Track};
+use headwater_model::merkle::{self, Page};
 use headwater_model::report::Join;
-use headwater_model::{Bits, Name, merkle};
+use headwater_model::{Bits, Name};
 use headwater_peer_core::{Config, Input, Swarm};
 use headwater_wire::{FromControl, FromNode, Token, decode_log, encode_log};
 use std::collections::BTreeMap;
@@ -24,16 +25,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Begins with a content: from an earlier run's log where there is one, else by asking for it.
 pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
-    let (id, name) = (content.id, content.name.clone());
-    let saved = std::fs::read(content.folder(inner).join("log")).ok().and_then(|b| decode_log(&b).ok());
-    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    let id = content.id;
     {
         let mut state = inner.lock();
-        if state.contents.contains_key(&id) {
+        if let Some(known) = state.contents.get_mut(&id) {
+            known.name = known.name.take().or(content.name);
             return;
         }
-        let join = content.first_join();
         let mut content = content;
+        content.keeping.pinned = inner.config.pinned.contains(&id);
         if state.by_web {
             content.note(super::control::NO_UDP.into());
         }
@@ -41,12 +41,34 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
             content.note(note);
         }
         state.contents.insert(id, content);
-        if saved.is_none() && state.session.is_connected() {
+    }
+    look_for_log(inner, id);
+}
+
+/// Tries a content again that failed.
+pub(crate) fn again(inner: &Arc<Inner>, id: ContentId) {
+    {
+        let mut state = inner.lock();
+        let Some(content) = state.contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Failed)) else { return };
+        content.phase = Phase::Asking;
+        content.outcome.send_replace(Outcome::Running);
+    }
+    look_for_log(inner, id);
+}
+
+fn look_for_log(inner: &Arc<Inner>, id: ContentId) {
+    let known = inner.lock().contents.get(&id).map(|c| (c.folder(inner), c.name.clone(), c.first_join()));
+    let Some((folder, name, join)) = known else { return };
+    let saved = std::fs::read(folder.join("log")).ok().and_then(|b| decode_log(&b).ok());
+    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    if saved.is_none() {
+        let mut state = inner.lock();
+        if state.session.is_connected() {
             join_content(inner, &mut state, join);
         }
     }
     match saved {
-        Some(log) => open(inner, id, log, Access::default(), None),
+        Some(log) => open(inner, id, log, Access::default(), Vec::new()),
         None => {
             if let Some(url) = name.and_then(|n| n.log) {
                 tokio::spawn(super::control::static_log_if_alone(inner.clone(), id, url));
@@ -66,18 +88,15 @@ fn limited_by(inner: &Inner) -> Option<String> {
 }
 
 pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
+    if !state.limits.fetches() {
+        return;
+    }
     let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
     state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
 }
 
-/// A log is here: the store is opened, then the swarm runs. `leaves` come with a static log.
-pub(crate) fn open(
-    inner: &Arc<Inner>,
-    id: ContentId,
-    log: Log,
-    access: Access,
-    leaves: Option<Vec<headwater_model::Hash>>,
-) {
+/// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
+pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, pages: Vec<Page>) {
     let (destination, folder) = {
         let mut state = inner.lock();
         let Some(content) = state.contents.get_mut(&id) else { return };
@@ -91,11 +110,15 @@ pub(crate) fn open(
     let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
     let inner = inner.clone();
     tokio::task::spawn_blocking(move || {
-        let opened = open_store(&log, &name, id, &destination, &folder, leaves);
+        let opened = open_store(&inner, &log, &name, id, &destination, &folder, pages);
         let mut state = inner.lock();
         match opened {
             Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
             Err(e) => {
+                // It counts as a member since it asked for the log.
+                if let Some(version) = log.version() {
+                    state.tell_control(&FromNode::Leave(version));
+                }
                 if let Some(c) = state.contents.get_mut(&id) {
                     c.fail(e);
                 }
@@ -107,12 +130,13 @@ pub(crate) fn open(
 type OpenedStore = (Arc<Track>, StoreHandle, Vec<String>);
 
 fn open_store(
+    inner: &Arc<Inner>,
     log: &Log,
     name: &Option<Name>,
     id: ContentId,
     destination: &Destination,
     folder: &std::path::Path,
-    leaves: Option<Vec<headwater_model::Hash>>,
+    pages: Vec<Page>,
 ) -> Result<OpenedStore, FetchError> {
     let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
     let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
@@ -124,8 +148,11 @@ fn open_store(
         Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
         other => other.clone(),
     };
+    inner.data_folder_is_there()?;
+    let published_unix_ms = log.entries.last().map_or(0, |e| e.entry.time_unix_ms);
+    super::storage::make_room(inner, id, track.layout.bytes(), published_unix_ms)?;
     let (store, opened) = open_when_free(&track, &destination, folder)?;
-    for page in leaves.iter().flat_map(|l| merkle::cut_pages(l)) {
+    for page in pages {
         store.put_page(page)?;
     }
     if !store.is_complete() {
@@ -170,7 +197,7 @@ fn run(
     notes: Vec<String>,
 ) {
     let now = inner.now();
-    let control = state.session.is_connected();
+    let (control, paused) = (state.session.is_connected(), !state.limits.fetches());
     let Some(content) = state.contents.get_mut(&id) else { return };
     notes.into_iter().for_each(|n| content.note(n));
     let pages = merkle::pages(track.layout.pieces());
@@ -187,6 +214,7 @@ fn run(
     let mut swarm = swarm.known_as(inner.listener.identity().node);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
+    swarm.handle(now, Input::Pause(paused), &mut out);
     let running = Running {
         track,
         log,
@@ -206,6 +234,7 @@ fn run(
         rechecking: false,
         tick_at: now,
         arrived: Arc::default(),
+        reading: Arc::default(),
     };
     if running.swarm.is_complete() {
         content.outcome.send_replace(Outcome::Complete);

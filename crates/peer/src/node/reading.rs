@@ -32,6 +32,7 @@ pub(crate) struct Reader {
     version: Version,
     store: StoreHandle,
     arrived: Arc<Notify>,
+    _reading: Arc<()>,
     /// The position that the swarm was told of.
     told: Option<u32>,
 }
@@ -74,6 +75,7 @@ pub(crate) fn read(inner: &Arc<Inner>, id: ContentId) -> Result<Readable, NotRea
                 version: r.version(),
                 store: r.store.clone(),
                 arrived: r.arrived.clone(),
+                _reading: r.reading.clone(),
                 told: None,
             },
         }),

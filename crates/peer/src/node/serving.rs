@@ -1,6 +1,7 @@
 //! Sending to children: a task per child and content, which asks the swarm what is next, waits for the pacer, and
 //! writes while the next piece is being read.
 
+use super::governor::{Governor, is_near};
 use super::state::{Sender, State, carry_out, happened};
 use super::{Inner, messages};
 use bytes::Bytes;
@@ -11,6 +12,12 @@ use headwater_wire::frame::{PEER_DATA_STREAM, PieceHeader};
 use quinn::SendStream;
 use std::sync::Arc;
 use tokio::sync::Notify;
+
+/// What waits in memory for one child at most, sent and not acknowledged included: twice what may be in flight, so that a
+/// child that takes little holds little, and within these.
+const MIN_UNSENT_BYTES: u64 = 512 << 10;
+/// See [`MIN_UNSENT_BYTES`].
+const MAX_UNSENT_BYTES: u64 = 8 << 20;
 
 /// There is something to send to `child`.
 pub(crate) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, child: NodeId) {
@@ -32,6 +39,7 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
     if stream.write_all(&[PEER_DATA_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {
         return;
     }
+    let governor = inner.governor.as_ref().filter(|_| !is_near(connection.remote_address().ip()));
     let (mut ready, mut first) = (None, true);
     loop {
         let current = match ready.take() {
@@ -43,7 +51,10 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
             continue;
         };
         let len = data.len() as u64;
-        let write = write(&inner, &mut stream, piece, data, first);
+        let window = connection.stats().path.cwnd.saturating_mul(2);
+        connection.set_send_window(window.clamp(MIN_UNSENT_BYTES, MAX_UNSENT_BYTES));
+        let paces = Paces { governor, inner: &inner, child };
+        let write = write(&paces, &mut stream, piece, data, first);
         let (written, following) = tokio::join!(write, next(&inner, version, child));
         (ready, first) = (following, false);
         if written.is_err() {
@@ -81,20 +92,49 @@ async fn next(inner: &Arc<Inner>, version: Version, child: NodeId) -> Option<(u3
     }
 }
 
-/// Writes a piece at the node's pace. The first one's header goes ahead: the child knows that it is on its way.
+/// What holds sending to a child back.
+struct Paces<'a> {
+    governor: Option<&'a Governor>,
+    inner: &'a Inner,
+    child: NodeId,
+}
+
+impl Paces<'_> {
+    fn slice_bytes(&self) -> usize {
+        let governed = self.governor.map_or(usize::MAX, |g| g.pacer.slice_bytes());
+        governed.min(self.inner.pacer.slice_bytes())
+    }
+
+    async fn pass(&self, payload_bytes: u64) {
+        if let Some(governor) = self.governor {
+            governor.sends_to(self.inner.now(), self.child);
+            governor.pacer.pass(payload_bytes).await;
+        }
+        self.inner.pacer.pass(payload_bytes).await;
+    }
+}
+
+/// Writes a piece at the node's pace, in slices, so that the user's own packets never wait behind a whole piece. The first
+/// one's header goes ahead: the child knows that it is on its way.
 async fn write(
-    inner: &Inner,
+    paces: &Paces<'_>,
     stream: &mut SendStream,
     piece: u32,
-    data: Bytes,
+    mut data: Bytes,
     first: bool,
 ) -> Result<(), quinn::WriteError> {
     let head = PieceHeader { piece, len: data.len() as u32 }.encode();
     if first {
         stream.write_all(&head).await?;
-        inner.pacer.pass(data.len() as u64).await;
-        return stream.write_all_chunks(&mut [data]).await;
     }
-    inner.pacer.pass(data.len() as u64).await;
-    stream.write_all_chunks(&mut [Bytes::copy_from_slice(&head), data]).await
+    let mut head = (!first).then(|| Bytes::copy_from_slice(&head));
+    while !data.is_empty() {
+        let slice = data.split_to(data.len().min(paces.slice_bytes()));
+        paces.pass(slice.len() as u64).await;
+        match head.take() {
+            Some(head) => stream.write_all_chunks(&mut [head, slice]).await?,
+            None => stream.write_all_chunks(&mut [slice]).await?,
+        }
+    }
+    Ok(())
 }

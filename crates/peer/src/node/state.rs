@@ -1,6 +1,8 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
+use super::limits::InForce;
 use super::probes::PerSecond;
+use super::storage::Keeping;
 use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
@@ -83,6 +85,9 @@ pub(crate) struct State {
     pub(crate) https_children: BTreeMap<NodeId, u32>,
     pub(crate) next_link: u64,
     pub(crate) leaving: bool,
+    pub(crate) limits: InForce,
+    /// The task that looks at what the limits depend on.
+    pub(crate) limits_kept: Option<tokio::task::JoinHandle<()>>,
     /// When a heartbeat last told of traffic, and the bytes sent and received by then.
     pub(crate) told_traffic: (Time, u64, u64),
 }
@@ -96,6 +101,7 @@ pub(crate) struct ContentState {
     pub(crate) phase: Phase,
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
+    pub(crate) keeping: Keeping,
     notes: VecDeque<String>,
 }
 
@@ -132,6 +138,8 @@ pub(crate) struct Running {
     pub(crate) tick_at: Time,
     /// Woken by every piece that is stored, and when the content ends.
     pub(crate) arrived: Arc<Notify>,
+    /// Whoever reads it on this machine or has it by HTTPS holds a clone.
+    pub(crate) reading: Arc<()>,
 }
 
 impl Drop for Running {
@@ -153,7 +161,7 @@ impl Drop for Sender {
 }
 
 impl State {
-    pub(crate) fn new(now: Time, seed: u64) -> Self {
+    pub(crate) fn new(now: Time, seed: u64, limits: InForce) -> Self {
         Self {
             session: ControlSession::new(now, seed),
             control: None,
@@ -173,6 +181,8 @@ impl State {
             https_children: BTreeMap::new(),
             next_link: 0,
             leaving: false,
+            limits,
+            limits_kept: None,
             told_traffic: (now, 0, 0),
         }
     }
@@ -182,6 +192,16 @@ impl State {
         // The router's own idea of its address may be another NAT's inside; what counts is what is seen.
         let mapped = self.observed.zip(self.mapped_port).map(|(seen, port)| SocketAddr::new(seen.ip(), port.get()));
         self.tell_control(&FromNode::MappedAddress(mapped));
+    }
+
+    /// How all contents are joined, or joined again.
+    pub(crate) fn joins(&self) -> Vec<Join> {
+        let join = |c: &ContentState| match &c.phase {
+            Phase::Running(r) => Some(r.swarm.join()),
+            Phase::Asking => Some(c.first_join()),
+            Phase::Opening | Phase::Failed => None,
+        };
+        self.contents.values().filter_map(join).collect()
     }
 
     /// The running content of this version.
@@ -233,12 +253,25 @@ impl ContentState {
             phase: Phase::Asking,
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
+            keeping: Keeping::new(),
             notes: VecDeque::new(),
+        }
+    }
+
+    /// The version whose swarm runs.
+    pub(crate) fn version(&self) -> Option<Version> {
+        match &self.phase {
+            Phase::Running(r) => Some(r.version()),
+            _ => None,
         }
     }
 
     pub(crate) fn note(&mut self, text: String) {
         tracing::info!(content = %format!("{:.8}", self.id), "{text}");
+        self.keep_note(text);
+    }
+
+    fn keep_note(&mut self, text: String) {
         if self.notes.back() != Some(&text) {
             if self.notes.len() == MAX_NOTES {
                 self.notes.pop_front();
@@ -248,7 +281,11 @@ impl ContentState {
     }
 
     pub(crate) fn fail(&mut self, error: FetchError) {
-        tracing::warn!(content = %format!("{:.8}", self.id), "{error}");
+        let text = error.to_string();
+        if self.notes.back() != Some(&text) {
+            tracing::warn!(content = %format!("{:.8}", self.id), "{text}");
+            self.keep_note(text);
+        }
         self.phase = Phase::Failed;
         self.outcome.send_replace(Outcome::Failed(error));
     }
@@ -265,6 +302,7 @@ impl ContentState {
                 Phase::Failed => "failed",
             },
             control: state.session.is_connected(),
+            pinned: self.keeping.pinned,
             notes: self.notes.iter().cloned().collect(),
             ..ContentStatus::default()
         };
@@ -284,6 +322,11 @@ impl ContentState {
         s
     }
 
+    /// Whether it lies in the node's data folder, and not where the user said.
+    pub(crate) fn is_in_data_folder(&self) -> bool {
+        self.destination.is_none() && self.state_dir.is_none()
+    }
+
     pub(crate) fn folder(&self, inner: &Inner) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| inner.config.data.join("contents").join(self.id.to_string()))
     }
@@ -291,7 +334,7 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new() }
+        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false }
     }
 }
 
@@ -300,21 +343,14 @@ pub(crate) fn happened(inner: &Arc<Inner>, state: &mut State, version: Version, 
     let now = inner.now();
     let mut out = Vec::new();
     if let Some(r) = state.running(version) {
-        r.swarm.handle(now, input, &mut out);
+        r.swarm.handle_within(now, &mut inner.downlink.intake(), input, &mut out);
         carry_out(inner, state, version.content, out);
     }
 }
 
 /// Something happened to all swarms.
 pub(crate) fn happened_to_all(inner: &Arc<Inner>, state: &mut State, input: impl Fn() -> Input) {
-    let versions: Vec<Version> = state
-        .contents
-        .values()
-        .filter_map(|c| match &c.phase {
-            Phase::Running(r) => Some(r.version()),
-            _ => None,
-        })
-        .collect();
+    let versions: Vec<Version> = state.contents.values().filter_map(ContentState::version).collect();
     for version in versions {
         happened(inner, state, version, input());
     }
@@ -360,7 +396,8 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 r.classes.insert(parent.node, parent.class);
                 if state.links.contains_key(&parent.node) {
                     let mut more = Vec::new();
-                    r.swarm.handle(inner.now(), Input::Connected(parent.node), &mut more);
+                    let connected = Input::Connected(parent.node);
+                    r.swarm.handle_within(inner.now(), &mut inner.downlink.intake(), connected, &mut more);
                     todo.extend(more);
                 } else if parent.dial {
                     connections::dial(inner, state, parent.node, parent.reach, Duration::ZERO);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk, or this user's share of it, is full.
-    #[error("no room left on the disk for {path:?}")]
+    #[error("no room left on the disk for {path:?}: make some, then it goes on from here")]
     DiskFull {
         /// What was written.
         path: PathBuf,
@@ -23,7 +23,7 @@ pub enum StoreError {
         free_bytes: u64,
     },
     /// Permissions, a read-only disk, or something else under the name.
-    #[error("cannot write {path:?}: {why}")]
+    #[error("cannot write {path:?}: {why}; make it writable, or choose another folder")]
     NotWritable {
         /// What was to be written.
         path: PathBuf,
@@ -37,9 +37,29 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Somebody removed or changed a data file.
-    #[error("{path:?} was removed or changed by somebody else")]
+    #[error(
+        "{path:?} was removed or changed by somebody else, or its disk was taken away: what is gone is fetched again"
+    )]
     Vanished {
         /// The file.
+        path: PathBuf,
+    },
+    /// The folder is not there any more.
+    #[error("the folder {path:?} is gone, or its disk was taken away: bring it back, then it goes on from there")]
+    FolderGone {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Only a complete content can be given out.
+    #[error("the content in {path:?} is not complete")]
+    NotComplete {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Nothing is overwritten.
+    #[error("there is something at {path:?} already: choose another place")]
+    Exists {
+        /// What was to be made.
         path: PathBuf,
     },
     /// A content of several files, or of none, cannot go to one file.

@@ -281,7 +281,7 @@ fn stamp_of(m: &fs::Metadata) -> Stamp {
     Stamp { bytes: m.len(), modified_unix_ns: modified.map_or(0, |d| d.as_nanos() as u64) }
 }
 
-fn create_parents(path: &Path) -> Result<(), StoreError> {
+pub(super) fn create_parents(path: &Path) -> Result<(), StoreError> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => {
             fs::create_dir_all(folder).map_err(|e| failed("create", folder, e))
@@ -291,7 +291,7 @@ fn create_parents(path: &Path) -> Result<(), StoreError> {
 }
 
 /// A new name survives a power failure only when its folder is written too; systems without that do without.
-fn sync_folder_of(path: &Path) {
+pub(super) fn sync_folder_of(path: &Path) {
     #[cfg(unix)]
     if let Some(folder) = path.parent() {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

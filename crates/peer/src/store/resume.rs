@@ -1,14 +1,19 @@
 //! What lies on disk when a store is opened, and what of it is right.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_model::{Bits, merkle};
 
 use super::error::{StoreError, failed};
-use super::files::{Found, Place, read_at};
+use super::files::{Found, Place, Stamp, read_at};
 use super::state::State;
 use super::{Opened, Progress, Store, Writer, locked};
+
+/// A piece's data follows its entry in the journal within this time; a later change is somebody else's.
+pub(super) const LONGEST_WRITE: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Decides for every object what to believe, what to hash, and what to forget.
@@ -20,9 +25,19 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut writer = self.writer()?;
         let is_new = saved.is_none();
-        let state = saved.unwrap_or_else(|| State { bits: Bits::new(self.layout.pieces()), clean: None });
+        let state = saved.unwrap_or_else(|| State {
+            bits: Bits::new(self.layout.pieces()),
+            stamps: vec![Stamp::default(); self.files.len()],
+        });
+        let left_unix_ns = writer.journal.left_unix_ns;
+        let mut journalled = vec![BTreeSet::new(); self.files.len()];
+        for piece in writer.journal.pieces() {
+            if let Some(at) = self.layout.at(*piece) {
+                journalled[at.object].insert(*piece);
+            }
+        }
         let mut work = Vec::new();
-        for object in 0..self.files.len() {
+        for (object, journalled) in journalled.iter().enumerate() {
             let pieces = self.layout.pieces_of_object(object);
             let found = self.files.find(object)?;
             if pieces.is_empty() {
@@ -31,19 +46,31 @@ impl Store {
                 }
                 continue;
             }
-            let claimed: Vec<u32> = pieces.clone().filter(|p| state.bits.get(*p) && self.leaf(*p).is_some()).collect();
-            let believed = |stamp| state.clean.as_ref().and_then(|c| c.get(object)) == Some(&stamp);
+            let is_known = |p: &u32| self.leaf(*p).is_some();
+            let (saved, written): (Vec<u32>, Vec<u32>) = pieces
+                .clone()
+                .filter(|p| (state.bits.get(*p) || journalled.contains(p)) && is_known(p))
+                .partition(|p| !journalled.contains(p));
+            let (saved_stamp, is_all) = (state.stamps[object], saved.len() + written.len() == pieces.len());
+            let is_ours = |stamp| stamp == saved_stamp || self.only_we_wrote(object, stamp, saved_stamp, left_unix_ns);
             match found {
                 Found::Nothing => {}
-                Found::Part(stamp) if believed(stamp) && claimed.len() < pieces.len() => {
-                    self.set_bits(object, claimed.into_iter());
+                Found::Part(stamp) if is_ours(stamp) => {
+                    self.hold(&mut writer, object, &saved)?;
+                    work.push((object, written));
                 }
-                Found::Part(_) => work.push((object, claimed)),
-                Found::Finished(stamp) if believed(stamp) && !claimed.is_empty() => {
+                // Either as it was left, or finished since.
+                Found::Finished(stamp)
+                    if (stamp == saved_stamp && !saved.is_empty())
+                        || (is_all && !written.is_empty() && is_ours(stamp)) =>
+                {
                     self.files.set_place(object, Place::Finished(stamp));
-                    self.set_bits(object, claimed.into_iter());
+                    self.set_bits(object, saved.into_iter());
+                    writer.changed.entry(object).or_default();
+                    work.push((object, written));
                 }
-                // Killed after the renaming, the bitmap may lack the last second's pieces: all are looked at.
+                Found::Part(_) => work.push((object, [saved, written].concat())),
+                // One that somebody put there may be right from end to end.
                 Found::Finished(_) => work.push((object, self.unheld_with_hash(object))),
             }
         }
@@ -64,13 +91,17 @@ impl Store {
             let unheld = self.layout.pieces_of_object(object).filter(|p| there && !have.get(*p));
             opened.importable_bytes += unheld.map(|p| u64::from(self.layout.piece_len(p))).sum::<u64>();
         }
-        if self.is_complete() && !(writer.clean_on_disk && state.bits.is_full() && opened.verified == 0) {
-            self.save_clean(&mut writer)
-        } else if have != state.bits || is_new {
-            self.save(&mut writer)
-        } else {
-            Ok(())
-        }
+        writer.unsaved |= have != state.bits || is_new || left_unix_ns.is_some() || opened.verified > 0;
+        Ok(())
+    }
+
+    /// Whether a data file that is not as at the last checkpoint looks as if only this store wrote to it: not before
+    /// that, and not long after the last word of a journal that was left. (After a loss of power the journal may have
+    /// lost its words; where it is lost itself the file is hashed as a whole.)
+    fn only_we_wrote(&self, object: usize, found: Stamp, saved: Stamp, left_unix_ns: Option<u64>) -> bool {
+        let Some(left) = left_unix_ns else { return false };
+        let until = left.saturating_add(LONGEST_WRITE.as_nanos() as u64);
+        found.bytes == self.files.bytes(object) && (saved.modified_unix_ns..=until).contains(&found.modified_unix_ns)
     }
 
     pub(super) fn unheld_with_hash(&self, object: usize) -> Vec<u32> {
@@ -131,8 +162,12 @@ impl Store {
                 let Some(at) = self.layout.at(*piece) else { continue };
                 let data = &mut buffer[..at.len as usize];
                 read_at(&file, data, at.offset).map_err(|e| failed("read", path, e))?;
-                self.put(writer, object, at.offset, data)?;
+                self.put(writer, *piece, data)?;
             }
+        }
+        if !right.is_empty() {
+            // After a kill what is read may not have reached the disk yet.
+            writer.changed.insert(object, true);
         }
         self.hold(writer, object, &right)
     }

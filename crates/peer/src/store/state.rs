@@ -1,7 +1,7 @@
-//! The two files of a store's state folder.
+//! Two of the three files of a store's state folder; the third is the journal.
 //!
-//! `state`: which content this is, the bitmap of pieces, and after a clean end the stamps of the data files; whole or
-//! not at all (written beside and renamed, SHA-256 at the end). `pages`: hash pages one after the other, which need
+//! `state`: which content this is, and the last checkpoint: bitmap of pieces and stamps of the data files; whole or not
+//! at all (written beside and renamed, SHA-256 at the end). `pages`: hash pages one after the other, which need
 //! no checksum as each proves itself against the signed root.
 
 use std::fs::{self, File, OpenOptions};
@@ -11,21 +11,22 @@ use std::sync::Arc;
 
 use headwater_model::log::Track;
 use headwater_model::merkle::{self, MAX_PROOF_HASHES, PAGE_LEAVES, Page};
+use headwater_model::sums::{self, PageSums, SUM_BYTES};
 use headwater_model::{Bits, Hash, Layout};
 
 use super::Opened;
 use super::error::{StoreError, failed};
-use super::files::Stamp;
+use super::files::{Stamp, sync_folder_of};
 
-const MAGIC: &[u8; 16] = b"headwater state1";
+const MAGIC: &[u8; 16] = b"headwater state2";
 
-/// What is known of the pieces on disk.
+/// A checkpoint: what was on the disk for sure.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct State {
-    /// Which pieces were written.
+    /// Which pieces were held.
     pub bits: Bits,
-    /// After a clean end: each object's file as it was left.
-    pub clean: Option<Vec<Stamp>>,
+    /// Each object's file as it was; zeros where there was none.
+    pub stamps: Vec<Stamp>,
 }
 
 /// Why a state file is of no use.
@@ -43,6 +44,7 @@ pub(super) fn identity(track: &Track) -> Hash {
     all.extend_from_slice(&track.version.content.0);
     all.extend_from_slice(&track.version.epoch.to_le_bytes());
     all.extend_from_slice(&track.root.0);
+    track.sums.iter().for_each(|sums| all.extend_from_slice(&sums.0));
     all.extend_from_slice(&track.layout.piece_bytes().to_le_bytes());
     for o in &track.objects {
         all.extend_from_slice(&(o.path.len() as u64).to_le_bytes());
@@ -64,8 +66,7 @@ impl State {
         let bits = self.bits.to_bytes();
         out.extend_from_slice(&(bits.len() as u32).to_le_bytes());
         out.extend_from_slice(&bits);
-        out.push(u8::from(self.clean.is_some()));
-        for stamp in self.clean.iter().flatten() {
+        for stamp in &self.stamps {
             out.extend_from_slice(&stamp.bytes.to_le_bytes());
             out.extend_from_slice(&stamp.modified_unix_ns.to_le_bytes());
         }
@@ -94,19 +95,13 @@ fn decode_body(mut rest: &[u8], pieces: u32, objects: usize) -> Option<State> {
     let len = u32::from_le_bytes(take(&mut rest)?) as usize;
     let (bits, mut rest) = rest.split_at_checked(len)?;
     let bits = Bits::from_bytes(pieces, bits)?;
-    let clean = match take::<1>(&mut rest)? {
-        [0] => None,
-        _ => {
-            let mut stamps = Vec::new();
-            for _ in 0..objects {
-                let bytes = u64::from_le_bytes(take(&mut rest)?);
-                let modified_unix_ns = u64::from_le_bytes(take(&mut rest)?);
-                stamps.push(Stamp { bytes, modified_unix_ns });
-            }
-            Some(stamps)
-        }
-    };
-    rest.is_empty().then_some(State { bits, clean })
+    let mut stamps = Vec::new();
+    for _ in 0..objects {
+        let bytes = u64::from_le_bytes(take(&mut rest)?);
+        let modified_unix_ns = u64::from_le_bytes(take(&mut rest)?);
+        stamps.push(Stamp { bytes, modified_unix_ns });
+    }
+    rest.is_empty().then_some(State { bits, stamps })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -117,7 +112,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 /// Longest file of pages for so many leaves.
 fn max_pages_bytes(leaves: u32) -> u64 {
-    u64::from(merkle::pages(leaves)) * (8 + 32 * (u64::from(PAGE_LEAVES) + MAX_PROOF_HASHES as u64))
+    let hashes = u64::from(PAGE_LEAVES) + 2 * MAX_PROOF_HASHES as u64;
+    u64::from(merkle::pages(leaves)) * (8 + 32 * hashes + SUM_BYTES as u64 * u64::from(PAGE_LEAVES))
 }
 
 pub(super) fn encode_page(page: &Page) -> Vec<u8> {
@@ -127,15 +123,21 @@ pub(super) fn encode_page(page: &Page) -> Vec<u8> {
     for hash in page.leaves.iter().chain(&page.proof) {
         out.extend_from_slice(&hash.0);
     }
+    if let Some(PageSums { sums, proof }) = &page.sums {
+        out.extend_from_slice(&sums::to_bytes(sums));
+        // As long as the other proof: both trees have as many leaves.
+        proof.iter().for_each(|hash| out.extend_from_slice(&hash.0));
+    }
     out
 }
 
 /// The true pages of a file of pages, and whether there was nothing else in it.
-fn decode_pages(mut bytes: &[u8], leaves: u32, root: &Hash) -> (Vec<Page>, bool) {
+fn decode_pages(mut bytes: &[u8], track: &Track) -> (Vec<Page>, bool) {
+    let (leaves, sums) = (track.layout.pieces(), track.sums.as_ref());
     let (mut pages, mut all_true) = (Vec::new(), true);
     while !bytes.is_empty() {
-        let Some(page) = decode_page(&mut bytes, leaves) else { return (pages, false) };
-        if page.is_true(leaves, root) {
+        let Some(page) = decode_page(&mut bytes, leaves, sums.is_some()) else { return (pages, false) };
+        if page.is_true(leaves, &track.root, sums) {
             pages.push(page);
         } else {
             all_true = false;
@@ -144,14 +146,25 @@ fn decode_pages(mut bytes: &[u8], leaves: u32, root: &Hash) -> (Vec<Page>, bool)
     (pages, all_true)
 }
 
-fn decode_page(bytes: &mut &[u8], leaves: u32) -> Option<Page> {
+fn decode_page(bytes: &mut &[u8], leaves: u32, has_sums: bool) -> Option<Page> {
     let number = u32::from_le_bytes(take(bytes)?);
     let proof_len = u32::from_le_bytes(take(bytes)?) as usize;
     if number >= merkle::pages(leaves) || proof_len > MAX_PROOF_HASHES {
         return None;
     }
-    let mut hashes = |count: usize| (0..count).map(|_| take(bytes).map(Hash)).collect::<Option<Vec<Hash>>>();
-    Some(Page { number, leaves: hashes(merkle::page_len(leaves, number) as usize)?, proof: hashes(proof_len)? })
+    let len = merkle::page_len(leaves, number) as usize;
+    let (hashes, proof) = (take_hashes(bytes, len)?, take_hashes(bytes, proof_len)?);
+    let sums = if has_sums {
+        let sums = sums::from_bytes(bytes.split_off(..len * SUM_BYTES)?)?;
+        Some(PageSums { sums, proof: take_hashes(bytes, proof_len)? })
+    } else {
+        None
+    };
+    Some(Page { number, leaves: hashes, proof, sums })
+}
+
+fn take_hashes(bytes: &mut &[u8], count: usize) -> Option<Vec<Hash>> {
+    (0..count).map(|_| take(bytes).map(Hash)).collect()
 }
 
 /// The state folder is this store's alone until this is dropped.
@@ -178,7 +191,7 @@ impl Drop for FolderLock {
     }
 }
 
-/// Writes a file of the state folder whole or not at all.
+/// Writes a file of the state folder whole or not at all; with `sync` it is on the disk when this returns.
 pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8], sync: bool) -> Result<(), StoreError> {
     let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
     let write = || {
@@ -188,9 +201,13 @@ pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8], sync: bool) -> Re
             file.sync_all()?;
         }
         drop(file);
-        fs::rename(&new, &path)
+        fs::rename(&new, &path)?;
+        if sync {
+            sync_folder_of(&path);
+        }
+        Ok(())
     };
-    write().map_err(|e| failed("save", &path, e))
+    write().map_err(|e: io::Error| failed("save", &path, e))
 }
 
 /// All of a file of at most `max_bytes`; `None` when there is none, the first `max_bytes + 1` when it is longer.
@@ -231,7 +248,7 @@ pub(super) fn load_pages(
     let mut pages: Pages = vec![None; merkle::pages(leaves) as usize];
     let max_bytes = max_pages_bytes(leaves);
     let mut bytes = read_whole(&path, max_bytes)?.unwrap_or_default();
-    let (known, all_true) = decode_pages(&bytes, leaves, &track.root);
+    let (known, all_true) = decode_pages(&bytes, track);
     if !all_true || bytes.len() as u64 > max_bytes {
         opened.notes.push(format!("{path:?} had false or cut hash pages, which were dropped"));
         bytes = known.iter().flat_map(encode_page).collect();

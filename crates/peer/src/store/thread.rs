@@ -1,4 +1,5 @@
-//! The async face of a store: one thread hashes and writes, another reads, so that serving goes on meanwhile.
+//! The async face of a store: one thread hashes and writes, one reads, so that serving goes on meanwhile, and one makes
+//! checkpoints, so that no piece waits for the disk to sync.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -10,7 +11,7 @@ use headwater_model::{Bits, Hash, Layout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::error::{StoreError, failed};
-use super::{SAVE_EVERY, Store, Written};
+use super::{CHECKPOINT_EVERY, Store, Written, locked};
 use crate::buffer_pool::Pool;
 
 /// Commands that may wait for each thread; who has one more waits to hand it over.
@@ -62,7 +63,7 @@ impl<C> Queue<C> {
     }
 }
 
-/// A store at work on its two threads, for any number of tasks. When the last clone goes the store is closed.
+/// A store at work on its three threads, for any number of tasks. When the last clone goes the store is closed.
 #[derive(Clone)]
 pub struct StoreHandle {
     store: Arc<Store>,
@@ -83,8 +84,11 @@ impl StoreHandle {
             let spawned = thread::Builder::new().name(name.into()).spawn(run);
             spawned.map(drop).map_err(|e| failed("start a thread for", &store.state_dir, e))
         };
+        let (working, ended) = mpsc::channel();
         let of_writer = store.clone();
-        spawn("store-writer", Box::new(move || run_writer(&of_writer, &writes)))?;
+        spawn("store-writer", Box::new(move || run_writer(&of_writer, &writes, working)))?;
+        let of_saver = store.clone();
+        spawn("store-saver", Box::new(move || run_saver(&of_saver, &ended)))?;
         let of_reader = store.clone();
         spawn("store-reader", Box::new(move || run_reader(&of_reader, reads)))?;
         Ok(StoreHandle { store, writer, reader })
@@ -179,28 +183,36 @@ fn tell<T>(answer: Answer<T>, result: Result<T, StoreError>) {
     let _ = answer.send(result);
 }
 
-fn run_writer(store: &Store, commands: &Commands<WriteCommand>) {
-    loop {
-        match commands.recv_timeout(SAVE_EVERY) {
-            Ok((_permit, command)) => match command {
-                WriteCommand::Piece(piece, data, answer) => tell(answer, store.write(piece, &data)),
-                WriteCommand::Page(page, answer) => tell(answer, store.put_page(*page)),
-                WriteCommand::Recheck(piece, answer) => tell(answer, store.recheck(piece)),
-                WriteCommand::Import(mut progress, answer) => tell(answer, store.import(&mut *progress)),
-                WriteCommand::Close(answer) => return tell(answer, store.close()),
-            },
-            Err(RecvTimeoutError::Timeout) => {
-                if let Err(error) = store.save_if_due() {
-                    tracing::warn!(%error, "the bitmap of pieces was not saved");
-                }
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                if let Err(error) = store.close() {
-                    tracing::warn!(%error, "the piece store was not closed cleanly");
-                }
-                return;
-            }
+/// `working` is dropped at the end.
+fn run_writer(store: &Store, commands: &Commands<WriteCommand>, working: mpsc::Sender<()>) {
+    for (_permit, command) in commands {
+        match command {
+            WriteCommand::Piece(piece, data, answer) => tell(answer, store.write(piece, &data)),
+            WriteCommand::Page(page, answer) => tell(answer, store.put_page(*page)),
+            WriteCommand::Recheck(piece, answer) => tell(answer, store.recheck(piece)),
+            WriteCommand::Import(mut progress, answer) => tell(answer, store.import(&mut *progress)),
+            WriteCommand::Close(answer) => return tell(answer, store.close()),
         }
+    }
+    drop(working);
+    if let Err(error) = store.close() {
+        tracing::warn!(%error, "the piece store was not closed cleanly");
+    }
+}
+
+fn run_saver(store: &Store, ended: &mpsc::Receiver<()>) {
+    let mut told = String::new();
+    while ended.recv_timeout(CHECKPOINT_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let Err(error) = store.checkpoint() else {
+            told.clear();
+            continue;
+        };
+        let says = error.to_string();
+        if says != told {
+            tracing::warn!(%error, "what was written is not yet sure to outlive a loss of power");
+        }
+        told = says;
+        locked(&store.writer).trouble = Some(error);
     }
 }
 

@@ -33,6 +33,15 @@ pub struct Bars {
     pub late_share_of_down: Option<f64>,
     /// The longest time from a liar's first harm until its last edge was dropped; at most. Twice that for who trickles.
     pub left_within_s: Option<f64>,
+    /// With a bystander: how much longer small packets take there and back while its host serves, milliseconds that 95 %
+    /// do not pass; at most.
+    pub ping_rise_ms: Option<f64>,
+    /// … and the share of what the line has to spare that is served, at least.
+    pub spare_share: Option<f64>,
+    /// … and packets of the user's own stream lost meanwhile, percent, at most.
+    pub call_loss_percent: Option<f64>,
+    /// … and how much longer they take one way, milliseconds that 95 % do not pass; at most.
+    pub call_rise_ms: Option<f64>,
     /// Honest hosts banned, at most.
     pub honest_banned: Option<u64>,
     /// Every receiver that was not killed for good has the right bytes.
@@ -55,6 +64,10 @@ impl Default for Bars {
             congested_named_s: None,
             late_share_of_down: None,
             left_within_s: None,
+            ping_rise_ms: None,
+            spare_share: None,
+            call_loss_percent: None,
+            call_rise_ms: None,
             honest_banned: None,
             all_complete: true,
         }

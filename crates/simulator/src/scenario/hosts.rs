@@ -91,6 +91,8 @@ pub struct HostSpec {
     pub arrives: Option<Time>,
     /// It leaves when it has everything.
     pub leaves_when_complete: bool,
+    /// It is told the rate of its uplink.
+    pub told_up: bool,
     /// It starts with the whole content.
     pub seeded: bool,
     /// Its claims are believed.
@@ -171,6 +173,7 @@ impl Scenario {
                     hostile: group.hostile.clone(),
                     arrives: Some(at),
                     leaves_when_complete: group.leaves_when_complete,
+                    told_up: group.told_up,
                     seeded: false,
                     enrolled: group.enrolled,
                     as_in_life: group.nat_as_in_life,
@@ -261,6 +264,9 @@ impl Scenario {
             .find(|f| matches!(f.kind, FaultKind::AddressChange | FaultKind::ClockJump | FaultKind::PeeringLoss))
         {
             return lab_only(format!("faults of kind {}", f.kind.name()));
+        }
+        if self.bystander.is_some() {
+            return lab_only("the user's own traffic".into());
         }
         let liars = self.groups.iter().filter_map(|g| g.hostile.as_deref());
         match liars.into_iter().find(|kind| !CORRUPTING.contains(kind)) {

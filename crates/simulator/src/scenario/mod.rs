@@ -74,9 +74,23 @@ pub struct Scenario {
     /// What goes wrong.
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// The user's own traffic on a host's line; lab only.
+    #[serde(default)]
+    pub bystander: Option<Bystander>,
     /// What must come out.
     #[serde(default)]
     pub bars: Bars,
+}
+
+/// A user's own traffic: small packets there and back all the time, and a call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bystander {
+    /// The one host of this group shares its line with it.
+    pub group: String,
+    /// A stream upwards of 50 packets a second.
+    #[serde(default)]
+    pub call_mbit: f64,
 }
 
 fn default_time_limit() -> f64 {
@@ -222,6 +236,9 @@ pub struct Group {
     /// They came with the operator's token: their claimed uplinks are believed at once.
     #[serde(default = "yes")]
     pub enrolled: bool,
+    /// They are told the rate of their uplinks (`--up`); waypoints always are. For the lab.
+    #[serde(default)]
+    pub told_up: bool,
     /// They arrive this much later than the others.
     #[serde(default)]
     pub late_s: f64,
@@ -307,6 +324,7 @@ impl Group {
             sources: Sources::Any,
             hostile: None,
             enrolled: yes(),
+            told_up: false,
             late_s: 0.0,
             leaves_when_complete: false,
             place: Place::default(),
@@ -347,6 +365,13 @@ impl Scenario {
         }
         self.check_network()?;
         self.check_groups()?;
+        if let Some(b) = &self.bystander {
+            let alone = |i: usize| self.group_name(i) == b.group && self.groups[i].count == 1;
+            within(sane(b.call_mbit), "call_mbit")?;
+            if !(0..self.groups.len()).any(alone) {
+                return Err(ScenarioError::Contradiction(format!("no group {} has one host", b.group)));
+            }
+        }
         for fault in &self.faults {
             self.check_fault(fault)?;
         }

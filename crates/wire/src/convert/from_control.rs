@@ -59,6 +59,8 @@ pub enum FromControl {
         control_unix_ms: u64,
         /// What the heartbeat gave as `local_us`.
         echo_local_us: u64,
+        /// Of contents that the heartbeat told of, how many nodes hold all of it.
+        holders: Vec<(ContentId, u32)>,
     },
     /// Keys under which the node, as a parent, checks tickets; they replace the former ones. (Number, key).
     ParentKeys(Vec<(u64, ParentKey)>),
@@ -179,9 +181,15 @@ impl FromControl {
             Body::Assignment(a) => assignment(a)?,
             Body::Lease(l) => lease(l)?,
             Body::LeaseRevoked(l) => Self::LeaseRevoked { version: version(l.version)?, run: run(l.run)? },
-            Body::HeartbeatReply(h) => {
-                Self::HeartbeatReply { control_unix_ms: h.control_unix_ms, echo_local_us: h.echo_local_us }
-            }
+            Body::HeartbeatReply(h) => Self::HeartbeatReply {
+                control_unix_ms: h.control_unix_ms,
+                echo_local_us: h.echo_local_us,
+                holders: h
+                    .holders
+                    .iter()
+                    .map(|h| Ok((content(&h.content)?, h.nodes)))
+                    .collect::<Result<_, WireError>>()?,
+            },
             Body::ParentKeys(k) => Self::ParentKeys(parent_keys(k)?),
             Body::Page(p) => Self::Page { version: version(p.version)?, page: page(p.page)? },
             Body::PageUnavailable(p) => {
@@ -215,10 +223,16 @@ impl FromControl {
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
             }
-            Self::HeartbeatReply { control_unix_ms, echo_local_us } => Body::HeartbeatReply(proto::HeartbeatReply {
-                control_unix_ms: *control_unix_ms,
-                echo_local_us: *echo_local_us,
-            }),
+            Self::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
+                let holders = holders.iter().take(MAX_REPORTED_CONTENTS);
+                Body::HeartbeatReply(proto::HeartbeatReply {
+                    control_unix_ms: *control_unix_ms,
+                    echo_local_us: *echo_local_us,
+                    holders: holders
+                        .map(|(content, nodes)| proto::Holders { content: copy(&content.0), nodes: *nodes })
+                        .collect(),
+                })
+            }
             Self::ParentKeys(keys) => Body::ParentKeys(parent_keys_to_proto(keys)),
             Self::Page { version, page } => {
                 Body::Page(proto::PageReply { version: version_to_proto(*version), page: page_to_proto(page) })

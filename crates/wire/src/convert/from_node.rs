@@ -86,6 +86,8 @@ pub enum FromNode {
     },
     /// A router forwards this address to the node; `None` when it does no more.
     MappedAddress(Option<SocketAddr>),
+    /// Offers so much uplink from now on; 0 = serves nobody.
+    UplinkOffer(Rate),
 }
 
 /// How a node begins.
@@ -203,6 +205,7 @@ impl FromNode {
                 seen_from: address("seen_from", &p.seen_from)?,
             },
             Body::ProbeFailed(p) => Self::ProbeFailed { number: array("number", &p.number)?, why: p.why },
+            Body::UplinkOffer(m) => Self::UplinkOffer(Rate(m.up_bytes_per_s)),
             Body::MappedAddress(m) => Self::MappedAddress(optional_address("address", &m.address)?),
         })
     }
@@ -250,6 +253,7 @@ impl FromNode {
             Self::ProbeFailed { number, why } => {
                 Body::ProbeFailed(proto::ProbeFailed { number: copy(number), why: cut(why, MAX_WHY_BYTES) })
             }
+            Self::UplinkOffer(up) => Body::UplinkOffer(proto::UplinkOffer { up_bytes_per_s: up.0 }),
             Self::MappedAddress(address) => {
                 Body::MappedAddress(proto::MappedAddress { address: optional_address_to_proto(*address) })
             }
@@ -337,6 +341,7 @@ fn join(j: proto::Join) -> Result<Join, WireError> {
             complete: j.complete,
             parents: nodes("parents", &j.parents)?,
             leases: j.leases.into_iter().map(run).collect::<Result<_, _>>()?,
+            looks_first: j.looks_first,
         },
         runs: j.has_runs.then_some(Bitmap(j.runs)),
         viewer_token: Token(j.viewer_token),
@@ -352,6 +357,7 @@ fn join_to_proto(j: &Join) -> proto::Join {
         parents: j.join.parents.iter().map(|p| copy(&p.0)).collect(),
         leases: j.join.leases.clone(),
         viewer_token: j.viewer_token.0.clone(),
+        looks_first: j.join.looks_first,
     }
 }
 

@@ -8,16 +8,20 @@ use headwater_model::log::{Entry, KeyChange, Log, LogError, Object, SignedEntry,
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
-/// Format of [`StaticLog`]s that is written here.
+/// Format of [`StaticLog`]s without sums.
 const FORMAT: u32 = 1;
+/// Format of those with sums, the last one that is known here.
+const FORMAT_WITH_SUMS: u32 = 2;
 
-/// A log and all leaf hashes of its tree.
+/// A log, all leaf hashes of its tree, and all sums that it commits to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StaticLog {
     /// The log.
     pub log: Log,
     /// Leaf hashes of all pieces, in order.
     pub leaves: Vec<Hash>,
+    /// Rolling sums of all pieces, in order; none where the log has none.
+    pub sums: Vec<Sum>,
 }
 
 /// Why a static log is not believed.
@@ -37,13 +41,17 @@ pub enum StaticLogError {
     /// The leaf hashes are not those of the signed root.
     #[error("the leaf hashes do not fit the signed root: the file was changed")]
     Root,
+    /// The sums are not those of the signed root, or there are some where the log has none.
+    #[error("the rolling sums do not fit what is signed: the file was changed")]
+    Sums,
 }
 
 impl StaticLog {
     /// The file's bytes, at most [`MAX_STATIC_LOG_BYTES`] for a log of at most [`MAX_LOG_BYTES`].
     pub fn encode(&self) -> Vec<u8> {
         let (log, leaves) = (Some(log_to_proto(&self.log)), join_hashes(&self.leaves));
-        proto::StaticLog { format: FORMAT, log, leaves }.encode_to_vec()
+        let format = if self.sums.is_empty() { FORMAT } else { FORMAT_WITH_SUMS };
+        proto::StaticLog { format, log, leaves, sums: sums::to_bytes(&self.sums).into() }.encode_to_vec()
     }
 
     /// Reads a file; nothing is verified yet.
@@ -58,7 +66,7 @@ impl StaticLog {
         shape::check(file, &shape::STATIC_LOG)?;
         let message = proto::StaticLog::decode(file)?;
         let log = log_from_proto(message.log.ok_or(WireError::Missing("log"))?)?;
-        Ok(Self { log, leaves: hashes("leaves", &message.leaves)? })
+        Ok(Self { log, leaves: hashes("leaves", &message.leaves)?, sums: sums("sums", &message.sums)? })
     }
 
     /// Checks everything: the log as [`Log::verify`] does, and that the leaf hashes are those that its root is over.
@@ -74,6 +82,13 @@ impl StaticLog {
         if merkle::root(&self.leaves) != track.root {
             return Err(StaticLogError::Root);
         }
+        let sums_are_true = match track.sums {
+            Some(root) => self.sums.len() == self.leaves.len() && sums::root(&self.sums) == root,
+            None => self.sums.is_empty(),
+        };
+        if !sums_are_true {
+            return Err(StaticLogError::Sums);
+        }
         Ok(track)
     }
 }
@@ -85,9 +100,9 @@ fn check_format(mut file: &[u8]) -> Result<(), WireError> {
         return Err(WireError::Missing("format"));
     }
     match decode_varint(&mut file).map_err(not_one)? {
-        found if found == u64::from(FORMAT) => Ok(()),
         0 => Err(WireError::Value("format")),
-        found => Err(WireError::Newer { found, known: FORMAT }),
+        found if found <= u64::from(FORMAT_WITH_SUMS) => Ok(()),
+        found => Err(WireError::Newer { found, known: FORMAT_WITH_SUMS }),
     }
 }
 
@@ -137,6 +152,7 @@ fn entry(e: proto::Entry) -> Result<SignedEntry, WireError> {
             root: hash("root", &e.root)?,
             origins: e.origins,
             last: e.last,
+            sums: if e.sums.is_empty() { None } else { Some(hash("sums", &e.sums)?) },
         },
     })
 }
@@ -169,5 +185,6 @@ fn entry_to_proto(signed: &SignedEntry) -> proto::Entry {
         origins: e.origins.clone(),
         last: e.last,
         signature: copy(&signed.signature),
+        sums: e.sums.map(|s| copy(&s.0)).unwrap_or_default(),
     }
 }

@@ -1,7 +1,7 @@
 //! Frames in pieces, oversized frames, and headers of pieces.
 
 use super::*;
-use crate::frame::{FrameDecoder, FrameError, PieceHeader};
+use crate::frame::{DelayDatagram, FrameDecoder, FrameError, PieceHeader};
 use crate::limits::{MAX_NODE_FRAME_BYTES, MAX_PEER_FRAME_BYTES};
 use headwater_model::Rng;
 use headwater_model::layout::{MAX_PIECE_BYTES, MAX_PIECES};
@@ -59,6 +59,18 @@ fn piece_headers_keep_their_limits() {
     }
     assert_eq!(PieceHeader { piece: 1, len: 2 }.encode(), [0, 0, 0, 1, 0, 0, 0, 2]);
     assert!(read(MAX_PIECES, 1).is_err() && read(0, 0).is_err() && read(0, MAX_PIECE_BYTES + 1).is_err());
+}
+
+#[test]
+fn datagrams_are_read_as_they_are_written_and_nothing_else_is() {
+    for sent in [DelayDatagram::Probe { number: 7 }, DelayDatagram::Echo { number: u64::MAX, arrived_us: 9 }] {
+        let bytes = sent.encode();
+        assert_eq!(DelayDatagram::decode(&bytes), Ok(sent));
+        assert!(DelayDatagram::decode(&bytes[1..]).is_err());
+        assert!(DelayDatagram::decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+    assert_eq!(DelayDatagram::Probe { number: 1 }.encode()[..], [1, 0, 0, 0, 0, 0, 0, 0, 1]);
+    assert!(DelayDatagram::decode(&[]).is_err() && DelayDatagram::decode(&[3; 9]).is_err());
 }
 
 proptest! {

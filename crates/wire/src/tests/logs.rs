@@ -5,13 +5,14 @@ use crate::limits::{MAX_LOG_BYTES, MAX_STATIC_LOG_BYTES};
 use ed25519_dalek::SigningKey;
 use headwater_model::layout::Layout;
 use headwater_model::log::{Entry, Log, LogError, Object, fingerprint, sign};
-use headwater_model::{Hash, merkle};
+use headwater_model::{Hash, Sum, merkle, sums};
 
 /// A log of one object of `pieces` pieces, that verifies.
 fn signed(pieces: u32) -> StaticLog {
     let key = SigningKey::from_bytes(&[1; 32]);
     let objects = vec![Object { path: "a".into(), media_type: String::new(), size_bytes: u64::from(pieces) * 4096 }];
     let leaves: Vec<Hash> = (0..pieces).map(|n| merkle::leaf(&n.to_be_bytes())).collect();
+    let sums: Vec<Sum> = (0..u64::from(pieces)).map(|n| Sum(n * 77)).collect();
     let mut log =
         Log { name: "n".into(), first_key: key.verifying_key().to_bytes(), key_changes: vec![], entries: vec![] };
     let entry = Entry {
@@ -27,9 +28,10 @@ fn signed(pieces: u32) -> StaticLog {
         root: merkle::root(&leaves),
         origins: vec!["https://o.example/a".into()],
         last: true,
+        sums: Some(sums::root(&sums)),
     };
     log.entries.push(sign(log.content(), entry, &key));
-    StaticLog { log, leaves }
+    StaticLog { log, leaves, sums }
 }
 
 #[test]
@@ -52,6 +54,8 @@ fn spoilt_static_logs_are_not_believed() {
     };
     assert_eq!(said(&|s| s.leaves[2].0[0] ^= 1), StaticLogError::Root);
     assert_eq!(said(&|s| s.leaves.swap(0, 1)), StaticLogError::Root);
+    assert_eq!(said(&|s| s.sums[2].0 ^= 1), StaticLogError::Sums);
+    assert_eq!(said(&|s| s.sums.clear()), StaticLogError::Sums);
     assert_eq!(said(&|s| s.leaves.truncate(4)), StaticLogError::Leaves { wanted: 5, found: 4 });
     assert_eq!(said(&|s| s.log.entries.clear()), StaticLogError::Log(LogError::Open));
     assert!(matches!(good.verify("m", None), Err(StaticLogError::Log(LogError::WrongName { .. }))));
@@ -61,17 +65,18 @@ fn spoilt_static_logs_are_not_believed() {
 fn other_files_are_refused_with_the_reason() {
     let file = signed(5).encode();
     let mut newer = file.clone();
-    newer[1] = 2;
+    newer[1] = 3;
     let said = StaticLog::decode(&newer).unwrap_err();
-    assert_eq!(said, WireError::Newer { found: 2, known: 1 });
+    assert_eq!(said, WireError::Newer { found: 3, known: 2 });
     assert!(said.to_string().contains("made by a newer version"), "{said}");
-    assert!(StaticLog::decode(b"\x08\x02 whatever format 2 is").unwrap_err() == said);
+    assert!(StaticLog::decode(b"\x08\x03 whatever format 3 is").unwrap_err() == said);
     assert_eq!(StaticLog::decode(b"<html>404</html>"), Err(WireError::Missing("format")));
     assert_eq!(StaticLog::decode(b""), Err(WireError::Missing("format")));
     assert_eq!(StaticLog::decode(b"\x08\x00"), Err(WireError::Value("format")));
     assert_eq!(StaticLog::decode(b"\x08\x01"), Err(WireError::Missing("log")));
     let mut odd = signed(5);
     odd.leaves.clear();
+    odd.sums.clear();
     let mut odd = odd.encode();
     odd.extend([0x1A, 33]);
     odd.extend([0; 33]);
@@ -114,7 +119,7 @@ fn damage_does_no_harm() {
         spoilt[bit / 8] ^= 1 << (bit % 8);
         read(&spoilt);
     }
-    let other = StaticLog { log: samples::log(), leaves: vec![Hash([1; 32])] }.encode();
+    let other = StaticLog { log: samples::log(), leaves: vec![Hash([1; 32])], sums: vec![Sum(5)] }.encode();
     let accepted = mutations("static log", &[file, other], read);
     assert!((100..MUTATIONS).contains(&accepted), "{accepted}");
 }

@@ -10,6 +10,7 @@ use headwater_model::merkle::Page;
 use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
 use headwater_model::reach::Probe;
 use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
+use headwater_model::sums::{PageSums, Sum};
 use headwater_model::ticket::ParentKey;
 use headwater_model::{Bits, ContentId, Hash, Micros, NodeId, Rate, Ticket, Version};
 
@@ -51,6 +52,7 @@ pub fn log() -> Log {
             root: Hash([2; 32]),
             origins: vec!["https://origin.example/f".into(), "http://other.example/f".into()],
             last: number == 1,
+            sums: (number == 1).then_some(Hash([7; 32])),
         },
         signature: [3; 64],
     };
@@ -63,7 +65,8 @@ pub fn log() -> Log {
 }
 
 pub fn page() -> Page {
-    Page { number: 4, leaves: vec![Hash([1; 32]), Hash([2; 32])], proof: vec![Hash([3; 32])] }
+    let sums = PageSums { sums: vec![Sum(1), Sum(u64::MAX)], proof: vec![Hash([4; 32])] };
+    Page { number: 4, leaves: vec![Hash([1; 32]), Hash([2; 32])], proof: vec![Hash([3; 32])], sums: Some(sums) }
 }
 
 pub fn ticket(parent: u8) -> Ticket {
@@ -86,6 +89,7 @@ pub fn join() -> report::Join {
         complete: true,
         parents: vec![node(1), node(2)],
         leases: vec![5, 6],
+        looks_first: true,
     }
 }
 
@@ -173,6 +177,7 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::ProbeFailed { number: [7; 16], why: "no answer".into() },
         FromNode::MappedAddress(Some("192.0.2.9:5".parse().unwrap())),
         FromNode::MappedAddress(None),
+        FromNode::UplinkOffer(Rate(250_000)),
     ]
 }
 
@@ -194,6 +199,7 @@ pub fn kind_of_node(m: &FromNode) -> usize {
         FromNode::ProbeArrived { .. } => 12,
         FromNode::ProbeFailed { .. } => 13,
         FromNode::MappedAddress(_) => 14,
+        FromNode::UplinkOffer(_) => 15,
     }
 }
 
@@ -250,7 +256,7 @@ pub fn from_control() -> Vec<FromControl> {
         lease(LeaseSource::Origin, None),
         lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
         FromControl::LeaseRevoked { version, run: 3 },
-        FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6 },
+        FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6, holders: vec![(version.content, 7)] },
         FromControl::ParentKeys(keys.clone()),
         FromControl::Page { version, page: page() },
         FromControl::PageUnavailable { version, page: 4 },

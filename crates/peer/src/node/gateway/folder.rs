@@ -98,6 +98,7 @@ mod tests {
             objects,
             root: Hash([2; 32]),
             origins: Vec::new(),
+            sums: None,
         }
     }
 

@@ -1,0 +1,43 @@
+//! The node's downlink, shared by all contents: what parents are asked for and what is read from origins.
+
+use headwater_model::{Rate, Time};
+use headwater_peer_core::Intake;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A downlink, limited or not.
+#[derive(Debug)]
+pub struct Downlink {
+    begun: Instant,
+    intake: Mutex<Intake>,
+}
+
+impl Downlink {
+    /// Without a limit; `begun` is the moment that times are counted from.
+    pub fn new(begun: Instant) -> Self {
+        Self { begun, intake: Mutex::new(Intake::default()) }
+    }
+
+    /// To be charged while a swarm asks.
+    pub(crate) fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another limit from now on, in wire bytes.
+    pub(crate) fn limit(&self, rate: Option<Rate>) {
+        self.intake().limit(self.now(), rate);
+    }
+
+    /// `payload_bytes` were read that nobody had counted: returns when the next may be read.
+    pub(crate) async fn read(&self, payload_bytes: u64) {
+        let until = self.intake().charge(self.now(), payload_bytes);
+        if let Some(until) = until {
+            let wait = until.since(self.now());
+            tokio::time::sleep(std::time::Duration::from_micros(wait.0)).await;
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(self.begun.elapsed().as_micros() as u64 + 1)
+    }
+}

@@ -1,0 +1,83 @@
+//! How what was written becomes what is believed.
+
+use std::sync::atomic::Ordering;
+
+use super::error::{StoreError, failed};
+use super::files::Place;
+use super::state::{self, State};
+use super::{Store, Writer, locked};
+
+impl Store {
+    /// Makes a checkpoint if anything has changed since the last one and the store is not closed. Writing goes on while
+    /// the data files are synced.
+    ///
+    /// # Errors
+    /// What the disk says; the last checkpoint then stands. A data file that could not be synced loses what was written
+    /// to it since.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let _saving = locked(&self.saving);
+        let mut writer = locked(&self.writer);
+        if writer.lock.is_none() || !(self.lost.swap(false, Ordering::Relaxed) | writer.unsaved) {
+            return Ok(());
+        }
+        // Under the lock: whatever is written from here on is named by the journal behind these entries.
+        let (bits, journalled) = (self.have(), writer.journal.pieces().len());
+        let changed = std::mem::take(&mut writer.changed);
+        for object in changed.keys() {
+            writer.stamps[*object] = self.files.stamp_in_place(*object);
+        }
+        let (stamps, pages_file) = (writer.stamps.clone(), writer.pages_file.clone());
+        writer.unsaved = false;
+        drop(writer);
+
+        let written = changed.iter().filter(|(_, has_data)| **has_data).map(|(object, _)| *object);
+        let unsynced: Vec<(usize, StoreError)> =
+            written.filter_map(|object| self.sync(object).err().map(|e| (object, e))).collect();
+        let saved = if unsynced.is_empty() {
+            let pages = pages_file.sync_all().map_err(|e| failed("write", &self.state_dir.join("pages"), e));
+            pages.and_then(|()| self.save(State { bits, stamps }))
+        } else {
+            Ok(())
+        };
+
+        let mut writer = locked(&self.writer);
+        let mut failure = saved.err();
+        for (object, error) in unsynced {
+            self.distrust(&mut writer, object);
+            failure.get_or_insert(error);
+        }
+        if let Some(failure) = failure {
+            for (object, has_data) in changed {
+                *writer.changed.entry(object).or_default() |= has_data;
+            }
+            writer.unsaved = true;
+            return Err(failure);
+        }
+        writer.journal.forget(journalled)
+    }
+
+    /// What was written to an object since the last checkpoint counts as missing: a failed sync may have lost it, though
+    /// reading still shows it.
+    pub(super) fn distrust(&self, writer: &mut Writer, object: usize) {
+        let is_of_object = |piece: u32| self.layout.at(piece).is_some_and(|at| at.object == object);
+        self.clear_bits(object, writer.journal.pieces().iter().copied().filter(|p| is_of_object(*p)));
+        if let Err(error) = writer.journal.retain(|piece| !is_of_object(piece)) {
+            tracing::warn!(%error, "the journal still names pieces that may be lost");
+        }
+    }
+
+    fn sync(&self, object: usize) -> Result<(), StoreError> {
+        match self.files.place(object) {
+            Place::Absent | Place::Gone => Ok(()),
+            Place::Part | Place::Finished(_) => match self.files.sync(object) {
+                // Whoever reads or writes next finds that it is gone, and counts its pieces as missing.
+                Err(StoreError::Vanished { .. }) => Ok(()),
+                synced => synced,
+            },
+        }
+    }
+
+    fn save(&self, state: State) -> Result<(), StoreError> {
+        state::replace(&self.state_dir, "state", &state.encode(&self.identity), true)
+    }
+}
