@@ -1,5 +1,6 @@
 //! Client manager (C1): sessions, capabilities, and how much each node is believed to be able to upload.
 
+use crate::budgets::Budget;
 use headwater_model::assignment::Reach;
 use headwater_model::id::{ContentId, NodeId};
 use headwater_model::node::Forwards;
@@ -51,6 +52,8 @@ pub struct Client {
     pub since: Time,
     /// Uplink that it offers and is believed to have.
     pub up: Rate,
+    /// Which content has how much of it.
+    pub budget: Budget,
     /// Uplink that it is believed to have, whatever it offers.
     proved: Rate,
     /// What it offered before, and until when it may still be sending at that rate.
@@ -81,8 +84,10 @@ pub enum Welcome {
 }
 
 /// All sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ClientManager {
+    /// Between two heartbeats of a node.
+    heartbeat: Micros,
     clients: BTreeMap<NodeId, Client>,
     takeovers: BTreeMap<NodeId, VecDeque<Time>>,
 }
@@ -134,6 +139,11 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 impl ClientManager {
+    /// No sessions. `heartbeat` is the time between two heartbeats of a node.
+    pub fn new(heartbeat: Micros) -> Self {
+        Self { heartbeat, clients: BTreeMap::new(), takeovers: BTreeMap::new() }
+    }
+
     /// A session begins. The newest session of an identity wins; when two fight for one, both lose.
     pub fn arrive(&mut self, now: Time, arrival: Arrival) -> Welcome {
         let node = arrival.node;
@@ -154,11 +164,16 @@ impl ClientManager {
         }
         let claim = arrival.introduction.up;
         let proved = if arrival.enrolled { Rate(u64::MAX) } else { UNPROVED_UP };
-        let contents = self.clients.remove(&node).map(|c| c.contents).unwrap_or_default();
+        let up = claim.min(proved);
+        let (contents, budget) = match self.clients.remove(&node) {
+            Some(former) => (former.contents, former.budget),
+            None => (BTreeSet::new(), Budget::new(up, self.heartbeat)),
+        };
         let client = Client {
             arrival,
             since: now,
-            up: claim.min(proved),
+            up,
+            budget,
             proved,
             offered: (Rate(0), now),
             contents,
@@ -278,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_newest_session_wins_and_a_fight_ends_both() {
-        let mut m = ClientManager::default();
+        let mut m = ClientManager::new(Micros::from_secs(2));
         let a = |s| arrival(1, s, "192.0.2.1:1", false);
         assert_eq!(m.arrive(Time(0), a(1)), Welcome::New);
         assert_eq!(m.arrive(Time(1), a(2)), Welcome::TakesOver(1));
@@ -295,7 +310,7 @@ mod tests {
 
     #[test]
     fn only_unrelated_children_raise_what_is_believed() {
-        let mut m = ClientManager::default();
+        let mut m = ClientManager::new(Micros::from_secs(2));
         m.arrive(Time(0), arrival(1, 1, "192.0.2.1:1", false));
         m.arrive(Time(0), arrival(2, 2, "192.0.2.77:1", false));
         m.arrive(Time(0), arrival(3, 3, "198.51.100.1:1", false));
@@ -312,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_is_offered_changes_and_what_was_confirmed_stays_believed() {
-        let mut m = ClientManager::default();
+        let mut m = ClientManager::new(Micros::from_secs(2));
         m.arrive(Time(0), arrival(1, 1, "192.0.2.1:1", false));
         m.arrive(Time(0), arrival(3, 3, "198.51.100.1:1", false));
         let (p, s) = (NodeId([1; 32]), Micros::from_secs(2));

@@ -22,8 +22,10 @@ pub struct Config {
     pub far_links: u32,
     /// Spare parents named in an assignment.
     pub spares: u32,
-    /// Most children of one node in one content.
+    /// Most children of one peer in one content.
     pub max_children: u32,
+    /// Most children of one waypoint in one content.
+    pub max_waypoint_children: u32,
     /// How long a pair that failed is not tried again (S3): at first, then three times as long each time, at most.
     pub first_blacklist: Micros,
     /// See `first_blacklist`.
@@ -71,6 +73,7 @@ impl Default for Config {
             far_links: 6,
             spares: 2,
             max_children: 200,
+            max_waypoint_children: 4000,
             first_blacklist: Micros::from_secs(4),
             blacklist: Micros::from_secs(60),
             max_considered: 64,

@@ -127,6 +127,11 @@ impl History {
             r.served_bytes += bytes;
             r.good += 1;
         }
+        if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&(parent, child)) {
+            // Pairs of nodes that are not there make room for those that are.
+            let here = |n: &NodeId| self.nodes.get(n).is_some_and(|r| r.online_since.is_some());
+            self.pairs.retain(|(p, c), _| here(p) && here(c));
+        }
         if self.pairs.len() < MAX_PAIRS || self.pairs.contains_key(&(parent, child)) {
             let p = self.pairs.entry((parent, child)).or_default();
             p.bytes += bytes;
@@ -151,6 +156,8 @@ impl History {
             if r.downloads.len() >= MAX_DOWNLOADS_PER_NODE {
                 r.downloads.pop_front();
             }
+            // Most nodes come for one: room for more would be kept for all that ever came.
+            r.downloads.reserve_exact(1);
             r.downloads.push_back(transfer);
         }
     }

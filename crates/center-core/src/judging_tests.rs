@@ -9,7 +9,7 @@ use headwater_model::assignment::Assignment;
 use headwater_model::bits::Bits;
 use headwater_model::id::{ContentId, Hash, NodeId, Version};
 use headwater_model::layout::Layout;
-use headwater_model::node::{Accepts, Capabilities, Role};
+use headwater_model::node::{Accepts, Capabilities, Priority, Role};
 use headwater_model::place::Place;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Heartbeat, Introduction, Join};
 use headwater_model::time::{Micros, Rate, Time};
@@ -187,6 +187,7 @@ impl Swarm {
                 wasted_bytes: 0,
                 from,
                 to,
+                priority: Priority::Normal,
             };
             let heartbeat = Heartbeat { interval: self.interval, contents: vec![content], ..Heartbeat::default() };
             self.say(Input::Heartbeat(node(n), heartbeat));

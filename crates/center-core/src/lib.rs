@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the cores")]
 #![warn(missing_docs)]
 
+pub mod budgets;
 pub mod client_manager;
 mod config;
 pub mod content_directory;
@@ -23,6 +24,7 @@ pub mod trust;
 pub use config::Config;
 pub use progress::Progress;
 
+use budgets::{Budget, Changed};
 use client_manager::{Arrival, Client, ClientManager, Welcome};
 use content_directory::{Content, ContentDirectory, Published};
 use dcm::{DcmOutput, MemberInfo};
@@ -201,6 +203,10 @@ pub struct Center {
     trust: Trust,
     links: Links,
     progress: BTreeMap<(ContentId, NodeId), Progress>,
+    /// Bytes from the origin of nodes that are gone for long, by content.
+    gone_origin_bytes: BTreeMap<ContentId, u64>,
+    /// When such nodes are looked for next.
+    forget_at: Time,
     totals: Totals,
     prober: Option<Prober>,
     dials: BTreeMap<(Accepts, Accepts), Dials>,
@@ -210,6 +216,8 @@ pub struct Center {
     /// When trust and links are looked at next.
     judge_at: Time,
     scratch: Vec<DcmOutput>,
+    /// Grants that changed: kept for its memory.
+    regranted: Vec<Changed>,
 }
 
 impl Center {
@@ -219,12 +227,14 @@ impl Center {
         Self {
             epoch,
             restarted_until,
-            clients: ClientManager::default(),
+            clients: ClientManager::new(config.heartbeat),
             directory: ContentDirectory::default(),
             history: History::default(),
             trust: Trust::new(Terms { ban: config.ban, max_ban: config.max_ban }),
             links: Links::default(),
             progress: BTreeMap::new(),
+            gone_origin_bytes: BTreeMap::new(),
+            forget_at: now,
             totals: Totals::default(),
             prober: None,
             dials: BTreeMap::new(),
@@ -232,6 +242,7 @@ impl Center {
             tick_at: now,
             judge_at: now,
             scratch: Vec::new(),
+            regranted: Vec::new(),
             config,
         }
     }
@@ -269,6 +280,26 @@ impl Center {
     /// Links between regions.
     pub fn links(&self) -> &Links {
         &self.links
+    }
+    /// Violated invariants of all swarms and of all nodes' budgets; empty when the state is sound.
+    pub fn check(&self, now: Time) -> Vec<dcm::Problem> {
+        let dcms = self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref());
+        let mut problems: Vec<dcm::Problem> = dcms.flat_map(|dcm| dcm.check(now)).collect();
+        for (node, client) in self.clients.iter() {
+            let of = |p| format!("the budget of {node:?}: {p}");
+            problems.extend(client.budget.check().into_iter().map(of));
+            if client.budget.total() != client.up {
+                problems.push(of(format!("{:?} of an uplink of {:?}", client.budget.total(), client.up)));
+            }
+            for (content, granted) in client.budget.grants() {
+                let member = self.directory.dcm(content).and_then(|d| d.member_of(node));
+                let Some(m) = member.filter(|m| m.away_since.is_none() && m.forwards()) else { continue };
+                if m.info.up != granted {
+                    problems.push(of(format!("{granted:?} are granted to a content that uses {:?}", m.info.up)));
+                }
+            }
+        }
+        problems
     }
     /// Running totals.
     pub fn totals(&self) -> Totals {
@@ -352,10 +383,11 @@ impl Center {
             }
             Input::Offers(node, up) => {
                 self.clients.offers(now, &node, up);
-                self.share_uplink(&node);
+                let up = self.clients.get(&node).map_or(Rate(0), |c| c.up);
+                self.regrant(&node, |budget, changed| budget.set_total(now, up, changed));
             }
             Input::Moved(node, observed) => self.moved(now, node, observed, out),
-            Input::Publish(content) => self.publish(*content, out),
+            Input::Publish(content) => self.publish(now, *content, out),
             Input::Unpublish(id) => self.unpublish(now, id, out),
             Input::Tick => self.tick(now, out),
         }
@@ -376,6 +408,8 @@ impl Center {
                 out.push(Output::Event(Event::Takeover(node)));
                 out.push(close(old, "a newer process uses this identity", false));
                 self.history.went(now, &node);
+                let up = self.clients.get(&node).map_or(Rate(0), |c| c.up);
+                self.regrant(&node, |budget, changed| budget.set_total(now, up, changed));
             }
             Welcome::Refused { old } => {
                 out.push(Output::Event(Event::Takeover(node)));
@@ -429,6 +463,13 @@ impl Center {
             out.push(Output::Refuse(node, join.version, Refusal::Limit(limit)));
             return;
         }
+        if let Some(client) = self.clients.get_mut(&node) {
+            client.contents.insert(id);
+        }
+        if !join.looks_first {
+            self.regrant(&node, |budget, changed| budget.join(now, id, changed));
+        }
+        let (Some(client), Some(content)) = (self.clients.get(&node), self.directory.get(&id)) else { return };
         let arrival = &client.arrival;
         let trusted = arrival.introduction.role == Role::Waypoint && arrival.enrolled;
         let may_use_origin = !content.origin_needs_credentials || content.share_origin_credentials || trusted;
@@ -437,7 +478,7 @@ impl Center {
             session: arrival.session,
             role: if trusted { Role::Waypoint } else { Role::Peer },
             capabilities: arrival.introduction.capabilities,
-            up: client.up,
+            up: client.budget.grant(&id),
             place: arrival.place.clone(),
             reach: client.reach(),
             observed: arrival.observed.ip(),
@@ -453,25 +494,17 @@ impl Center {
         if p.since == Time(0) || p.complete_at.is_some() {
             *p = Progress { since: now, ..Progress::default() };
         }
-        if let Some(client) = self.clients.get_mut(&node) {
-            client.contents.insert(id);
-        }
         if join.looks_first {
             return;
         }
-        self.share_uplink(&node);
         let restarted = now < self.restarted_until;
         let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };
         dcm.join(now, info, join);
-        self.share_uplink(&node);
         self.collect(now, id, out);
     }
 
     fn leave(&mut self, now: Time, node: NodeId, content: ContentId, out: &mut Vec<Output>) {
-        if let Some(client) = self.clients.get_mut(&node) {
-            client.contents.remove(&content);
-        }
-        self.share_uplink(&node);
+        self.takes_no_part(now, &node, &content);
         if let Some(dcm) = self.directory.dcm_mut(&content) {
             dcm.leave(now, &node);
         }
@@ -479,16 +512,16 @@ impl Center {
         self.collect(now, content, out);
     }
 
-    fn publish(&mut self, content: Content, out: &mut Vec<Output>) {
+    fn publish(&mut self, now: Time, content: Content, out: &mut Vec<Output>) {
         let id = content.version.content;
         let (published, former) = self.directory.publish(content);
         let members: Vec<NodeId> = former.iter().flat_map(|d| d.members().map(|m| m.info.node)).collect();
         for node in members {
-            if let Some(c) = self.clients.get_mut(&node) {
-                c.contents.remove(&id);
-            }
-            self.progress.remove(&(id, node));
+            self.takes_no_part(now, &node, &id);
             out.push(Output::Withdrawn(node, id, "a newer version was published".into()));
+        }
+        if published == Published::NewVersion {
+            self.forget_progress_of(id);
         }
         if matches!(published, Published::New | Published::NewVersion) {
             let waypoints = self.clients.iter().filter(|(_, c)| c.arrival.introduction.role == Role::Waypoint);
@@ -499,20 +532,16 @@ impl Center {
     fn unpublish(&mut self, now: Time, id: ContentId, out: &mut Vec<Output>) {
         let Some(content) = self.directory.unpublish(now, &id) else { return };
         for m in content.dcm.iter().flat_map(|d| d.members()) {
-            if let Some(c) = self.clients.get_mut(&m.info.node) {
-                c.contents.remove(&id);
-            }
+            self.takes_no_part(now, &m.info.node, &id);
             out.push(Output::Withdrawn(m.info.node, id, "its publisher withdrew it".into()));
         }
-        let of_content: Vec<NodeId> = self.progress_of(id).map(|(n, _)| *n).collect();
-        for node in of_content {
-            self.progress.remove(&(id, node));
-        }
+        self.forget_progress_of(id);
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         if self.tick_at <= now {
             self.clients.tick(now);
+            self.forget_progress(now);
             self.tick_at = now + Micros::from_millis(500);
             // A dead node is found here before its connection times out.
             for node in self.clients.fell_quiet(now, self.config.heartbeat.times(2)) {
@@ -612,19 +641,21 @@ impl Center {
         others.filter(|other| !own.compatible(other)).count() as u64
     }
 
-    fn share_uplink(&mut self, node: &NodeId) {
-        share_uplink(&self.clients, &mut self.directory, node);
+    fn takes_no_part(&mut self, now: Time, node: &NodeId, content: &ContentId) {
+        if let Some(client) = self.clients.get_mut(node) {
+            client.contents.remove(content);
+        }
+        self.regrant(node, |budget, changed| budget.leave(now, content, changed));
     }
-}
 
-/// A node's home session splits its uplink over the contents that it takes part in (C7): equally, as senders pace all
-/// their children from one bucket anyway and no share is lost.
-fn share_uplink(clients: &ClientManager, directory: &mut ContentDirectory, node: &NodeId) {
-    let Some(client) = clients.get(node) else { return };
-    let share = Rate(client.up.0 / client.contents.len().max(1) as u64);
-    for content in &client.contents {
-        if let Some(dcm) = directory.dcm_mut(content) {
-            dcm.set_rate(node, share);
+    /// Something happens to a node's budget: the contents whose grants change learn it.
+    fn regrant(&mut self, node: &NodeId, what: impl FnOnce(&mut Budget, &mut Vec<Changed>)) {
+        let Some(client) = self.clients.get_mut(node) else { return };
+        what(&mut client.budget, &mut self.regranted);
+        for (content, rate) in self.regranted.drain(..) {
+            if let Some(dcm) = self.directory.dcm_mut(&content) {
+                dcm.set_rate(node, rate);
+            }
         }
     }
 }

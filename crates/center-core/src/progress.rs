@@ -3,11 +3,11 @@
 use crate::dcm;
 use crate::history::Transfer;
 use crate::judging::Served;
-use crate::{Center, Output, share_uplink};
+use crate::{Center, Output};
 use headwater_model::SourceClass;
 use headwater_model::id::{ContentId, NodeId};
 use headwater_model::report::Heartbeat;
-use headwater_model::time::{Rate, Time};
+use headwater_model::time::{Micros, Rate, Time};
 use std::collections::BTreeMap;
 
 /// Traffic of one node in one content, from its heartbeats.
@@ -32,7 +32,14 @@ pub struct Progress {
     /// Bytes per parent as last said, to tell what is new.
     pub(crate) last: BTreeMap<NodeId, u64>,
     pub(crate) last_origin: u64,
+    /// Since when its node has no session.
+    pub(crate) gone_since: Option<Time>,
 }
+
+/// A node that comes back within this time counts on where it was; of others only sums are kept.
+const REMEMBERED: Micros = Micros::from_secs(3600);
+/// How often those who are gone are looked for.
+const LOOK_EVERY: Micros = Micros::from_secs(60);
 
 impl Center {
     pub(crate) fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
@@ -43,7 +50,7 @@ impl Center {
         client.heard = now;
         client.quiet = false;
         self.alive(now, node, steady, out);
-        let mut claimed = Rate(0);
+        let (mut claimed, mut confirmed) = (Rate(0), Vec::new());
         for report in &said.contents {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
@@ -71,14 +78,18 @@ impl Center {
                     self.history.served(e.node, node, new);
                 }
                 served.push(Served { parent: e.node, bytes: new, waited: e.waited });
-                if self.clients.confirm(&e.node, &node, said.interval, new, self.config.heartbeat).is_some() {
-                    share_uplink(&self.clients, &mut self.directory, &e.node);
-                }
+                let up = self.clients.confirm(&e.node, &node, said.interval, new, self.config.heartbeat);
+                confirmed.extend(up.map(|up| (e.node, up)));
             }
             p.max_rate = p.max_rate.max(Rate::of(moved, self.config.heartbeat));
             let complete = report.pieces_held == pieces && p.complete_at.is_none();
             if let Some(dcm) = self.directory.dcm_mut(&id) {
-                claimed.0 = claimed.0.saturating_add(dcm.heartbeat(now, &node, said.interval, report).0);
+                let used = dcm.heartbeat(now, &node, said.interval, report);
+                claimed.0 = claimed.0.saturating_add(used.0);
+                // Interval 0 is none: such a report tells of a part of one.
+                if let Some(client) = self.clients.get_mut(&node).filter(|_| said.interval > 0) {
+                    client.budget.refresh(now, &id, dcm.use_of(&node, used, report.priority));
+                }
             }
             if complete {
                 self.record(now, id, node, true, out);
@@ -86,7 +97,48 @@ impl Center {
             self.collect(now, id, out);
             self.praise(now, node, u64::from(piece_bytes), &served, out);
         }
+        if said.interval > 0 {
+            self.regrant(&node, |budget, changed| budget.split(now, changed));
+        }
+        for (parent, up) in confirmed {
+            self.regrant(&parent, |budget, changed| budget.set_total(now, up, changed));
+        }
         self.weigh_words(now, node, claimed.max(said.up_used), out);
+    }
+
+    /// Forgets nodes that are gone for long, once a minute: there are new ones all the time.
+    pub(crate) fn forget_progress(&mut self, now: Time) {
+        if now < self.forget_at {
+            return;
+        }
+        self.forget_at = now + LOOK_EVERY;
+        let (clients, gone) = (&self.clients, &mut self.gone_origin_bytes);
+        self.progress.retain(|(content, node), p| {
+            if clients.get(node).is_some() {
+                p.gone_since = None;
+                return true;
+            }
+            let stays = now.since(*p.gone_since.get_or_insert(now)) < REMEMBERED;
+            if !stays && p.origin_bytes > 0 {
+                *gone.entry(*content).or_default() += p.origin_bytes;
+            }
+            stays
+        });
+    }
+
+    /// A version of a content ended.
+    pub(crate) fn forget_progress_of(&mut self, content: ContentId) {
+        self.gone_origin_bytes.remove(&content);
+        let nodes: Vec<NodeId> = self.progress_of(content).map(|(node, _)| *node).collect();
+        for node in nodes {
+            self.progress.remove(&(content, node));
+        }
+    }
+
+    /// Bytes that all nodes got from a content's origin, also those that are gone.
+    pub fn origin_bytes(&self, content: ContentId) -> u64 {
+        let of_gone = self.gone_origin_bytes.get(&content).copied().unwrap_or(0);
+        self.progress_of(content).map(|(_, p)| p.origin_bytes).sum::<u64>() + of_gone
     }
 
     /// Keeps the record of a transfer that ended.

@@ -10,7 +10,9 @@ use headwater_model::log::Object;
 use headwater_model::reach::Probe;
 use headwater_model::report::{ContentReport, EdgeReport, Heartbeat, Introduction, Join};
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_model::{Accepts, Bits, Capabilities, ContentId, Hash, Layout, NodeId, Place, Rng, Role, Version};
+use headwater_model::{
+    Accepts, Bits, Capabilities, ContentId, Hash, Layout, NodeId, Place, Priority, Rng, Role, Version,
+};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -198,6 +200,7 @@ impl World {
                 wasted_bytes: 0,
                 from: from.unwrap_or_default(),
                 to: vec![],
+                priority: Priority::Normal,
             };
             self.input(Input::Heartbeat(node, Heartbeat { interval, contents: vec![report], ..Heartbeat::default() }));
         }

@@ -11,6 +11,7 @@ use crate::places::Places;
 use crate::store::{Store, TransferRow};
 use crate::tokens::Tokens;
 use bytes::Bytes;
+use headwater_center_core::client_manager::Client;
 use headwater_center_core::{Center, Input, Output};
 use headwater_model::assignment::{Assignment, Lease, LeaseSource};
 use headwater_model::report::Heartbeat;
@@ -464,6 +465,14 @@ impl State {
     /// Whether this is the node's session, and not over.
     pub(crate) fn is_current(&self, node: &NodeId, session: u64) -> bool {
         self.current.get(node) == Some(&session)
+    }
+
+    /// Why a node is held to accept what it accepts, in words.
+    pub(crate) fn why_accepts(&self, node: &NodeId, client: &Client) -> &'static str {
+        if !client.arrival.introduction.capabilities.udp.value {
+            return "UDP does not get through";
+        }
+        self.center.prober().and_then(|p| p.verdict(node)).map_or("its claim", |v| v.why)
     }
 
     /// Whether the node has a session.

@@ -14,7 +14,7 @@ use headwater_transport::{
     ControlReader, ControlWriter, Io, Listener, ReadError, Reader, Writer, certificate_of, node_of, prove_as_control,
 };
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
-use headwater_wire::{FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
+use headwater_wire::{Found, FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use quinn::{Connection, Incoming, VarInt};
@@ -264,8 +264,17 @@ async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut gu
     };
     let sending = send_all(hub.clone(), node, writer, waiting, closed, page_places.clone());
     let sending = hub.tasks.spawn(sending);
-    let mut inbox =
-        Inbox { hub: hub.clone(), node, session, enrolled, reader, page_places, connection, observed: guest.observed };
+    let mut inbox = Inbox {
+        hub: hub.clone(),
+        node,
+        session,
+        enrolled,
+        reader,
+        page_places,
+        connection,
+        observed: guest.observed,
+        told: None,
+    };
     let mut bye = false;
     let guest_address = observed.ip();
     let mut sending = sending;
@@ -322,6 +331,19 @@ fn welcome(hub: &Hub, guest: &Guest, control_epoch: u64, sessions: usize) -> Wel
     }
 }
 
+/// How others reach a node, as it may know.
+fn found(state: &crate::hub::State, node: &NodeId) -> Option<Found> {
+    let client = state.center.clients().get(node)?;
+    let accepts = client.arrival.introduction.capabilities.accepts;
+    Some(Found {
+        accepts: accepts.value,
+        tested: accepts.from == From::Test,
+        observed: client.arrival.observed,
+        via: client.via,
+        why: state.why_accepts(node, client).to_owned(),
+    })
+}
+
 /// The reading half of a session.
 struct Inbox {
     hub: Arc<Hub>,
@@ -334,6 +356,8 @@ struct Inbox {
     connection: Option<Connection>,
     /// Where its packets come from, as the core knows.
     observed: SocketAddr,
+    /// What it was told last of how others reach it.
+    told: Option<Found>,
 }
 
 impl Inbox {
@@ -382,7 +406,9 @@ impl Inbox {
                 let echo_local_us = heartbeat.local_us;
                 let heartbeat = heartbeat.with_runs(|v| state.runs_of(v))?;
                 let holders = state.holders(&heartbeat);
-                let reply = FromControl::HeartbeatReply { control_unix_ms: unix_ms(), echo_local_us, holders };
+                let found = found(&state, &node).filter(|f| self.told.as_ref() != Some(f));
+                self.told = found.clone().or(self.told.take());
+                let reply = FromControl::HeartbeatReply { control_unix_ms: unix_ms(), echo_local_us, holders, found };
                 if let Some(input) = self.hub.send_to(&mut state, self.session, Outgoing::Say(Box::new(reply))) {
                     self.hub.input(&mut state, input);
                     return Ok(false);

@@ -5,7 +5,8 @@ use headwater_model::NodeId;
 
 use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
 use crate::commands::{
-    consent, control, explain, export, get, key, list, origin, peer, publish, sim, status, unpublish,
+    consent, control, doctor, explain, export, get, key, list, origin, peer, publish, resident, sim, status, top,
+    unpublish,
 };
 use crate::demo;
 
@@ -38,7 +39,7 @@ pub struct Cli {
 /// What is logged, to standard error.
 #[derive(Debug, Args)]
 pub struct Logging {
-    /// Say more; twice, even more
+    /// Say more; twice, even more (`peer` says what matters without)
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Logging")]
     verbose: u8,
     /// What to log, as `warn`, `debug`, or `info,headwater_peer=trace`; instead of -v
@@ -54,12 +55,21 @@ pub enum Command {
     Publish(Box<publish::Args>),
     Get(Box<get::GetArgs>),
     Peer(Box<peer::PeerArgs>),
+    Export(export::Args),
     #[command(subcommand)]
     Consent(consent::ConsentCommand),
-    Export(export::Args),
+    Status(status::Args),
+    Top(top::Args),
+    Doctor(doctor::Args),
+    Fetch(resident::FetchArgs),
+    Forget(resident::ForgetArgs),
+    Pause(resident::PauseArgs),
+    Resume(resident::ResumeArgs),
+    Limit(resident::LimitArgs),
+    Log(resident::LogArgs),
+    Stop(resident::StopArgs),
     List(list::Args),
     Unpublish(unpublish::Args),
-    Status(status::Args),
     Explain(explain::Args),
     Origin(origin::Args),
     Sim(sim::Args),
@@ -90,15 +100,14 @@ impl ControlAccess {
 }
 
 impl Logging {
-    /// The filter that was asked for.
-    pub fn filter(&self) -> &str {
-        match (&self.log, self.verbose) {
+    /// The filter that was asked for. What runs for long says what matters unasked.
+    pub fn filter(&self, command: &Command) -> &str {
+        let unasked = u8::from(matches!(command, Command::Peer(_)));
+        match (&self.log, self.verbose + unasked) {
             (Some(filter), _) => filter,
-            (None, 0) => "warn,rustls_platform_verifier=off",
+            (None, 0) => "warn",
             (None, 1) => "info",
-            (None, _) => {
-                "debug,h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,quinn=info,quinn_proto=info"
-            }
+            (None, _) => "debug",
         }
     }
 }
@@ -138,6 +147,13 @@ mod tests {
             "headwater list --control http://c --token t --json",
             "headwater --log debug unpublish n",
             "headwater explain --client ab --content n",
+            "headwater status --data d --json",
+            "headwater fetch hw://c/n --data d",
+            "headwater limit --up unlimited --monthly 100GB",
+            "headwater pause --keep-fetching --data d",
+            "headwater log",
+            "headwater log debug",
+            "headwater peer",
             "headwater control --listen [::1]:0 --heartbeat 500ms --exit-with-stdin --json",
             "headwater origin . --up 10MB/s",
             "headwater sim s.toml --seed 7",
@@ -162,6 +178,11 @@ mod tests {
             "headwater explain --client ab",
             "headwater consent revoke --data d",
             "headwater consent revoke http://films.example --data d",
+            "headwater fetch",
+            "headwater limit --data d",
+            "headwater limit --up fast",
+            "headwater forget",
+            "headwater log info debug",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

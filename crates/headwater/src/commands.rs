@@ -2,6 +2,7 @@
 
 pub mod consent;
 pub mod control;
+pub mod doctor;
 pub mod explain;
 pub mod export;
 pub mod get;
@@ -9,9 +10,12 @@ pub mod key;
 pub mod list;
 pub mod origin;
 pub mod peer;
+pub mod peer_status;
 pub mod publish;
+pub mod resident;
 pub mod sim;
 pub mod status;
+pub mod top;
 pub mod unpublish;
 
 use std::future::Future;
@@ -42,6 +46,15 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Get(args) => get::run(*args).await,
         Command::Peer(args) => peer::run(*args).await,
+        Command::Top(args) => top::run(args).await,
+        Command::Doctor(args) => interruptible(doctor::run(args)).await,
+        Command::Fetch(args) => interruptible(resident::fetch(args)).await,
+        Command::Forget(args) => interruptible(resident::forget(args)).await,
+        Command::Pause(args) => interruptible(resident::pause(args)).await,
+        Command::Resume(args) => interruptible(resident::resume(args)).await,
+        Command::Limit(args) => interruptible(resident::limit(args)).await,
+        Command::Log(args) => interruptible(resident::log(args)).await,
+        Command::Stop(args) => interruptible(resident::stop(args)).await,
         Command::Origin(args) => origin::run(args).await,
         Command::Sim(args) => interruptible(sim::run(args)).await,
         Command::Demo(args) => demo::run(args).await,

@@ -11,6 +11,9 @@ pub enum Ending {
     /// Exit code 3: it is not there, or not allowed.
     #[error("{0}")]
     Refused(String),
+    /// Exit code 1: the doctor found so many things broken, and has said which.
+    #[error("{0} broken: see above")]
+    Unwell(usize),
     /// Exit code 130: by Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,
@@ -22,6 +25,7 @@ pub fn code(error: &anyhow::Error) -> u8 {
         return match ending {
             Ending::Usage(_) => 2,
             Ending::Refused(_) => 3,
+            Ending::Unwell(_) => 1,
             Ending::Interrupted => 130,
         };
     }

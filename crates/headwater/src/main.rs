@@ -4,33 +4,32 @@ mod api_client;
 mod cli;
 mod commands;
 mod demo;
+mod doctor;
 mod exit;
+mod folders;
 mod hours;
 mod lifetime;
+mod local_api;
+mod logging;
 mod origin_server;
 mod progress;
+mod service;
 mod table;
+mod top;
 mod units;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = match EnvFilter::try_new(cli.logging.filter()) {
-        Ok(filter) => filter,
-        Err(error) => {
-            eprintln!("headwater: --log: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let ansi = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    if let Err(why) = logging::start(cli.logging.filter(&cli.command)) {
+        eprintln!("headwater: --log: {why}");
+        return ExitCode::from(2);
+    }
     // An error means that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {

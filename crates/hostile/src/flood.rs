@@ -6,7 +6,7 @@ use crate::wires;
 use anyhow::Context;
 use bytes::Bytes;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Heartbeat, Join};
-use headwater_model::{Micros, NodeId, Version};
+use headwater_model::{Micros, NodeId, Priority, Version};
 use headwater_transport::Alpn;
 use headwater_wire::{FromNode, FromPeer, Token};
 use std::collections::VecDeque;
@@ -63,6 +63,7 @@ fn costly(version: Version, turn: u64) -> FromNode {
                 wasted_bytes: 0,
                 from: (0..256).map(edge).collect(),
                 to: (0..256).map(edge).collect(),
+                priority: Priority::Normal,
             };
             let heartbeat = Heartbeat { interval: turn, contents: vec![report], ..Heartbeat::default() };
             FromNode::Heartbeat(headwater_wire::Heartbeat::new(heartbeat, unix_ms()))

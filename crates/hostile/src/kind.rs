@@ -31,6 +31,8 @@ pub enum Kind {
     OpensStreams,
     /// Shows tickets elsewhere, on other connections, altered; opens edges without one.
     ReplaysTickets,
+    /// Any number of children that take the content once, keep nothing and give nothing.
+    RidesFree,
 }
 
 /// What children get of what they ask for.

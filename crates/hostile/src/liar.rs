@@ -11,7 +11,7 @@ use crate::{replay, slander, streams};
 use bytes::Bytes;
 use headwater_model::assignment::{Assignment, Parent, Reach};
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Heartbeat, Join};
-use headwater_model::{Bits, Micros, NodeId, Rate, Ticket, Version};
+use headwater_model::{Bits, Micros, NodeId, Priority, Rate, Ticket, Version};
 use headwater_peer::key::PublisherKey;
 use headwater_peer::origin::{Access, OriginClient, OriginConfig};
 use headwater_peer::publish;
@@ -223,6 +223,7 @@ impl Liar {
             wasted_bytes: 0,
             from,
             to,
+            priority: Priority::Normal,
         };
         self.runs_told = runs;
         let up_used = if self.kind() == Kind::LiesSent { Rate::from_mbit(10_000) } else { Rate(0) };

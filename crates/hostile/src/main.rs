@@ -5,10 +5,11 @@
 //! `unix_ms`: `started`, `assigned` (its parents and children, when they change), `claimed` (a victim's address),
 //! `harm` (the first to each node, and the first after it had left and come back), `left-by` (an edge or connection that
 //! the other end dropped, also because it was complete), `assigned-again` (a child that had been harmed and left),
-//! `refused`, `end` (counters).
+//! `taken` (free riders have all), `refused`, `end` (counters).
 
 mod content;
 mod flood;
+mod free_riders;
 mod kind;
 mod liar;
 mod replay;
@@ -65,6 +66,9 @@ struct Args {
     /// Connections that `opens-streams` opens to each peer.
     #[arg(long, value_name = "N", default_value_t = 24)]
     connections: usize,
+    /// Children that `rides-free` has.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    children: usize,
     /// Ends when standard input ends.
     #[arg(long)]
     exit_with_stdin: bool,
@@ -82,6 +86,7 @@ struct Setup {
     listener: Listener,
     up_bytes_per_s: u64,
     connections: usize,
+    children: usize,
     /// Piece size of the content, once known.
     piece_bytes: AtomicU32,
 }
@@ -117,6 +122,7 @@ async fn main() -> anyhow::Result<()> {
         listener,
         up_bytes_per_s: args.up_bytes_per_s,
         connections: args.connections,
+        children: args.children,
         piece_bytes: AtomicU32::new(1),
     });
     let over = async {
@@ -128,6 +134,7 @@ async fn main() -> anyhow::Result<()> {
     let misbehave = async {
         match setup.kind {
             Kind::FloodsControl => flood::run(setup.clone(), story.clone()).await,
+            Kind::RidesFree => free_riders::run(setup.clone(), story.clone()).await,
             _ => liar::run(setup.clone(), story.clone()).await,
         }
     };

@@ -40,6 +40,9 @@ impl Schedule {
     /// # Errors
     /// If the lab cannot do what the scenario says, or a fault finds nobody to hit.
     pub fn new(scenario: &Scenario, hosts: &[HostSpec], seed: u64) -> Result<Schedule> {
+        if !scenario.also.is_empty() {
+            bail!("the lab cannot do several contents; `headwater sim` can");
+        }
         let mut random = Rng::new(seed, "lab faults");
         let mut hit = BTreeSet::new();
         let mut faults = Vec::new();
@@ -129,6 +132,12 @@ fn hosts_of(fault: &Fault) -> Result<usize> {
         | FaultKind::PeeringCut
         | FaultKind::PeeringLoss
         | FaultKind::PeeringRate => 0,
+        FaultKind::Reborn | FaultKind::NewVersion | FaultKind::Withdrawn | FaultKind::Priority => {
+            bail!(
+                "the lab has one content and the same hosts all the time: it cannot do {}; `headwater sim` can",
+                fault.kind.name()
+            )
+        }
         FaultKind::Rot => bail!("the lab cannot make pieces rot on a disk; `headwater sim` can"),
     })
 }
@@ -153,6 +162,10 @@ pub fn words(planned: &Planned, hosts: &[HostSpec]) -> String {
         FaultKind::LinkBreak => format!("cannot reach each other, in pairs: {names}"),
         FaultKind::Corrupt => format!("{value} % of packets corrupted, in pairs: {names}"),
         FaultKind::Rot => "pieces rot".into(),
+        FaultKind::Reborn => format!("becomes another node: {names}"),
+        FaultKind::NewVersion => "a new version".into(),
+        FaultKind::Withdrawn => "a content withdrawn".into(),
+        FaultKind::Priority => format!("another priority: {names}"),
         FaultKind::PeeringCut => "peering links cut".into(),
         FaultKind::PeeringLoss => format!("{value} % loss on peering links"),
         FaultKind::PeeringRate => format!("peering links at {value} Mbit/s"),

@@ -25,7 +25,7 @@ pub use bits::Bits;
 pub use id::{ContentId, Hash, NodeId, Version};
 pub use layout::Layout;
 pub use name::Name;
-pub use node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
+pub use node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess, SourceClass};
 pub use place::{Place, Tier};
 pub use reach::{Probe, Reachability};
 pub use rng::Rng;

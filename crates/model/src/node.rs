@@ -24,6 +24,30 @@ pub enum SourceClass {
     Origin,
 }
 
+/// How much a content matters at a node, beside its other ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// A quarter of what a normal one gets, where they compete.
+    Low,
+    /// As most are.
+    #[default]
+    Normal,
+    /// Four times as much as a normal one.
+    High,
+}
+
+impl Priority {
+    /// Its share of what several compete for is this, out of the sum of all of theirs.
+    pub const fn weight(self) -> u64 {
+        match self {
+            Priority::Low => 1,
+            Priority::Normal => 4,
+            Priority::High => 16,
+        }
+    }
+}
+
 /// Whether others can open a connection to the node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,7 +2,7 @@
 
 use crate::bits::Bits;
 use crate::id::{NodeId, Version};
-use crate::node::{Capabilities, Role};
+use crate::node::{Capabilities, Priority, Role};
 use crate::time::{Micros, Rate};
 use std::net::{IpAddr, SocketAddr};
 
@@ -80,6 +80,8 @@ pub struct ContentReport {
     pub from: Vec<EdgeReport>,
     /// Per child.
     pub to: Vec<EdgeReport>,
+    /// How much it matters at the node: its share of the node's uplink.
+    pub priority: Priority,
 }
 
 /// A heartbeat: what happened in one numbered interval of control time.

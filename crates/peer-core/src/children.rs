@@ -1,5 +1,6 @@
 //! The parent's side: edges to children, what they asked for, what they were told.
 
+use crate::edges::{EdgeStage, EdgeView};
 use crate::swarm::{Output, Swarm};
 use headwater_model::id::NodeId;
 use headwater_model::report::EdgeReport;
@@ -24,6 +25,16 @@ pub(crate) struct ChildLink {
 impl ChildLink {
     pub(crate) fn queue(&self) -> &VecDeque<u32> {
         &self.queue
+    }
+    pub(crate) fn view(&self, node: NodeId) -> EdgeView {
+        EdgeView {
+            node,
+            stage: EdgeStage::Open,
+            spare: false,
+            bytes: self.bytes,
+            waiting_pieces: self.queue.len(),
+            rtt: self.rtt,
+        }
     }
     /// The piece is no longer here.
     pub(crate) fn forget(&mut self, piece: u32) {

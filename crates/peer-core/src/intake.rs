@@ -1,5 +1,6 @@
 //! A downlink that is not to be filled: what is asked for is counted against its rate when it is asked for, so that no more
-//! comes than the rate lets through; what comes unasked (from an origin) when it is read.
+//! comes than the rate lets through; what comes unasked (from an origin) when it is read. Several contents share it: each
+//! may ask for what its own share lets through, however much the others asked for, and for all of it where they do not.
 
 use headwater_model::time::{Micros, Rate, Time};
 
@@ -9,14 +10,27 @@ const AHEAD: Micros = Micros::from_millis(500);
 const OVERHEAD_MILLI: u64 = 60;
 
 /// A node's downlink.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Intake {
     rate: Option<Rate>,
+    /// Share of the content that is about to ask, in thousandths.
+    share_milli: u64,
     /// When all that was asked for is here at the rate.
     busy_until: Time,
 }
 
+impl Default for Intake {
+    fn default() -> Self {
+        Self { rate: None, share_milli: 1000, busy_until: Time(0) }
+    }
+}
+
 impl Intake {
+    /// The content that is about to ask has this share of it, in thousandths.
+    pub fn share(&mut self, milli: u64) {
+        self.share_milli = milli.clamp(1, 1000);
+    }
+
     /// At most `rate` from now on, in wire bytes; `None` for no limit.
     pub fn limit(&mut self, now: Time, rate: Option<Rate>) {
         if std::mem::replace(&mut self.rate, rate) != rate {
@@ -24,13 +38,35 @@ impl Intake {
         }
     }
 
-    /// Pieces of `piece_bytes` that may be asked for now.
-    pub fn room(&self, now: Time, piece_bytes: u32) -> usize {
+    /// Pieces of `piece_bytes` that may be asked for now by a content whose share is used until `own_until`.
+    pub fn room(&self, now: Time, own_until: Time, piece_bytes: u32) -> usize {
         let Some(rate) = self.rate else { return usize::MAX };
-        let free = (now + AHEAD).since(self.busy_until);
-        let pieces = rate.bytes_in(free) / wire(u64::from(piece_bytes)).max(1);
-        // A piece may take longer than what is asked ahead.
-        if self.busy_until <= now { pieces.max(1) as usize } else { pieces as usize }
+        let room = |rate: Rate, busy_until: Time| {
+            let free = (now + AHEAD).since(busy_until);
+            let pieces = rate.bytes_in(free) / wire(u64::from(piece_bytes)).max(1);
+            // A piece may take longer than what is asked ahead.
+            if busy_until <= now { pieces.max(1) as usize } else { pieces as usize }
+        };
+        room(rate, self.busy_until).max(room(self.share_of(rate), own_until))
+    }
+
+    /// A content whose share is used until `own_until` asked for `payload_bytes`. Returns until when it is used now.
+    pub fn ask(&mut self, now: Time, own_until: Time, payload_bytes: u64) -> Time {
+        self.charge(now, payload_bytes);
+        let own = self.rate.map_or(Micros(0), |rate| self.share_of(rate).time_for(wire(payload_bytes)));
+        own_until.max(now) + own
+    }
+
+    /// Takes back what a content whose share is used until `own_until` asked for. Returns until when it is used now.
+    pub fn take_back(&mut self, own_until: Time, payload_bytes: u64) -> Time {
+        let Some(rate) = self.rate else { return own_until };
+        let less = |until: Time, rate: Rate| Time(until.0.saturating_sub(rate.time_for(wire(payload_bytes)).0));
+        self.busy_until = less(self.busy_until, rate);
+        less(own_until, self.share_of(rate))
+    }
+
+    fn share_of(&self, rate: Rate) -> Rate {
+        Rate((rate.0 / 1000 * self.share_milli).max(1))
     }
 
     /// `payload_bytes` were asked for, or came. Returns until when they should take at the rate, if there is one.
@@ -40,16 +76,10 @@ impl Intake {
         Some(self.busy_until)
     }
 
-    /// `payload_bytes` that were asked for are taken back.
-    pub fn refund(&mut self, payload_bytes: u64) {
-        if let Some(rate) = self.rate {
-            self.busy_until = Time(self.busy_until.0.saturating_sub(rate.time_for(wire(payload_bytes)).0));
-        }
-    }
-
-    /// When there is room again that there was not before; `None` without a limit.
-    pub fn frees_at(&self) -> Option<Time> {
-        self.rate.map(|_| self.busy_until)
+    /// When there is room again that there was not before, for a content whose share is used until `own_until`; `None`
+    /// without a limit.
+    pub fn frees_at(&self, own_until: Time) -> Option<Time> {
+        self.rate.map(|_| self.busy_until.min(own_until))
     }
 }
 
@@ -67,13 +97,13 @@ mod tests {
     fn no_more_is_asked_for_than_the_rate_lets_through() {
         for (rate, piece) in [(100_000u64, 65_536u32), (1_000_000, 65_536), (20_000, 65_536), (10_000_000, 16_384)] {
             let mut intake = Intake::default();
-            assert_eq!((intake.room(Time(0), piece), intake.frees_at()), (usize::MAX, None));
+            assert_eq!((intake.room(Time(0), Time(0), piece), intake.frees_at(Time(0))), (usize::MAX, None));
             intake.limit(Time(0), Some(Rate(rate)));
-            let mut asked = 0;
+            let (mut asked, mut own) = (0, Time(0));
             for ms in 0..60_000 {
                 let now = Time(ms * 1000);
-                for _ in 0..intake.room(now, piece) {
-                    intake.charge(now, u64::from(piece));
+                for _ in 0..intake.room(now, own, piece) {
+                    own = intake.ask(now, own, u64::from(piece));
                     asked += wire(u64::from(piece));
                 }
             }
@@ -83,16 +113,37 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_late_has_its_share_at_once_and_what_nobody_else_wants() {
+        let mut intake = Intake::default();
+        intake.limit(Time(0), Some(Rate(1_000_000)));
+        let (mut own, mut asked) = ([Time(0); 2], [0; 2]);
+        for ms in 0..30_000 {
+            let now = Time(ms * 1000);
+            // The first one always asks first; the second one is there in the middle.
+            let there = [true, (10_000..20_000).contains(&ms)];
+            for n in (0..2).filter(|n| there[*n]) {
+                intake.share(if there[1] { [800, 200][n] } else { 1000 });
+                for _ in 0..intake.room(now, own[n], 16_384) {
+                    own[n] = intake.ask(now, own[n], 16_384);
+                    asked[n] += wire(16_384);
+                }
+            }
+        }
+        assert!((1_900_000..2_300_000).contains(&asked[1]), "{asked:?}");
+        assert!((27_500_000..29_000_000).contains(&asked[0]), "{asked:?}");
+    }
+
+    #[test]
     fn another_limit_forgets_what_was_asked_for_under_the_former() {
         let mut intake = Intake::default();
         intake.limit(Time(0), Some(Rate(1000)));
         assert_eq!(intake.charge(Time(0), 100_000), Some(Time(106 * S)));
-        intake.charge(Time(0), 5000);
-        intake.refund(5000);
-        assert_eq!(intake.frees_at(), Some(Time(106 * S)));
+        let own_until = intake.ask(Time(0), Time(106 * S), 5000);
+        assert_eq!(intake.take_back(own_until, 5000), Time(106 * S));
+        assert_eq!(intake.frees_at(Time(200 * S)), Some(Time(106 * S)));
         intake.limit(Time(S), Some(Rate(1000)));
-        assert_eq!(intake.room(Time(S), 1000), 0);
+        assert_eq!(intake.room(Time(S), Time(106 * S), 1000), 0);
         intake.limit(Time(S), Some(Rate(1_000_000)));
-        assert!(intake.room(Time(S), 1000) > 400);
+        assert!(intake.room(Time(S), Time(106 * S), 1000) > 400);
     }
 }

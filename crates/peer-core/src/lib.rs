@@ -9,6 +9,7 @@
 
 mod check;
 mod children;
+mod edges;
 mod intake;
 mod limits;
 mod origin;
@@ -19,12 +20,15 @@ mod reuse;
 mod session;
 mod storage;
 mod swarm;
+mod turns;
 mod uplink;
 
+pub use edges::{EdgeStage, EdgeView};
 pub use intake::Intake;
 pub use limits::{Circumstances, Conduct, DAY_MINUTES, Hours, Limits, Moment, Permission, Reason};
 pub use reuse::Finder;
 pub use session::{ControlSession, SessionOutput};
 pub use storage::{Eviction, Kept, evict};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+pub use turns::{Turn, Turns};
 pub use uplink::{Probe, Uplink};

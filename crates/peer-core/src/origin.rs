@@ -199,7 +199,7 @@ impl Swarm {
     /// Asks the origin for the pieces of a run that nobody was asked for; the others are on their way from parents.
     fn fetch_rest(&mut self, run: u32, out: &mut Vec<Output>) {
         // Without their hashes pieces could not be kept.
-        if !self.pages.complete() {
+        if !self.may_fetch() {
             return;
         }
         let pieces = self.unclaimed_of(run);
@@ -308,7 +308,7 @@ impl Swarm {
     pub(crate) fn go_alone(&mut self, now: Time, out: &mut Vec<Output>) {
         let idle = self.parents.values().all(|p| p.asked().is_empty());
         let just_lost = now.since(self.control_lost_at) < RECONNECTING && !self.parents.is_empty();
-        if self.control || just_lost || !idle || !self.may_use_origin || !self.pages.complete() {
+        if self.control || just_lost || !idle || !self.may_use_origin || !self.may_fetch() {
             self.origin.alone_at = None;
             return;
         }

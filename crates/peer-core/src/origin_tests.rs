@@ -147,3 +147,28 @@ fn neighbours_share_what_is_to_be_fetched_alone() {
     stories[0].says(Input::Lost { node: other, why: "cut".into() });
     assert_eq!(due(&stories[0]).len() as u32, runs);
 }
+
+#[test]
+fn nothing_is_fetched_before_what_is_here_was_looked_through() {
+    let mut s = Story::new(4);
+    s.swarm = s.swarm.searching_first();
+    assert!(s.swarm.join().looks_first);
+    s.says(Input::Control(true));
+    let search = |o: &&Output| matches!(o, Output::Search);
+    assert_eq!(s.out.iter().filter(search).count(), 1);
+    s.parent_comes(PARENT);
+    s.leased(1);
+    s.pass(5000);
+    let asks = |o: &&Output| matches!(o, Output::Ask(..) | Output::FetchOrigin { .. } | Output::Alarm(_));
+    assert_eq!(s.out.iter().filter(asks).count(), 0, "{:?}", s.out);
+    // All of runs 0 and 1 and half of run 2 were found.
+    let mut found = Bits::new(s.swarm.have().len());
+    (0..40).for_each(|piece| assert!(found.set(piece)));
+    s.says(Input::Searched(found));
+    assert!(!s.swarm.join().looks_first && s.swarm.have().ones() == 40);
+    assert!(s.out.iter().any(|o| matches!(o, Output::LeaseDone(1))));
+    let asked: Vec<u32> =
+        s.out.iter().filter_map(|o| if let Output::Ask(_, p) = o { Some(p.clone()) } else { None }).flatten().collect();
+    assert!(!asked.is_empty() && asked.iter().all(|piece| *piece >= 40), "{asked:?}");
+    assert_eq!(s.out.iter().filter(search).count(), 1, "once");
+}

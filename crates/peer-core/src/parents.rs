@@ -3,6 +3,7 @@
 mod make_way;
 mod watch;
 
+use crate::edges::{EdgeStage, EdgeView};
 use crate::swarm::{Output, PieceOutcome, Swarm};
 use headwater_model::assignment::Parent;
 use headwater_model::bits::Bits;
@@ -41,17 +42,6 @@ struct Look {
     waited_for: bool,
 }
 
-/// How far an edge to a parent has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Edge {
-    /// No connection yet.
-    Dialling,
-    /// The ticket was shown.
-    Opening,
-    /// Pieces may be asked for.
-    Open,
-}
-
 /// A parent, assigned or spare.
 #[derive(Clone, Debug)]
 pub(crate) struct ParentLink {
@@ -60,7 +50,7 @@ pub(crate) struct ParentLink {
     pub(crate) assigned: bool,
     /// No longer assigned: nothing more is asked of it, and it is closed when all that was asked is here, or by then.
     ends_by: Option<Time>,
-    edge: Edge,
+    edge: EdgeStage,
     /// When the edge got where it is.
     since: Time,
     has: Bits,
@@ -97,7 +87,7 @@ impl ParentLink {
             entry,
             assigned,
             ends_by: None,
-            edge: Edge::Dialling,
+            edge: EdgeStage::Dialling,
             since: now,
             has: Bits::default(),
             asked: VecDeque::new(),
@@ -119,7 +109,7 @@ impl ParentLink {
         }
     }
     pub(crate) fn is_open(&self) -> bool {
-        self.edge == Edge::Open
+        self.edge == EdgeStage::Open
     }
     pub(crate) fn has_anything(&self) -> bool {
         self.is_open() && self.ends_by.is_none() && !self.has.is_empty()
@@ -129,6 +119,16 @@ impl ParentLink {
         let trusted = self.is_open() && !self.late && self.suspect.is_none() && self.rate > 0.0;
         let soon = self.asked.len().checked_sub(1).map(|last| self.eta(last, piece_bytes));
         trusted && now.since(self.last_arrival) <= FLOWING && soon.is_some_and(|s| s <= DRAIN.as_secs_f64() / 2.0)
+    }
+    pub(crate) fn view(&self, node: NodeId) -> EdgeView {
+        EdgeView {
+            node,
+            stage: self.edge,
+            spare: !self.assigned,
+            bytes: self.bytes,
+            waiting_pieces: self.asked.len(),
+            rtt: self.rtt,
+        }
     }
     pub(crate) fn asked(&self) -> &VecDeque<u32> {
         &self.asked
@@ -296,11 +296,11 @@ impl Swarm {
                     link.assigned |= assigned;
                     // A spare that was called in stays until the control center names the parents again.
                     if !assigned && link.assigned {
-                        link.assigned = link.edge != Edge::Dialling;
+                        link.assigned = link.edge != EdgeStage::Dialling;
                     }
                     // It could not be reached before, and its own dial has not come.
                     let now_dials = entry.dial && !link.entry.dial;
-                    if (now_dials || called) && link.assigned && link.edge == Edge::Dialling {
+                    if (now_dials || called) && link.assigned && link.edge == EdgeStage::Dialling {
                         out.push(Output::Dial(entry.clone()));
                     }
                     link.entry = entry;
@@ -318,18 +318,18 @@ impl Swarm {
 
     /// A connection exists: the edge is opened if it is wanted.
     pub(crate) fn connected(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
-        if let Some(p) = self.parents.get_mut(&node).filter(|p| p.edge == Edge::Dialling && p.assigned) {
-            p.edge = Edge::Opening;
+        if let Some(p) = self.parents.get_mut(&node).filter(|p| p.edge == EdgeStage::Dialling && p.assigned) {
+            p.edge = EdgeStage::Opening;
             p.since = now;
             out.push(Output::OpenEdge(node));
         }
     }
 
     pub(crate) fn answered(&mut self, now: Time, parent: NodeId, refused: Option<String>, out: &mut Vec<Output>) {
-        let Some(p) = self.parents.get_mut(&parent).filter(|p| p.edge == Edge::Opening) else { return };
+        let Some(p) = self.parents.get_mut(&parent).filter(|p| p.edge == EdgeStage::Opening) else { return };
         match refused {
             None => {
-                p.edge = Edge::Open;
+                p.edge = EdgeStage::Open;
                 p.since = now;
                 p.last_arrival = now;
                 self.ask_pages(now, out);
@@ -520,7 +520,7 @@ impl Swarm {
 
     /// Asks a parent for as many pieces as keep it busy: mostly what readers need next, else rarest first.
     pub(crate) fn ask(&mut self, now: Time, parent: NodeId, out: &mut Vec<Output>) {
-        if self.is_complete() || !self.pages.complete() || self.paused {
+        if self.is_complete() || !self.may_fetch() || self.paused {
             return;
         }
         let asks = |p: &&ParentLink| p.is_open() && p.ends_by.is_none() && !p.late && p.suspect.is_none();
@@ -531,7 +531,7 @@ impl Swarm {
         if p.asked.len() + target.div_ceil(4) > target {
             return;
         }
-        let room = self.intake.room(now, self.layout.piece_bytes());
+        let room = self.intake.room(now, self.asked_until, self.layout.piece_bytes());
         let want = (target - self.parents[&parent].asked.len()).min(room);
         if want == 0 {
             return;
@@ -556,7 +556,7 @@ impl Swarm {
             p.began(now);
         }
         let asked: u64 = picked.iter().map(|p| u64::from(self.layout.piece_len(*p))).sum();
-        self.intake.charge(now, asked);
+        self.asked_until = self.intake.ask(now, self.asked_until, asked);
         out.push(Output::Ask(parent, picked));
     }
 

@@ -102,7 +102,7 @@ impl Swarm {
 
     /// The control center is told which runs readers wait for that no parent has.
     pub(crate) fn watch_readers(&mut self, now: Time, out: &mut Vec<Output>) {
-        if !self.is_read() || !self.control || !self.pages.complete() {
+        if !self.is_read() || !self.control || !self.may_fetch() {
             return;
         }
         let runs = self.needed_runs();

@@ -10,6 +10,7 @@ use headwater_model::assignment::{Assignment, Generation, Lease, LeaseSource, Pa
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
+use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join};
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
@@ -148,6 +149,8 @@ pub enum Input {
     Rtt(NodeId, Micros),
     /// Packets sent on the connection to a node, and lost ones among them; cumulative.
     Packets(NodeId, u64, u64),
+    /// What the node had already was looked through: it holds these pieces now.
+    Searched(Bits),
     /// Leave to fetch a run from the origin or a waypoint.
     Leased(Lease),
     /// The leave ended.
@@ -215,6 +218,8 @@ pub enum Output {
     Unask(NodeId, Vec<u32>),
     /// Tell the parent that a piece was bad.
     ToldBad(NodeId, u32),
+    /// Look for pieces in what the node has already, then say [`Input::Searched`].
+    Search,
     /// Ask for a page of hashes.
     AskPage(PageSource, u32),
     /// Tell the child all that is held.
@@ -255,10 +260,20 @@ pub enum Output {
     Complete,
 }
 
+/// Whether what the node has already is looked through before anything is fetched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Search {
+    /// As soon as all hashes are here.
+    Due,
+    UnderWay,
+    Over,
+}
+
 /// One content at one node.
 #[derive(Clone, Debug)]
 pub struct Swarm {
     pub(crate) config: Config,
+    priority: Priority,
     pub(crate) version: Version,
     pub(crate) layout: Layout,
     /// Verified pieces.
@@ -297,6 +312,9 @@ pub struct Swarm {
     pub(crate) paused: bool,
     /// The node's downlink, as of the last input.
     pub(crate) intake: Intake,
+    search: Search,
+    /// Its share of the node's downlink is used until then.
+    pub(crate) asked_until: Time,
     /// When parents and progress are looked at next.
     look_at: Time,
     /// When a child is to be told of pieces that were held back for it.
@@ -326,6 +344,7 @@ impl Swarm {
             }
         }
         Self {
+            priority: Priority::default(),
             claimed: have.clone(),
             holders: vec![0; if have.is_full() { 0 } else { layout.pieces() as usize }],
             runs_reported: Bits::new(layout.runs()),
@@ -351,6 +370,8 @@ impl Swarm {
             complete_said: false,
             paused: false,
             intake: Intake::default(),
+            search: Search::Over,
+            asked_until: now,
             look_at: now,
             tell_at: None,
             scratch: Vec::new(),
@@ -366,6 +387,27 @@ impl Swarm {
     pub fn known_as(mut self, own: NodeId) -> Self {
         self.own = own;
         self
+    }
+
+    /// Fetches no piece before [`Input::Searched`]: [`Output::Search`] asks for it once all pages are here.
+    #[must_use]
+    pub fn searching_first(mut self) -> Self {
+        self.search = Search::Due;
+        self
+    }
+
+    /// Whether pieces may be asked for: their hashes are here, and so is all that need not be fetched.
+    pub(crate) fn may_fetch(&self) -> bool {
+        self.pages.complete() && self.search == Search::Over
+    }
+
+    /// Beside the node's other contents it matters so much from now on.
+    pub fn set_priority(&mut self, priority: Priority) {
+        self.priority = priority;
+    }
+    /// See [`Swarm::set_priority`].
+    pub fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// Content and version.
@@ -460,6 +502,7 @@ impl Swarm {
                     self.watch_origin(out);
                     self.ask_everyone(now, out);
                 }
+                self.search_if_due(out);
                 self.ask_pages(now, out);
             }
             Input::NoPage(source, page) => self.no_page(now, source, page),
@@ -472,9 +515,11 @@ impl Swarm {
                     self.not_alone();
                     self.ask_everyone(now, out);
                 }
+                self.search_if_due(out);
                 self.ask_pages(now, out);
             }
             Input::Pause(paused) => self.pause(now, paused, out),
+            Input::Searched(found) => self.searched(now, &found, out),
             Input::Tick => self.tick(now, out),
         }
     }
@@ -482,13 +527,13 @@ impl Swarm {
     /// When [`Input::Tick`] is due; never before `now`.
     pub fn next_timeout(&self, now: Time) -> Time {
         // Where the downlink is limited nothing else may tell that there is room again.
-        let asks_at = self.intake.frees_at().filter(|_| !self.is_complete() && !self.paused);
+        let asks_at = self.intake.frees_at(self.asked_until).filter(|_| !self.is_complete() && !self.paused);
         [self.tell_at, asks_at].into_iter().flatten().fold(self.look_at, Time::min).max(now)
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         self.tell_children(now, out);
-        if self.intake.frees_at().is_some_and(|t| t <= now) {
+        if self.intake.frees_at(self.asked_until).is_some_and(|t| t <= now) {
             self.ask_everyone(now, out);
         }
         if self.look_at > now {
@@ -505,6 +550,23 @@ impl Swarm {
         self.watch_starving(now, out);
         self.watch_readers(now, out);
         self.go_alone(now, out);
+    }
+
+    fn search_if_due(&mut self, out: &mut Vec<Output>) {
+        if self.search == Search::Due && self.pages.complete() {
+            self.search = Search::UnderWay;
+            out.push(Output::Search);
+        }
+    }
+
+    fn searched(&mut self, now: Time, found: &Bits, out: &mut Vec<Output>) {
+        self.search = Search::Over;
+        for piece in found.iter() {
+            self.stored(now, piece, out);
+        }
+        self.last_progress = now;
+        self.watch_origin(out);
+        self.ask_everyone(now, out);
     }
 
     fn assigned(&mut self, now: Time, a: Assignment, out: &mut Vec<Output>) {
@@ -623,7 +685,7 @@ impl Swarm {
             complete: self.is_complete(),
             parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
             leases: self.origin.under_way().collect(),
-            looks_first: false,
+            looks_first: self.search != Search::Over,
         }
     }
 
@@ -645,6 +707,7 @@ impl Swarm {
             wasted_bytes: self.wasted_bytes,
             from,
             to,
+            priority: self.priority,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Buffers of one size that are used again and again, so that a piece on its way costs no allocation.
 
 use bytes::Bytes;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Memory that unused buffers may hold.
@@ -26,14 +27,14 @@ impl Pool {
     pub(crate) fn take(self: &Arc<Self>) -> Pooled {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let buffer = idle.unwrap_or_else(|| vec![0; self.buffer_bytes].into_boxed_slice());
-        Pooled { buffer, len: 0, pool: self.clone() }
+        Pooled { buffer, used: 0..0, pool: self.clone() }
     }
 }
 
 /// A buffer that goes back to its pool when it is dropped.
 pub(crate) struct Pooled {
     buffer: Box<[u8]>,
-    len: usize,
+    used: Range<usize>,
     pool: Arc<Pool>,
 }
 
@@ -42,16 +43,16 @@ impl Pooled {
     pub(crate) fn whole(&mut self) -> &mut [u8] {
         &mut self.buffer
     }
-    /// Its first `len` bytes; it goes back to the pool when the last clone is dropped.
-    pub(crate) fn freeze(mut self, len: usize) -> Bytes {
-        self.len = len.min(self.buffer.len());
+    /// A part of it; it goes back to the pool when the last clone is dropped.
+    pub(crate) fn freeze(mut self, part: Range<usize>) -> Bytes {
+        self.used = part;
         Bytes::from_owner(self)
     }
 }
 
 impl AsRef<[u8]> for Pooled {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer[..self.len]
+        self.buffer.get(self.used.clone()).unwrap_or_default()
     }
 }
 

@@ -14,8 +14,10 @@ mod export;
 mod files;
 mod journal;
 mod resume;
+mod reuse;
 mod state;
 mod thread;
+mod worker;
 
 #[cfg(test)]
 mod kill_tests;
@@ -39,9 +41,11 @@ use self::error::failed;
 pub use self::error::{StoreError, room_for};
 pub use self::export::export;
 pub use self::files::Destination;
+use self::files::read_at_once;
 use self::files::{Files, Found, Place, Stamp};
 pub(crate) use self::files::{read_at, write_at};
 use self::journal::Journal;
+pub use self::reuse::{Reused, plain_files};
 use self::state::FolderLock;
 pub use self::thread::StoreHandle;
 
@@ -177,6 +181,10 @@ impl Store {
             files,
         };
         store.resume(state, &mut opened, progress)?;
+        if opened.dropped > 0 {
+            // Later writing would make the file look as if nobody else had touched it.
+            store.checkpoint()?;
+        }
         Ok((store, opened))
     }
 
@@ -294,6 +302,15 @@ impl Store {
         Ok(out.len())
     }
 
+    /// As [`Store::read`], for threads that must not wait for the disk: `None` where it would wait, and whatever else is
+    /// in the way.
+    pub fn read_at_once(&self, piece: u32, out: &mut [u8]) -> Option<usize> {
+        let at = self.layout.at(piece).filter(|_| self.has(piece))?;
+        let out = out.get_mut(..at.len as usize)?;
+        let file = self.files.open(at.object, false).ok()?;
+        read_at_once(&file, out, at.offset).then_some(out.len())
+    }
+
     /// Hashes a piece again, as somebody complained of it. If it is wrong its bit is cleared, to be fetched again.
     /// False also when it is not held.
     ///
@@ -322,7 +339,8 @@ impl Store {
     }
 
     /// Hashes what lies in the data files and is not held, where hashes are known, and keeps what is right: a file of
-    /// the final name from before, or a `.part` file whose state was lost. The number of pieces gained.
+    /// the final name from before if all of it is ([`Store::reuse`] takes parts of one), or what is right of a `.part`
+    /// file whose state was lost. The number of pieces gained.
     ///
     /// # Errors
     /// [`StoreError::Closed`], or what the disk says.

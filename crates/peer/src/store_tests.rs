@@ -372,7 +372,11 @@ fn a_file_from_before_is_imported() {
         for page in f.pages() {
             store.put_page(page).unwrap();
         }
-        assert_eq!(store.import(&mut |_, _| {}).unwrap(), if spoilt { 4 } else { 5 });
+        assert_eq!(store.import(&mut |_, _| {}).unwrap(), if spoilt { 0 } else { 5 });
+        if spoilt {
+            let reused = store.reuse(&[f.path("out.bin")], &mut |_| true).unwrap();
+            assert_eq!(reused.bytes, 4 * PIECE as u64);
+        }
         assert_eq!(f.path("out.bin.part").exists(), spoilt);
         if spoilt {
             f.write(&store, [3]);
@@ -572,7 +576,7 @@ fn a_full_and_a_read_only_disk_are_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_share_a_handle() {
     let f = Arc::new(Fixture::file(1500 * PIECE - 5));
-    let store = StoreHandle::start(f.open().unwrap().0).unwrap();
+    let store = StoreHandle::start(f.open().unwrap().0);
     for page in f.pages() {
         assert_eq!(store.put_page(page).await.unwrap(), Written::Stored);
     }
@@ -595,6 +599,8 @@ async fn many_tasks_share_a_handle() {
     assert_eq!(store.read(1500).await.unwrap(), None);
     assert_eq!(store.import(|_, _| {}).await.unwrap(), 0);
     let kept = store.read(0).await.unwrap().unwrap();
+    let headed = store.read_after(0, *b"head").await.unwrap().unwrap();
+    assert_eq!((&headed[..4], &headed[4..]), (&b"head"[..], &kept[..]));
     store.close().await.unwrap();
     assert!(matches!(store.write(0, kept.clone()).await, Err(StoreError::Closed)));
     assert!(matches!(store.close().await, Err(StoreError::Closed)));
@@ -607,7 +613,7 @@ async fn many_tasks_share_a_handle() {
 #[tokio::test]
 async fn dropping_the_last_handle_closes_the_store() {
     let f = Fixture::file(3 * PIECE);
-    let store = StoreHandle::start(f.ready()).unwrap();
+    let store = StoreHandle::start(f.ready());
     store.write(1, Bytes::copy_from_slice(f.piece(1))).await.unwrap();
     drop(store);
     let (_, opened) = loop {

@@ -20,6 +20,11 @@ pub(crate) struct Volume {
 }
 
 impl Volume {
+    /// Nothing sent yet, whatever the file says.
+    pub(crate) fn new(path: PathBuf, month: Month) -> Volume {
+        Volume { path, month, sent: 0, kept: 0 }
+    }
+
     /// As the file says; nothing sent where there is none for this month.
     ///
     /// # Errors
@@ -52,7 +57,7 @@ impl Volume {
         }
         self.sent += bytes;
         // Two seconds at a gigabit per second are 250 MB: what is ahead grows with the pace.
-        if self.sent + AHEAD_BYTES / 2 > self.kept {
+        if bytes > 0 && self.sent + AHEAD_BYTES / 2 > self.kept {
             self.write(self.sent + AHEAD_BYTES.max(bytes * 4))?;
         }
         Ok(())

@@ -14,12 +14,12 @@ mod world;
 
 pub use outcome::{Bar, Flow, HostOutcome, IntoSite, Outcome};
 pub use scenario::{Scenario, ScenarioError};
-pub use small::small_world;
+pub use small::{long_world, small_world};
 pub use world::Sample;
 
 use bounds::{Calibrated, FileNode};
 use headwater_model::node::Accepts;
-use scenario::HostSpec;
+use scenario::{Bars, HostSpec};
 use std::path::Path;
 use world::World;
 
@@ -45,6 +45,10 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, ScenarioError> {
 /// As [`run`].
 pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -> Result<Outcome, ScenarioError> {
     let bound_s = bound(scenario, seed)?;
+    let alone_s = match scenario.bars.beside_ratio {
+        Some(_) => run(&Scenario { also: vec![], bars: Bars::default(), ..scenario.clone() }, seed)?.makespan_s,
+        None => None,
+    };
     let finished = World::new(scenario, seed)?.run(watch);
     let at = |share: f64| {
         let last = finished.completions.len().saturating_sub(1);
@@ -59,6 +63,8 @@ pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -
         makespan_s,
         bound_s,
         ratio: makespan_s.map(|m| m / bound_s),
+        beside_ratio: makespan_s.zip(alone_s).map(|(m, alone)| m / alone),
+        complete_also: finished.complete_also,
         p50_s: at(0.5),
         p99_s: at(0.99),
         origin_copies: finished.origin_sent / scenario.content_bytes as f64,
@@ -83,6 +89,7 @@ pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -
         sessions_back_s: finished.sessions_back.map(|m| m.as_secs_f64()),
         hosts: finished.hosts,
         events: finished.events,
+        state_lines: finished.state_lines,
         violations: finished.violations,
         bars: Vec::new(),
         not_judged: Vec::new(),

@@ -21,6 +21,10 @@ pub struct Outcome {
     pub bound_s: f64,
     /// Makespan over bound.
     pub ratio: Option<f64>,
+    /// Makespan over what it is without the further contents; `None` where that was not asked for.
+    pub beside_ratio: Option<f64>,
+    /// Receivers that have everything of each further content.
+    pub complete_also: Vec<usize>,
     /// Of the time from the first arrival until each node had everything: the median.
     pub p50_s: f64,
     /// 99th percentile.
@@ -69,6 +73,8 @@ pub struct Outcome {
     pub hosts: Vec<HostOutcome>,
     /// Events of the simulation.
     pub events: u64,
+    /// Lines of what the cores keep, every ten minutes; in worlds that are checked after every step.
+    pub state_lines: Vec<usize>,
     /// Violated invariants; empty in a sound run.
     pub violations: Vec<String>,
     /// The scenario's bars that a simulation can judge.
@@ -172,8 +178,9 @@ impl Outcome {
     pub(crate) fn judge(&mut self, scenario: &Scenario) {
         self.sum_flows(scenario);
         let bars = &scenario.bars;
-        let most: [(&str, Option<f64>, Option<f64>); 8] = [
+        let most: [(&str, Option<f64>, Option<f64>); 9] = [
             ("makespan_ratio", bars.makespan_ratio, self.ratio),
+            ("beside_ratio", bars.beside_ratio, self.beside_ratio),
             ("origin_copies", bars.origin_copies, Some(self.origin_copies)),
             ("copies_into_isp", bars.copies_into_isp, self.copies_into_isp),
             ("copies_out_of_isp", bars.copies_out_of_isp, self.copies_out_of_isp),
@@ -249,6 +256,12 @@ impl fmt::Display for Outcome {
         writeln!(f, "  makespan         {:>12}", or_never(self.makespan_s))?;
         writeln!(f, "  bound            {:>12}", format!("{:.2} s", self.bound_s))?;
         writeln!(f, "  ratio            {:>12}", self.ratio.map_or("-".to_owned(), |r| format!("{r:.3}")))?;
+        if let Some(ratio) = self.beside_ratio {
+            writeln!(f, "  beside / alone   {ratio:>12.3}")?;
+        }
+        for (also, complete) in self.complete_also.iter().enumerate() {
+            writeln!(f, "  content {:<8} {complete:>13} complete", also + 2)?;
+        }
         writeln!(f, "  p50 / p99        {:>12}", format!("{:.1} / {:.1} s", self.p50_s, self.p99_s))?;
         writeln!(f, "  origin copies    {:>12.3}", self.origin_copies)?;
         let copies = [

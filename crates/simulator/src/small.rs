@@ -1,11 +1,11 @@
 //! Small worlds with everything that can go wrong, more often than in life: the thousand seeds.
 
 use crate::scenario::{
-    Arrivals, Bars, Checks, Fault, FaultKind, Group, NetworkSpec, Reach, Scenario, Site, SiteNat, Sources,
+    Also, Arrivals, Bars, Checks, Fault, FaultKind, Group, NetworkSpec, Reach, Scenario, Site, SiteNat, Sources,
 };
-use headwater_model::Role;
 use headwater_model::place::Place;
 use headwater_model::rng::Rng;
+use headwater_model::{Priority, Role};
 
 /// Most nodes and most pieces of a small world: all invariants are checked after every step.
 const NODES_MAX: u64 = 16;
@@ -34,6 +34,7 @@ pub fn small_world(seed: u64) -> Scenario {
         content_bytes,
         piece_bytes: PIECE_BYTES,
         origin_up_mbit,
+        also: Vec::new(),
         arrive_within_s: rng.unit() * 2.0,
         time_limit_s: span_s * 20.0 + 600.0,
         arrivals: Arrivals::Spread,
@@ -51,6 +52,59 @@ pub fn small_world(seed: u64) -> Scenario {
         lay_network(&mut rng, &mut scenario, span_s);
     }
     scenario
+}
+
+/// Random use for hours: nodes that come, leave, die, come back and are replaced by others, contents that come in new
+/// versions and are withdrawn, priorities that change, and what else goes wrong. All small, so that everything is checked
+/// after every step.
+pub fn long_world(seed: u64, hours: f64) -> Scenario {
+    use FaultKind::{ControlLost, ControlOut, Corrupt, Crash, Freeze, Leave, LinkBreak, NewVersion, OriginOut};
+    use FaultKind::{Priority as Prefer, Reborn, Slow, Withdrawn};
+    let mut rng = Rng::new(seed, "long world");
+    let span_s = hours * 3600.0;
+    let kinds = [
+        Crash, Crash, Leave, Leave, Leave, Reborn, Reborn, Reborn, Freeze, Slow, LinkBreak, Corrupt, OriginOut,
+        ControlOut, NewVersion, NewVersion, NewVersion, NewVersion, Withdrawn, Withdrawn, Prefer, Prefer,
+    ];
+    let mut faults = Vec::new();
+    let mut at_s = 20.0;
+    while at_s < span_s {
+        let kind = match rng.below(300) {
+            0 => ControlLost,
+            n => kinds[n as usize % kinds.len()],
+        };
+        faults.push(Fault::at(at_s, 0.5 + rng.unit() * rng.unit() * 40.0, kind));
+        at_s += 1.0 + rng.unit() * 30.0;
+    }
+    let peers = Group { enrolled: false, ..Group::new(5, 10.0, 50.0) };
+    let dial_only = Group { dial_only_share: 1.0, enrolled: false, ..Group::new(3, 5.0, 50.0) };
+    let waypoint = Group { role: Role::Waypoint, ..Group::new(1, 20.0, 50.0) };
+    let also = [(40, 10.0, Priority::Normal), (24, 1.0, Priority::High), (64, 4.0, Priority::Low)];
+    Scenario {
+        name: format!("long-world-{seed}"),
+        about: String::new(),
+        content_bytes: 48 * u64::from(PIECE_BYTES) - 1,
+        piece_bytes: PIECE_BYTES,
+        origin_up_mbit: 8.0,
+        also: also
+            .map(|(pieces, up, priority)| Also {
+                content_bytes: pieces * u64::from(PIECE_BYTES) - 77,
+                origin_up_mbit: up,
+                priority,
+            })
+            .to_vec(),
+        arrive_within_s: 10.0,
+        time_limit_s: span_s + 1800.0,
+        arrivals: Arrivals::Spread,
+        seeded: false,
+        checks: Checks::EveryStep,
+        network: None,
+        sites: Vec::new(),
+        groups: vec![peers, dial_only, waypoint],
+        faults,
+        bystander: None,
+        bars: Bars::default(),
+    }
 }
 
 /// ISPs, a site, kinds of reachability, a waypoint, leavers, and what goes wrong with links.

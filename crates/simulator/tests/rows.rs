@@ -33,6 +33,16 @@ fn two_thousand_peers() {
     row("2000-mixed-dial-only");
 }
 
+/// A content whose origin trickles slows no other one down.
+#[test]
+fn several_contents() {
+    let scenarios = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
+    let outcome = sim_command(&scenarios.join("several-contents.toml"), 1).unwrap();
+    println!("{outcome}");
+    assert!(outcome.passed(), "{outcome}");
+    assert_eq!(outcome.complete_also, [24], "the slow one is slow, and arrives");
+}
+
 /// The model behind them: waypoints by HTTPS, sites, arrivals one by one.
 #[test]
 fn scenarios_of_the_lab_meet_their_bars_here_too() {

@@ -81,10 +81,11 @@ pub struct Listener {
     pub endpoint: Endpoint,
     identity: Arc<Identity>,
     v6: bool,
+    buffer_bytes: (usize, usize),
 }
 
-/// Kernel buffers: with the default sizes the kernel drops datagrams under bursts of handshakes.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Kernel buffers that are asked for: with the default sizes the kernel drops datagrams under bursts of handshakes.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Most that one stream may have in flight, and one connection.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
@@ -111,18 +112,29 @@ pub fn bind(address: SocketAddr, identity: Arc<Identity>, accept: &[Alpn]) -> Re
     // The kernel may grant less; that is no error.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    let buffer_bytes = (granted(socket.recv_buffer_size()), granted(socket.send_buffer_size()));
     socket.set_nonblocking(true).map_err(io)?;
     socket.bind(&address.into()).map_err(io)?;
     let server = if accept.is_empty() { None } else { Some(server_config(&identity, accept)?) };
     let runtime = Arc::new(quinn::TokioRuntime);
     let endpoint = Endpoint::new(endpoint_config(&identity), server, socket.into(), runtime).map_err(io)?;
-    Ok(Listener { endpoint, identity, v6: address.is_ipv6() })
+    Ok(Listener { endpoint, identity, v6: address.is_ipv6(), buffer_bytes })
+}
+
+/// Linux says twice what can be used: the other half is for its own records.
+fn granted(said: std::io::Result<usize>) -> usize {
+    said.unwrap_or(0) / if cfg!(target_os = "linux") { 2 } else { 1 }
 }
 
 impl Listener {
     /// Who this end is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Kernel buffers that were granted of [`SOCKET_BUFFER_BYTES`]: for what comes in, and for what goes out.
+    pub fn buffer_bytes(&self) -> (usize, usize) {
+        self.buffer_bytes
     }
 
     /// An endpoint of the same identity on a socket of its own, which accepts nothing: packets that come back to it

@@ -10,7 +10,7 @@ mod identity;
 mod tls;
 mod web;
 
-pub use endpoint::{Alpn, BindError, DialError, Listener, bind};
+pub use endpoint::{Alpn, BindError, DialError, Listener, SOCKET_BUFFER_BYTES, bind};
 pub use framed::{Broken, ControlReader, ControlWriter, ReadError, Reader, Writer};
 pub use http::{BoxError, HttpLimits, Io, http_server_config, serve_http};
 pub use identity::{Identity, IdentityError};

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use headwater_model::layout::{MAX_PIECES, MAX_RUNS};
 use headwater_model::merkle::{self, Page};
 use headwater_model::sums::{self, PageSums, Sum};
-use headwater_model::{Bits, ContentId, Hash, NodeId, SourceClass, Ticket, Version};
+use headwater_model::{Accepts, Bits, ContentId, Hash, NodeId, SourceClass, Ticket, Version};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -60,6 +60,16 @@ macro_rules! same_words {
 }
 pub(crate) use same_words;
 
+same_words!(
+    accepts_to_proto,
+    accepts_from_proto,
+    "accepts",
+    proto::Accepts,
+    Accepts,
+    Open = Open,
+    Punchable = Punchable,
+    DialOnly = DialOnly
+);
 same_words!(
     class_to_proto,
     class_from_proto,

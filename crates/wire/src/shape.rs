@@ -305,7 +305,13 @@ static ASSIGNMENT: Shape = shape(
     ],
 );
 static HOLDERS: Shape = shape("Holders", HASH_FIELD_BYTES, &[hash(1, "content")]);
-static HEARTBEAT_REPLY: Shape = shape("HeartbeatReply", 0, &[many(3, "holders", MAX_REPORTED_CONTENTS, &HOLDERS)]);
+static FOUND: Shape = shape(
+    "Found",
+    0,
+    &[bytes(3, "observed", MAX_ADDRESS_BYTES), bytes(4, "via", MAX_ADDRESS_BYTES), bytes(5, "why", MAX_WHY_BYTES)],
+);
+static HEARTBEAT_REPLY: Shape =
+    shape("HeartbeatReply", 0, &[many(3, "holders", MAX_REPORTED_CONTENTS, &HOLDERS), one(4, "found", &FOUND)]);
 static FETCH: Shape = shape("Fetch", HASH_FIELD_BYTES, &[hash(1, "content")]);
 static WITHDRAWN: Shape = shape("Withdrawn", HASH_FIELD_BYTES, &[hash(1, "content"), bytes(2, "why", MAX_WHY_BYTES)]);
 static PROBE: Shape = shape(

@@ -57,7 +57,7 @@ fn round_trips<T: Conversation>(kinds: usize) {
 
 #[test]
 fn every_message_round_trips() {
-    round_trips::<FromNode>(15);
+    round_trips::<FromNode>(16);
     round_trips::<FromControl>(15);
     round_trips::<FromPeer>(10);
     let header = DataHeader { version: samples::version() };

@@ -4,7 +4,7 @@
     reason = "the list in clippy.toml is for the pure crates; this one runs programs, times them and waits for them"
 )]
 
-mod bench_get;
+mod bench_serve;
 mod chaos;
 mod demo;
 mod demo_driver;
@@ -13,6 +13,7 @@ mod lab;
 mod licences;
 mod pure;
 mod shell;
+mod soak;
 mod spdx;
 mod system_packages;
 mod test;
@@ -58,6 +59,21 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Minutes of random use on real sockets: joins, leaves, kills, contents that come, change and go; nothing may grow
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 30)]
+        minutes: u64,
+        /// What is random follows from it; taken from the clock when absent
+        #[arg(long)]
+        seed: Option<u64>,
+        /// The `headwater` to run, instead of one that is built now
+        #[arg(long, value_name = "PATH")]
+        program: Option<std::path::PathBuf>,
+        /// Where to write all measures, as comma-separated values
+        #[arg(long, value_name = "PATH")]
+        measures: Option<std::path::PathBuf>,
+    },
     /// Kill what writes to a piece store at random moments, fill a small disk, and kill a `get`: what is held must be right
     Kills {
         /// How often a writing process is killed; a tenth as often a `get`
@@ -67,14 +83,20 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// `get` from one waypoint beside curl from nginx with TLS: bytes per CPU-second, as a ratio
-    BenchGet {
-        /// Pairs of runs, after one that is not counted
+    /// What serving costs a waypoint beside nginx with TLS and rqbit: bytes per CPU-second, memory per child
+    BenchServe {
+        /// Numbers of children
+        #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,10,200")]
+        children: Vec<usize>,
+        /// Runs of each sender, after one that is not counted
         #[arg(long, default_value_t = 5)]
         runs: usize,
-        /// Size of the file in MiB
+        /// MiB that a sender sends in a run, all children together
         #[arg(long, default_value_t = 1024)]
         mib: u64,
+        /// Also both ends' cost of a real `get` beside curl, each writing a file
+        #[arg(long)]
+        receivers: bool,
     },
     /// Build the lab and what it runs, then run it: real hosts, links, NATs, failures and liars (Linux, root)
     #[command(disable_help_flag = true)]
@@ -104,8 +126,14 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Lab { arguments } => return lab::run(&arguments),
         Task::Pure { write: true } => pure::write()?,
         Task::Pure { write: false } => println!("{}", pure::check()?),
+        Task::BenchServe { children, runs, mib, receivers } => {
+            println!("{}", bench_serve::run(&bench_serve::Plan { children, runs, mib, receivers })?);
+        }
         Task::Kills { runs, seed } => kills::run(runs, seed.unwrap_or_else(seed_from_clock))?,
-        Task::BenchGet { runs, mib } => println!("{}", bench_get::run(runs, mib)?),
+        Task::Soak { minutes, seed, program, measures } => {
+            let seed = seed.unwrap_or_else(seed_from_clock);
+            println!("{}", soak::run(soak::Plan { minutes, seed, program, measures })?);
+        }
         Task::Chaos { runs, seed } => {
             println!("{}", chaos::run(runs, seed.unwrap_or_else(seed_from_clock))?);
         }

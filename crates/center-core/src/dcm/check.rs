@@ -62,7 +62,7 @@ impl Dcm {
             if !m.wants && !m.parents.is_empty() {
                 say(format!("{:?} has everything and still has parents", m.info.node));
             }
-            if m.children.len() as u32 > self.config.max_children + 16 {
+            if m.children.len() as u32 > self.most_children(m) + 16 {
                 say(format!("{:?} has {} children", m.info.node, m.children.len()));
             }
             if m.parents.len() as u32 > self.config.max_parents + 16 {

@@ -227,6 +227,7 @@ impl Dcm {
             self.settle_until = self.settle_end.min(now + Micros(self.config.settle.0 / 4));
         }
         self.recount();
+        self.refresh(ix);
         let runs = match (&join.runs, join.complete) {
             (_, true) => Some(Bits::full(self.layout.runs())),
             (Some(r), false) if r.len() == self.layout.runs() => Some(r.clone()),

@@ -2,7 +2,11 @@
 
 use super::Dcm;
 use super::member::{Ix, Member};
+use crate::budgets::Use;
 use crate::trust::Standing;
+use headwater_model::Role;
+use headwater_model::id::NodeId;
+use headwater_model::node::Priority;
 use headwater_model::time::Rate;
 
 impl Dcm {
@@ -49,7 +53,15 @@ impl Dcm {
         }
         // 15 % more slots than edges, so that the last children find some.
         let fair = (m.info.up.0 * 115).div_ceil(self.slot_rate.saturating_mul(100));
-        (fair as u32).clamp(2, self.config.max_children)
+        (fair as u32).clamp(2, self.most_children(m))
+    }
+
+    /// Children that a member may have, whatever its uplink.
+    pub(super) fn most_children(&self, m: &Member) -> u32 {
+        match m.info.role {
+            Role::Waypoint => self.config.max_waypoint_children,
+            Role::Peer => self.config.max_children,
+        }
     }
 
     /// Children that a member would have if all edges were spread by uplink.
@@ -57,7 +69,7 @@ impl Dcm {
         if !m.forwards() {
             return 0;
         }
-        ((m.info.up.0 / self.slot_rate) as u32).min(self.config.max_children)
+        ((m.info.up.0 / self.slot_rate) as u32).min(self.most_children(m))
     }
 
     /// Uplink of a member that no child slot uses.
@@ -70,6 +82,14 @@ impl Dcm {
         let used = m.children.len() as u32 + m.https_leases * self.slots_per_lease();
         let free = self.slots_of(m).saturating_sub(used).min(most);
         Rate(u64::from(free) * self.slot_rate)
+    }
+
+    /// What a member does with its grant: its children are fed with `used`, those by HTTPS with what nobody tells.
+    pub fn use_of(&self, node: &NodeId, used: Rate, priority: Priority) -> Use {
+        let member = self.member_of(node);
+        let https = member.is_some_and(|m| m.https_leases > 0);
+        let children = member.is_some_and(|m| !m.children.is_empty());
+        Use { wants: children || https, used: (!https).then_some(used), priority }
     }
 
     pub(super) fn promised(&self, parent: Ix) -> Rate {

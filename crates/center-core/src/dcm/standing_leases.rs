@@ -147,7 +147,7 @@ impl Dcm {
         let fits = |w: &Member| {
             w.counts()
                 && w.info.https.is_some()
-                && w.https_leases < self.config.max_children
+                && w.https_leases < self.most_children(w)
                 && !self.pair_failed(now, m, w)
         };
         let mut found: Vec<_> = self

@@ -266,7 +266,7 @@ fn item(state: &hub::State, c: &Published) -> ContentItem {
         members: count(&|_| true),
         complete: count(&|m| !m.wants),
         published_unix_ms: c.published_unix_ms,
-        origin_bytes: state.center.progress_of(id).map(|(_, p)| p.origin_bytes).sum(),
+        origin_bytes: state.center.origin_bytes(id),
     }
 }
 

@@ -109,13 +109,12 @@ fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeIt
     let record = state.center.history().node(node);
     let udp = a.introduction.capabilities.udp.value;
     let tested = state.center.prober().filter(|_| udp);
-    let untested = if udp { "its claim" } else { "UDP does not get through" };
     NodeItem {
         node: node.to_string(),
         role: a.introduction.role,
         accepts: a.introduction.capabilities.accepts.value,
         accepts_from: a.introduction.capabilities.accepts.from,
-        accepts_why: tested.and_then(|p| p.verdict(node)).map_or(untested, |v| v.why).to_owned(),
+        accepts_why: state.why_accepts(node, client).to_owned(),
         listens: a.introduction.capabilities.listens,
         mapped: tested.and_then(|p| p.mapped(node)).map(|m| m.to_string()),
         reached_by_mapping: client.via.is_some(),

@@ -4,7 +4,7 @@ use crate::harness::*;
 use base64::Engine;
 use headwater_model::assignment::Refusal;
 use headwater_model::report::{self, ContentReport};
-use headwater_model::{Bits, Hash, Ticket, merkle};
+use headwater_model::{Bits, Hash, Priority, Ticket, merkle};
 use headwater_transport::Identity;
 use headwater_wire::{FromControl, FromNode, Heartbeat};
 use serde_json::json;
@@ -41,6 +41,7 @@ async fn a_swarm_from_publishing_to_explaining() {
         wasted_bytes: 0,
         from: vec![],
         to: vec![],
+        priority: Priority::Normal,
     };
     let heartbeat = report::Heartbeat { interval: 1, contents: vec![content], ..Default::default() };
     seed.say(FromNode::Heartbeat(Heartbeat::new(heartbeat, 42))).await;

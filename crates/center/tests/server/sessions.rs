@@ -6,7 +6,7 @@ use headwater_model::assignment::Refusal;
 use headwater_model::log::Object;
 use headwater_model::report;
 use headwater_transport::Identity;
-use headwater_wire::{FromControl, FromNode, Heartbeat};
+use headwater_wire::{FromControl, FromNode, Heartbeat, Join, Token};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -169,5 +169,34 @@ async fn an_epoch_that_a_node_has_seen_is_passed() {
     // It is kept.
     let control = Control::start_in(control.stop().await).await.unwrap();
     assert_eq!(control.get("/v1/status").await["epoch"], ahead + 2);
+    control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_first_gets_log_and_pages_and_takes_part_later() {
+    let control = Control::start().await;
+    let film = sample("film", 1, 5, 600);
+    control.publish(&film).await;
+    let mut node = control.arrive().await;
+    let looks = report::Join {
+        version: newest(film.version.content),
+        runs: None,
+        complete: false,
+        parents: vec![],
+        leases: vec![],
+        looks_first: true,
+    };
+    node.say(FromNode::Join(Join::new(looks, Token::default()))).await;
+    node.say(FromNode::PageRequest { version: film.version, page: 1 }).await;
+    let part = |m: &FromControl| matches!(m, FromControl::Lease { .. } | FromControl::Assignment { .. });
+    loop {
+        let message = node.next().await.unwrap();
+        assert!(!part(&message), "it takes no part yet: {message:?}");
+        if matches!(message, FromControl::Page { .. }) {
+            break;
+        }
+    }
+    node.join_as(film.version, false, "").await;
+    node.wait(|m| matches!(m, FromControl::Lease { .. }).then_some(())).await;
     control.stop().await;
 }

@@ -1,6 +1,5 @@
 //! `headwater consent`: the web sites that the user allowed to read contents through the peer on this machine.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use serde_json::json;
 
 use super::{print, print_json};
 use crate::exit::Ending;
+use crate::local_api::client::PeerAccess;
 use crate::table::table;
 
 /// See and take back what web sites may read through the peer on this machine
@@ -21,9 +21,8 @@ use crate::table::table;
 pub enum ConsentCommand {
     /// List the sites that were allowed always
     List {
-        /// Data folder of the peer
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
+        #[command(flatten)]
+        peer: PeerAccess,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -36,9 +35,8 @@ pub enum ConsentCommand {
         /// Take back what all sites were allowed
         #[arg(long, conflicts_with = "site")]
         all: bool,
-        /// Data folder of the peer
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
+        #[command(flatten)]
+        peer: PeerAccess,
     },
 }
 
@@ -48,8 +46,8 @@ pub enum ConsentCommand {
 /// That the consents cannot be read or changed, or that the site has none.
 pub fn run(command: ConsentCommand) -> Result<()> {
     match command {
-        ConsentCommand::List { data, json } => {
-            let consents = ConsentFile::of(&data).read()?;
+        ConsentCommand::List { peer, json } => {
+            let consents = ConsentFile::of(&peer.folder()?).read()?;
             if json {
                 let one = |c: &Consent| {
                     json!({
@@ -71,8 +69,8 @@ pub fn run(command: ConsentCommand) -> Result<()> {
             }
             print(&table(&["SITE", "PUBLISHER'S KEY", "FIRST CONTENT", "ALLOWED"], &rows, &[]))
         }
-        ConsentCommand::Revoke { site, data, .. } => {
-            let (_, revoked) = ConsentFile::of(&data).change(|all| {
+        ConsentCommand::Revoke { site, peer, .. } => {
+            let (_, revoked) = ConsentFile::of(&peer.folder()?).change(|all| {
                 let sites: Vec<Site> = match &site {
                     Some(site) => vec![site.clone()],
                     None => all.iter().map(|c| c.site.clone()).collect(),

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use headwater_center::{AddressLimits, ControlConfig};
 use headwater_center_core::Config;
 use headwater_model::time::Micros;
 use serde_json::json;
 
 use super::{print, print_json};
+use crate::folders;
 use crate::lifetime;
+use crate::service::Service;
 use crate::units::parse_duration;
 
 const LEAST_HEARTBEAT: Duration = Duration::from_millis(100);
@@ -93,7 +95,13 @@ pub async fn run(args: Args) -> Result<()> {
         }
         print(&text)?;
     }
-    running.stopped(lifetime::shutdown(exit_with_stdin)).await;
+    let service = Service::new();
+    service.ready();
+    let shutdown = async {
+        lifetime::shutdown(exit_with_stdin).await;
+        service.stopping("nodes are told to come back");
+    };
+    running.stopped(shutdown).await;
     Ok(())
 }
 
@@ -101,7 +109,7 @@ fn config(args: Args) -> Result<ControlConfig> {
     let folder = |own: Option<PathBuf>, name: &str| match (own, &args.data) {
         (Some(own), _) => Ok(own),
         (None, Some(data)) => Ok(data.join(name)),
-        (None, None) => Ok::<_, anyhow::Error>(data_folder()?.join("headwater").join("control").join(name)),
+        (None, None) => Ok::<_, anyhow::Error>(folders::user_data()?.join("headwater").join("control").join(name)),
     };
     let heartbeat = Micros(args.heartbeat.as_micros() as u64);
     Ok(ControlConfig {
@@ -119,12 +127,4 @@ fn config(args: Args) -> Result<ControlConfig> {
         },
         core: Config { heartbeat, ..Config::default() },
     })
-}
-
-fn data_folder() -> Result<PathBuf> {
-    let of = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let at_home = || std::env::home_dir().map(|home| home.join(".local").join("share"));
-    of("XDG_DATA_HOME")
-        .or_else(|| if cfg!(windows) { of("LOCALAPPDATA") } else { at_home() })
-        .context("neither XDG_DATA_HOME nor a home folder is known: say where to keep things with --data")
 }

@@ -2,26 +2,24 @@
 
 use anyhow::{Context, Result};
 use headwater_model::Name;
+use headwater_peer::node::kept_versions;
 use headwater_peer::store::{self, StoreError};
-use headwater_wire::decode_log;
 use std::path::PathBuf;
 
 use super::print;
 use crate::exit::Ending;
+use crate::local_api::client::PeerAccess;
 
 /// Give out a content that a resident peer has, as ordinary files
 ///
 /// The peer may run or not. Where the file system can do it (Btrfs, XFS, APFS, ReFS) the copy takes no time and no room.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  headwater export 'hw://control.example/films/a.mp4#key=…' --data ~/.local/share/headwater -o a.mp4"
-)]
+#[command(after_help = "Example:\n  headwater export 'hw://control.example/films/a.mp4#key=…' -o a.mp4")]
 pub struct Args {
     /// Name of the content (quote it: it has a # in it)
     name: Name,
-    /// Data folder of the peer, as given to `headwater peer`
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    peer: PeerAccess,
     /// Where to put it; a folder content becomes a folder of this name
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
@@ -31,16 +29,19 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let folder = args.data.join("contents").join(args.name.content().to_string());
-    let not_here = || Ending::Refused(format!("{} is not in {}", args.name.name, args.data.display()));
-    let log = std::fs::read(folder.join("log")).map_err(|_| not_here())?;
-    let log = decode_log(&log).context("the content's log is damaged: start the peer, which asks for it again")?;
-    let track = log.verify(&args.name.name, Some(&args.name.key)).context("the content's log is not to be believed")?;
-    store::export(&track, &folder, &args.output, args.link).map_err(|e| match e {
-        StoreError::NotComplete { .. } => {
-            Ending::Refused(format!("{} is not complete yet in {}", args.name.name, args.data.display())).into()
+    let data = args.peer.folder()?;
+    let mut refusal = format!("{} is not in {}", args.name.name, data.display());
+    // The newest one that is complete: the version after it may be arriving.
+    for (log, folder) in kept_versions(&data, &args.name) {
+        let track =
+            log.verify(&args.name.name, Some(&args.name.key)).context("the content's log is not to be believed")?;
+        match store::export(&track, &folder, &args.output, args.link) {
+            Err(StoreError::NotComplete { .. }) => {
+                refusal = format!("{} is not complete yet in {}", args.name.name, data.display());
+            }
+            Err(e) => return Err(e.into()),
+            Ok(()) => return print(&format!("{}: {} bytes", args.output.display(), track.layout.bytes())),
         }
-        e => anyhow::Error::from(e),
-    })?;
-    print(&format!("{}: {} bytes", args.output.display(), track.layout.bytes()))
+    }
+    Err(Ending::Refused(refusal).into())
 }

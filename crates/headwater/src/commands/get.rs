@@ -23,17 +23,21 @@ use url::Url;
 ///
 /// The name is the line that `headwater publish` printed. It pins the publisher's key: whatever arrives is checked
 /// against that key before it is used or passed on. An interrupted download goes on where it stopped when the same
-/// command is given again. Where UDP is blocked it fetches over HTTPS, by a proxy if there is one, from the origin and the
+/// command is given again. Of an older version that lies where it goes all that is equal is kept. Where UDP is blocked it fetches over HTTPS, by a proxy if there is one, from the origin and the
 /// operator's nodes only, and says so. While it runs it serves others what it has; --seed-time makes it stay longer.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  headwater get 'hw://control.example/films/a.mp4#key=…' -o a.mp4\n  \
-    headwater get 'hw://…' --up 5MB/s --seed-time 1h\n\nExit status: 0 complete, 1 failed, 3 refused or unknown, 130 interrupted.")]
+    headwater get 'hw://…' --up 5MB/s --seed-time 1h\n  headwater get 'hw://…' -o new.iso --have old.iso     # fetches what is not in old.iso\n\nExit status: 0 complete, 1 failed, 3 refused or unknown, 130 interrupted.")]
 pub struct GetArgs {
     /// Name of the content (quote it: it has a # in it).
     name: Name,
     /// Where to put it; a folder content becomes a folder of this name.
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
+    /// A file or folder that may have equal parts, as an older version: these are taken from there instead of fetched.
+    /// Only read; may be given several times. A file that lies where this one goes is looked through anyway.
+    #[arg(long, value_name = "PATH")]
+    have: Vec<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
     /// Stay and serve others this long after the download, e.g. 10m.
@@ -125,6 +129,9 @@ impl NodeArgs {
 /// Runs the command.
 pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let output = output_path(&args)?;
+    if let Some(missing) = args.have.iter().find(|path| !path.exists()) {
+        anyhow::bail!("{} (--have) does not exist", missing.display());
+    }
     let state_dir = beside(&output);
     if let Some(parent) = output.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent)
@@ -159,6 +166,8 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
         name: args.name.clone(),
         destination: Some(Destination::File(output.clone())),
         state_dir: Some(state_dir.clone()),
+        have: args.have.clone(),
+        follow: false,
     };
     let mut content = node.fetch(fetch);
     let mut shutdown = Box::pin(lifetime::shutdown(args.node.exit_with_stdin));
@@ -298,19 +307,17 @@ impl Board {
             object["rate"] = (rate as u64).into();
             return say(&object);
         }
-        for note in s.notes.iter().skip(self.notes) {
-            self.line(&format!("note: {note}"));
-        }
-        self.notes = s.notes.len();
+        self.new_notes(s);
         if self.done {
             return;
         }
         let left = (s.total.saturating_sub(s.bytes)) as f64 / rate.max(1.0);
         let left = if rate > 0.0 && s.total > 0 { format!("{left:.0} s left") } else { String::new() };
-        let what = match (s.state, s.control) {
+        let what = match (s.state.as_str(), s.control) {
             ("asking", true) => "asking the control center".to_owned(),
             ("asking", false) => "no control center yet, dialling".to_owned(),
             ("opening", _) => "checking what is here".to_owned(),
+            ("looking", _) => "looking for equal parts in what is here".to_owned(),
             _ => format!(
                 "{} {left}  {} parents, {} children, {:.0} % offload{}",
                 Rate(rate as u64),
@@ -333,6 +340,13 @@ impl Board {
             }
             None => {}
         }
+    }
+
+    fn new_notes(&mut self, s: &ContentStatus) {
+        for note in s.notes.iter().skip(self.notes) {
+            self.line(&format!("note: {note}"));
+        }
+        self.notes = s.notes.len();
     }
 
     fn line(&self, text: &str) {
@@ -375,6 +389,7 @@ impl Board {
             object["verified"] = true.into();
             return say(&object);
         }
+        self.new_notes(s);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,4 +1,4 @@
-//! `headwater status`: how a control center is doing.
+//! `headwater status`: how the peer of this machine, or a control center, is doing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,18 +6,27 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use indicatif::HumanDuration;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{print, print_json};
+use super::{peer_status, print, print_json};
 use crate::cli::ControlAccess;
+use crate::local_api::client::PeerAccess;
 use crate::table::table;
 
-/// Show how a control center is doing
+/// Show how the peer of this machine is doing; with --control, how a control center is
+///
+/// Of the peer: its session with the control center, how others reach it, its contents, and who feeds whom at which rate.
+/// Of a control center: its nodes and what it counts. HEADWATER_CONTROL counts as --control, and --data wins over it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  headwater status                                  # the peer of this machine\n  \
+    headwater status --control http://127.0.0.1:7400  # a control center\n\nExit status: 0 shown, 1 failed, 3 no peer runs, or \
+    the control center refuses.")]
 pub struct Args {
     #[command(flatten)]
+    peer: PeerAccess,
+    #[command(flatten)]
     control: ControlAccess,
-    /// Print the control center's answer, one JSON object
+    /// Print the answer, one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -73,6 +82,18 @@ struct Limited {
 }
 
 pub async fn run(args: Args) -> Result<()> {
+    if args.control.control.is_some() && args.peer.data.is_none() {
+        return of_control_center(args).await;
+    }
+    let peer = args.peer.peer()?;
+    let (status, contents) = (peer.status().await?, peer.contents().await?);
+    if args.json {
+        return print_json(&json!({"status": status, "contents": contents}));
+    }
+    print(&peer_status::page(&status, &contents))
+}
+
+async fn of_control_center(args: Args) -> Result<()> {
     let api = args.control.api()?;
     let answer = api.get_json("/v1/status").await?;
     if args.json {

@@ -4,6 +4,7 @@ use crate::site::Site;
 use headwater_model::{Name, Rate, Role};
 use headwater_peer::node::{Conduct, Fetch, Limits, Node, NodeConfig};
 use headwater_peer::sources::Sources;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
@@ -13,7 +14,11 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         dial_only: false,
         port_mapping: false,
         limits,
+        quota_bytes: None,
+        pinned: Default::default(),
         data: site.folder.path().join(who),
+        quota_bytes: None,
+        pinned: BTreeSet::new(),
         control: site.control_address.clone(),
         control_id: Some(site.control_id.parse().unwrap()),
         join_token: None,
@@ -88,7 +93,7 @@ fn a_months_volume_ends_serving_also_after_a_kill() {
     std::fs::write(site.path("parent/volume"), "something else").unwrap();
     drop(parent);
     let data = site.path("parent");
-    let arguments = ["peer", "--control", &site.control_address, "--data", &data, "--no-gateway"];
+    let arguments = ["peer", "--control", &site.control_address, "--data", &data, "--no-gateway", "--monthly", "1GB"];
     crate::site::check(&arguments, 1, "remove that file to count it anew");
 }
 

@@ -9,8 +9,11 @@ mod gateway_programs;
 mod hostile;
 mod limited;
 mod limits;
+mod service;
+mod several;
 mod site;
 mod storage;
+mod versions;
 
 use site::{Site, check};
 

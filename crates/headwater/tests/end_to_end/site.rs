@@ -21,11 +21,16 @@ pub struct Process {
 
 impl Process {
     fn start(name: &str, folder: &Path, arguments: &[&str]) -> Process {
+        Self::start_with(&[], name, folder, arguments)
+    }
+
+    fn start_with(environment: &[(&str, &str)], name: &str, folder: &Path, arguments: &[&str]) -> Process {
         let stderr = folder.join(format!("{name}.err"));
         let mut child = headwater()
-            .args(["-v"])
+            .args(["--log", "info"])
             .args(arguments)
             .args(["--json", "--exit-with-stdin"])
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::OpenOptions::new().create(true).append(true).open(&stderr).unwrap())
@@ -182,8 +187,13 @@ impl Site {
 
     /// Publishes a file or folder of the origin's; its name.
     pub fn publish(&self, file: &str, more: &[&str]) -> String {
+        self.publish_at(&self.origin_url, file, more)
+    }
+
+    /// As [`Site::publish`], from another origin.
+    pub fn publish_at(&self, origin_url: &str, file: &str, more: &[&str]) -> String {
         let (path, key) = (self.path(&format!("www/{file}")), self.path("key"));
-        let url = format!("{}/{file}", self.origin_url);
+        let url = format!("{origin_url}/{file}");
         let arguments =
             ["publish", &path, "--origin", &url, "--name", file, "--control", &self.api, "--token", &self.token];
         let output = run(&[&arguments[..], &["--key", &key, "--json"], more].concat());
@@ -213,6 +223,19 @@ impl Site {
         Process::start(who, self.folder.path(), &[&arguments[..], more].concat())
     }
 
+    /// As [`Site::peer`], with these variables in its environment.
+    pub fn peer_with(&self, environment: &[(&str, &str)], who: &str, more: &[&str]) -> Process {
+        let data = self.path(who);
+        let arguments = ["peer", "--control", &self.control_address, "--data", &data, "--listen", "127.0.0.1:0"];
+        Process::start_with(environment, who, self.folder.path(), &[&arguments[..], more].concat())
+    }
+
+    /// Starts a `peer` that was there before, with nothing but its data folder.
+    pub fn peer_again(&self, who: &str) -> Process {
+        let arguments = ["peer", "--data", &self.path(who), "--listen", "127.0.0.1:0", "--no-gateway"];
+        Process::start(who, self.folder.path(), &arguments)
+    }
+
     /// Whether what `who` fetched is what `file` is.
     pub fn same(&self, who: &str, file: &str) -> bool {
         let got = std::fs::read(self.folder.path().join(who).join("out")).unwrap();
@@ -226,6 +249,13 @@ impl Site {
             std::fs::remove_dir_all(self.folder.path().join("state")).unwrap();
         }
         self.control = start_control(self.folder.path(), &self.control_address).0;
+    }
+
+    /// Another origin of the same folder, and its URL.
+    pub fn another_origin(&self, up: &str) -> (Process, String) {
+        let origin = start_origin(self.folder.path(), "127.0.0.1:0", up);
+        let said = origin.until("its address", |v| v["url"].is_string());
+        (origin, said["url"].as_str().unwrap().trim_end_matches('/').to_owned())
     }
 
     /// SIGKILLs the origin and starts it again at the same address.

@@ -180,6 +180,20 @@ impl Disk {
         ran.is_ok_and(|output| output.status.success())
     }
 
+    /// One that can be taken away and brought back: an ext4 in a file.
+    fn removable(image: &str, at: &str) -> Option<Disk> {
+        let disk = Disk(at.into());
+        fs::create_dir_all(at).unwrap();
+        fs::File::create(image).unwrap().set_len(32 << 20).unwrap();
+        let formatted = Command::new("mkfs.ext4").args(["-q", image]).output().is_ok_and(|o| o.status.success());
+        if formatted && disk.ran(&format!("mount -o loop {image}")) {
+            return Some(disk);
+        }
+        println!("skipped: this user may not mount an ext4");
+        std::mem::forget(disk);
+        None
+    }
+
     fn fill(&self) {
         let mut file = fs::File::create(self.0.join("filler")).unwrap();
         while std::io::Write::write_all(&mut file, &[1; 65536]).is_ok() {}
@@ -207,6 +221,25 @@ fn file_of(data: &str, status: &Value) -> PathBuf {
 
 fn assert_right(site: &Site, file: &str, got: &Path) {
     assert!(fs::read(got).unwrap() == fs::read(site.path(&format!("www/{file}"))).unwrap(), "{file} is not right");
+}
+
+#[test]
+fn a_disk_that_is_unmounted_and_mounted_again() {
+    let site = Site::start("4MB/s");
+    site.write("film", 10 * MB, 62);
+    let name = site.publish("film", &[]);
+    let (image, folder) = (site.path("image"), site.path("peer"));
+    let Some(disk) = Disk::removable(&image, &folder) else { return };
+    let peer = site.peer("peer", &["--no-gateway", "--quota", "50MB", "--fetch", &name]);
+    peer.until("the middle", |v| contents(v).iter().any(|c| c["bytes"].as_u64() > Some(2 * MB as u64)));
+    assert!(disk.ran("umount -l"));
+    let failed = peer.until("an error", |v| contents(v).iter().any(|c| c["state"] == "failed"));
+    let said = failed.to_string();
+    assert!(said.contains("taken away") || said.contains("No such file"), "{said}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "something new was made in its place");
+    assert!(disk.ran(&format!("mount -o loop {image}")));
+    let done = peer.until("the end", |v| contents(v).iter().any(|c| c["complete"] == true));
+    assert_right(&site, "film", &file_of(&folder, &done));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Parents that are silent, slow or never there, and what is to be had from none of them.
 
-use super::{Edge, Look};
+use super::Look;
+use crate::edges::EdgeStage;
 use crate::swarm::{Output, Swarm};
 use headwater_model::id::NodeId;
 use headwater_model::report::{Alarm, MAX_STARVING_RUNS};
@@ -26,13 +27,13 @@ impl Swarm {
             }
             let (quiet, age) = (now.since(p.last_arrival), now.since(p.since));
             // It does not answer, or says nothing of what it holds, which every parent says first.
-            if (p.edge == Edge::Opening || (p.is_open() && p.has.words().is_empty())) && age > silent_after {
+            if (p.edge == EdgeStage::Opening || (p.is_open() && p.has.words().is_empty())) && age > silent_after {
                 mute.push(*node);
             } else if p.is_waited_for() && p.quiet(now) > p.silent_after(silent_after, piece_bytes) {
                 silent.push(*node);
             } else if p.is_waited_for() && !p.late && quiet > p.late_after(late_after, piece_bytes) {
                 late.push(*node);
-            } else if p.assigned && p.edge == Edge::Dialling && age > Micros::from_secs(10) {
+            } else if p.assigned && p.edge == EdgeStage::Dialling && age > Micros::from_secs(10) {
                 stuck.push(*node);
             }
         }
@@ -130,11 +131,9 @@ impl Swarm {
 
     /// Nothing to ask of anyone: the control center should know what is missing.
     pub(crate) fn watch_starving(&mut self, now: Time, out: &mut Vec<Output>) {
-        let held_back = self.intake.room(now, self.layout.piece_bytes()) == 0;
-        let waiting = held_back
-            || self.parents.values().any(|p| !p.asked.is_empty())
-            || self.origin.busy()
-            || !self.pages.complete();
+        let held_back = self.intake.room(now, self.asked_until, self.layout.piece_bytes()) == 0;
+        let waiting =
+            held_back || self.parents.values().any(|p| !p.asked.is_empty()) || self.origin.busy() || !self.may_fetch();
         if waiting || !self.control || now.since(self.last_progress) < self.config.starving {
             return;
         }

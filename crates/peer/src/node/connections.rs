@@ -409,7 +409,7 @@ async fn read_stream(
         if !filled(&mut stream, body).await? {
             return Ok(());
         }
-        let data = buffer.freeze(head.len as usize);
+        let data = buffer.freeze(0..head.len as usize);
         let Ok(permit) = unwritten.clone().acquire_owned().await else { return Ok(()) };
         let (inner, store) = (inner.clone(), store.clone());
         tokio::spawn(async move {

@@ -47,13 +47,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 _ = inner.stopping.cancelled() => return,
                 ended = session(&inner, quic.take()) => ended,
             };
-            let ended = match ended {
-                Ended::Moved(connection) => {
-                    quic = Some(connection);
-                    Ended::Broken("QUIC works now".into())
-                }
-                ended => ended,
-            };
+            if let Ended::Moved(connection) = &ended {
+                quic = Some(connection.clone());
+            }
             lost(&inner, ended);
             continue;
         }
@@ -79,12 +75,20 @@ fn lost(inner: &Arc<Inner>, ended: Ended) {
     let mut state = inner.lock();
     let now = inner.now();
     let was = state.control.take().is_some();
+    state.control_quic = None;
+    if let Ended::Broken(why) | Ended::Goodbye(why, _) = &ended {
+        // Told once, not with each dial in vain.
+        if !was && !state.leaving && state.control_problem.as_ref() != Some(why) {
+            tracing::warn!("no session with the control center {}: {why}; dialling on", inner.config.control);
+        }
+        state.control_problem = Some(why.clone());
+    }
     state.session.lost(now);
     match ended {
         _ if state.leaving => {}
         Ended::Broken(why) if was => tracing::warn!("lost the control center: {why}; transfers go on, dialling again"),
-        Ended::Broken(why) => tracing::debug!("no control center yet: {why}"),
-        Ended::Moved(_) => {}
+        Ended::Broken(_) => {}
+        Ended::Moved(_) => tracing::info!("QUIC gets through now: the session moves to it"),
         Ended::Goodbye(why, true) => tracing::info!("the control center ended the session: {why}"),
         Ended::Goodbye(why, false) => {
             tracing::error!("the control center ended the session for good: {why}");
@@ -192,7 +196,7 @@ async fn reach(inner: &Arc<Inner>) -> Result<Reached, String> {
     }
 }
 
-async fn dial_quic(inner: &Arc<Inner>) -> Result<Connection, String> {
+pub(super) async fn dial_quic(inner: &Arc<Inner>) -> Result<Connection, String> {
     let config = &inner.config;
     let addresses = tokio::net::lookup_host(&config.control)
         .await
@@ -262,6 +266,8 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         state.tell_mapped();
     }
     state.by_web = by_web;
+    state.control_quic.clone_from(&connection);
+    state.control_problem = None;
     state.session.is_by_quic(!by_web);
     if by_web {
         state.contents.values_mut().for_each(|c| c.note(NO_UDP.into()));
@@ -276,7 +282,9 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         opening::join_content(inner, &mut state, join);
     }
     state::happened_to_all(inner, &mut state, || Input::Control(true));
-    tracing::info!(epoch = welcome.control_epoch, by_web, "session with the control center");
+    let way = if by_web { "a WebSocket, as QUIC does not get through" } else { "QUIC" };
+    let seen = welcome.observed_address.map_or(String::new(), |a| format!("; it sees this node at {a}"));
+    tracing::info!("session with the control center {} by {way}{seen}", inner.config.control);
     Ok((connection, reader, out))
 }
 

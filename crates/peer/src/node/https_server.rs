@@ -6,6 +6,7 @@ use super::https_fetch::path_of;
 use super::limits::SERVES_NOBODY;
 use super::origin_fetch::MAX_REQUEST_BYTES;
 use super::{Inner, messages};
+use crate::pacer::Place;
 use crate::store::StoreHandle;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -132,6 +133,7 @@ fn shown(request: &Request<Incoming>) -> Option<HttpsTicket> {
 
 /// Reads, waits for the uplink's pace, and hands over, piece by piece.
 async fn send(inner: Arc<Inner>, asked: Asked, to_child: mpsc::Sender<Result<Bytes, BoxError>>) {
+    let place = Place::new(asked.version.content);
     for piece in asked.pieces.clone() {
         let data = match asked.store.read(piece).await {
             Ok(Some(data)) => data,
@@ -142,7 +144,7 @@ async fn send(inner: Arc<Inner>, asked: Asked, to_child: mpsc::Sender<Result<Byt
             }
         };
         let len = data.len() as u64;
-        inner.pacer.pass(len).await;
+        inner.pacer.pass(&place, len).await;
         if !matches!(tokio::time::timeout(TAKES_WITHIN, to_child.send(Ok(data))).await, Ok(Ok(()))) {
             break;
         }

@@ -9,7 +9,7 @@ use headwater_model::id::{NodeId, Version};
 use headwater_model::time::Rate;
 use headwater_peer_core::{Circumstances, Conduct, Input, Limits, Permission};
 use headwater_wire::{FromNode, FromPeer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,10 +32,11 @@ pub(crate) struct InForce {
 }
 
 /// What a node may do now, and why not more.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LimitsStatus {
     /// `serve`, `fetch` (serves nobody) or `pause` (nor fetches).
-    pub conduct: &'static str,
+    pub conduct: String,
     /// Why not more, if so.
     pub why: Option<String>,
     /// Whether the user paused it (and not something else).
@@ -98,16 +99,21 @@ impl Node {
         apply(&self.0);
     }
 
+    /// What its user allows.
+    pub fn allowed(&self) -> Limits {
+        self.0.lock().limits.limits.clone()
+    }
+
     /// What it may do now.
     pub fn limits(&self) -> LimitsStatus {
         let state = self.0.lock();
         let l = &state.limits;
         LimitsStatus {
-            conduct: match l.permission.conduct {
+            conduct: String::from(match l.permission.conduct {
                 Conduct::Serve => "serve",
                 Conduct::Fetch => "fetch",
                 Conduct::Pause => "pause",
-            },
+            }),
             why: l.permission.why.map(|why| why.to_string()),
             paused: l.paused > Conduct::Serve,
             up_bytes_per_s: l.permission.up.map(|r| r.0),
@@ -206,7 +212,7 @@ fn say(state: &mut State, permission: &Permission) {
         _ => "serving again".to_owned(),
     };
     tracing::info!("{text}");
-    state.contents.values_mut().for_each(|c| c.note(text.clone()));
+    state.contents.values_mut().for_each(|c| c.keep_note(text.clone()));
 }
 
 /// The control center forgets that the node takes part; its children get other parents.

@@ -6,13 +6,14 @@ use super::opening::{self, keep_for_later};
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
 use super::{FetchError, Inner};
 use bytes::Bytes;
+use headwater_model::Accepts;
 use headwater_model::assignment::{Parent, Refusal};
 use headwater_model::id::{NodeId, Version};
 use headwater_model::merkle::Page;
 use headwater_model::report::DialResult;
 use headwater_model::ticket::{Ticket, TicketError};
 use headwater_peer_core::{Input, PageSource};
-use headwater_wire::{EdgeRefusal, FromControl, FromNode, FromPeer, Held};
+use headwater_wire::{EdgeRefusal, Found, FromControl, FromNode, FromPeer, Held};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -26,13 +27,17 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
     }
     match message {
         FromControl::Welcome(_) | FromControl::Goodbye { .. } => {}
-        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
+        FromControl::HeartbeatReply { control_unix_ms, echo_local_us, holders, found } => {
             let asked_at = headwater_model::Time(echo_local_us.min(now.0));
             state.session.heard(now, asked_at, control_unix_ms);
             for (content, nodes) in holders {
                 if let Some(content) = state.contents.get_mut(&content) {
                     content.keeping.holders = nodes;
                 }
+            }
+            if let Some(found) = found {
+                log_found(state.found.as_ref(), &found);
+                state.found = Some(found);
             }
         }
         FromControl::ParentKeys(keys) => state.parent_keys = keys,
@@ -57,6 +62,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);
             if let Some(r) = state.running(version) {
+                r.forget_strangers(&assignment);
                 for given in tickets {
                     r.tickets.insert(given.ticket.parent, given);
                 }
@@ -82,16 +88,26 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             }
         }
         FromControl::Fetch { content, .. } => {
-            let failed = state.contents.get(&content).is_some_and(|c| matches!(c.phase, Phase::Failed));
-            if failed {
-                state.contents.remove(&content);
-            }
-            let (inner, content) = (inner.clone(), ContentState::new(content, None, None, None));
+            let mut content = ContentState::new(content, None, None, None);
+            content.follows = true;
+            let inner = inner.clone();
             tokio::task::spawn_blocking(move || opening::begin(&inner, content));
         }
         FromControl::Withdrawn { content, why } => withdrawn(inner, state, content, why),
         FromControl::Probe(probe) => super::probes::ordered(inner, state, probe),
     }
+}
+
+fn log_found(before: Option<&Found>, found: &Found) {
+    if before.is_some_and(|b| (b.accepts, b.via, b.tested) == (found.accepts, found.via, found.tested)) {
+        return;
+    }
+    let how = match found.accepts {
+        Accepts::Open => "anyone can connect to this node",
+        Accepts::Punchable => "others reach this node by a rendezvous",
+        Accepts::DialOnly => "nobody can connect to this node: it dials",
+    };
+    tracing::info!("{how}: {}; the control center sees it at {}", found.why, found.via.unwrap_or(found.observed));
 }
 
 /// The content that a message cannot do without.
@@ -133,7 +149,9 @@ fn refused(inner: &Arc<Inner>, state: &mut State, version: Version, refusal: Ref
                 None => fail(state, version, refusal),
             }
         }
-        Refusal::OtherVersion { .. } => start_over(inner, state, version.content, "a newer version was published"),
+        Refusal::OtherVersion { .. } => {
+            withdrawn(inner, state, version.content, "a newer version was published".into());
+        }
         other => fail(state, version, other),
     }
 }
@@ -155,7 +173,18 @@ fn fail(state: &mut State, version: Version, refusal: Refusal) {
         match &c.phase {
             // What is complete here stays; it is only not served any more.
             Phase::Running(r) if r.swarm.is_complete() => c.note(refusal.to_string()),
-            _ => c.fail(FetchError::Refused(refusal)),
+            // There is no newer version.
+            _ if c.former.is_some() && c.name.is_some() => {
+                c.note(refusal.to_string());
+                if let Some(former) = c.former.take() {
+                    c.phase = Phase::Running(former);
+                    c.outcome.send_replace(super::Outcome::Complete);
+                }
+            }
+            _ => {
+                c.former = None;
+                c.fail(FetchError::Refused(refusal));
+            }
         }
     }
 }
@@ -163,7 +192,7 @@ fn fail(state: &mut State, version: Version, refusal: Refusal) {
 fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: String) {
     let Some(c) = state.contents.get_mut(&content) else { return };
     let complete = matches!(&c.phase, Phase::Running(r) if r.swarm.is_complete());
-    if !complete {
+    if !complete || c.follows {
         // There may be a newer version; if there is none, the answer to the new question says so.
         start_over(inner, state, content, &why);
     } else if c.name.is_some() {
@@ -173,12 +202,19 @@ fn withdrawn(inner: &Arc<Inner>, state: &mut State, content: headwater_model::Co
     }
 }
 
-/// Another version is current: what was begun is given up (the store drops it), and the new one is asked for.
+/// Another version is current, and is asked for. It takes from what is here of the former one; a complete one is read by
+/// programs here until then.
 fn start_over(inner: &Arc<Inner>, state: &mut State, content: headwater_model::ContentId, why: &str) {
     let Some(c) = state.contents.get_mut(&content) else { return };
     c.note(format!("{why}: starting over with it"));
-    if let Phase::Running(r) = std::mem::replace(&mut c.phase, Phase::Asking) {
+    if let Phase::Running(mut r) = std::mem::replace(&mut c.phase, Phase::Asking) {
         r.origin_jobs.values().for_each(tokio::task::AbortHandle::abort);
+        r.senders.clear();
+        c.looks_first = c.is_in_data_folder() || c.looks_first;
+        if c.is_in_data_folder() && r.swarm.is_complete() {
+            c.former = Some(r);
+        }
+        c.outcome.send_replace(super::Outcome::Running);
     }
     let join = c.first_join();
     opening::join_content(inner, state, join);

@@ -8,16 +8,21 @@ mod governor;
 mod http;
 mod https_fetch;
 mod https_server;
+mod kept;
 mod limits;
 mod messages;
+mod meters;
 mod opening;
 mod origin_fetch;
 mod port_mapping;
 mod probes;
 mod reading;
+mod self_test;
 mod serving;
 mod state;
+mod status;
 mod storage;
+mod versions;
 mod web;
 
 use crate::origin::{OriginClient, OriginConfig, OriginError};
@@ -32,19 +37,24 @@ use crate::store::{Destination, StoreError};
 use crate::volume::Volume;
 use headwater_model::assignment::Refusal;
 use headwater_model::log::LogError;
-use headwater_model::node::Known;
+use headwater_model::node::{Known, Priority};
 use headwater_model::{Accepts, Capabilities, ContentId, Forwards, Hash, Name, NodeId, Rate, Role, Time};
 use headwater_transport::{Alpn, BindError, Identity, IdentityError, Listener, bind, http_server_config};
-use serde::Serialize;
-use state::{ContentState, State};
+use serde::{Deserialize, Serialize};
+use state::{ContentState, Phase, State};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+
+pub use kept::ForgetError;
+pub use self_test::{DiskTest, OriginTest, PathTest, SelfTest, SystemTest, Tried};
+pub use status::{ContentDetail, ControlStatus, EdgeStatus, NodeStatus, ReachStatus};
+pub use versions::kept_versions;
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
@@ -88,6 +98,11 @@ const HAND_OVER: Duration = Duration::from_secs(3);
 /// How often it looks whether they have.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(20);
 
+/// See [`Inner::more_origin_jobs`]: each keeps up to 4 MiB in memory when the disk is slow.
+const MAX_MORE_ORIGIN_JOBS: usize = 32;
+/// See [`Inner::openings`]: each reads files and may hash them, on a thread of its own.
+const MAX_OPENINGS: usize = 4;
+
 /// What a node without a limit says that it can upload: the capacity of a gigabit line.
 const UNLIMITED_CLAIM: Rate = Rate::from_mbit(1000);
 
@@ -100,6 +115,17 @@ pub struct Fetch {
     pub destination: Option<Destination>,
     /// Folder of the download's state, beside the destination.
     pub state_dir: Option<PathBuf>,
+    /// Files and folders whose pieces are taken where they are equal, beside what lies at the destination.
+    pub have: Vec<PathBuf>,
+    /// When a newer version is published it is fetched too, and takes the place of this one.
+    pub follow: bool,
+}
+
+impl Fetch {
+    /// A content that the node keeps in its data folder, version after version.
+    pub fn kept(name: Name) -> Fetch {
+        Fetch { name, destination: None, state_dir: None, have: Vec::new(), follow: true }
+    }
 }
 
 /// Why a node does not start.
@@ -198,14 +224,17 @@ impl FetchError {
 }
 
 /// How a content fares.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContentStatus {
     /// Its id.
     pub content: String,
     /// Its name, once known.
     pub name: String,
-    /// `asking`, `opening`, `fetching`, `complete` or `failed`.
-    pub state: &'static str,
+    /// `asking`, `opening`, `looking` (through what is here), `fetching`, `complete` or `failed`.
+    pub state: String,
+    /// Its version; 0 until known.
+    pub epoch: u64,
     /// Verified bytes.
     pub bytes: u64,
     /// All bytes; 0 until known.
@@ -220,6 +249,8 @@ pub struct ContentStatus {
     pub waypoint_bytes: u64,
     /// Received from the origin.
     pub origin_bytes: u64,
+    /// Taken from files that were here, as an older version's.
+    pub reused_bytes: u64,
     /// Received twice or wrong.
     pub wasted_bytes: u64,
     /// Sent to others.
@@ -255,6 +286,10 @@ pub(crate) struct Inner {
     pub(crate) governor: Option<governor::Governor>,
     pub(crate) way: Way,
     pub(crate) https_clients: https_fetch::Clients,
+    /// Leased runs that are fetched at once, beside one of each content.
+    pub(crate) more_origin_jobs: Semaphore,
+    /// Contents that are opened at once.
+    pub(crate) openings: Semaphore,
     /// TCP port at which contents are served by HTTPS.
     pub(crate) https_port: Option<u16>,
     pub(crate) gateway: Option<gateway::Gateway>,
@@ -333,6 +368,11 @@ impl Inner {
         let ips = ips.filter(|ip| bound.is_ipv6() || ip.is_ipv4());
         ips.take(headwater_wire::limits::MAX_ADDRESSES).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
+    /// What paces sending, by whatever reason.
+    pub(crate) fn pacers(&self) -> impl Iterator<Item = &Pacer> {
+        std::iter::once(&self.pacer).chain(self.governor.as_ref().map(|g| &g.pacer))
+    }
+
     /// An error when the data folder was taken away: nothing new is made in its place.
     pub(crate) fn data_folder_is_there(&self) -> Result<(), StoreError> {
         match self.config.data.join("identity").is_dir() {
@@ -399,7 +439,15 @@ impl Node {
             downlink: Some(downlink.clone()),
             ..OriginConfig::default()
         };
-        let volume = Volume::open(config.data.join("volume"), local_time().1).map_err(StartError::Volume)?;
+        let (kept_at, month) = (config.data.join("volume"), local_time().1);
+        let volume = match Volume::open(kept_at.clone(), month) {
+            // Without a limit the count is for show.
+            Err(e) if config.limits.monthly_bytes.is_none() => {
+                tracing::warn!("counting this month's volume anew: {e}");
+                Volume::new(kept_at, month)
+            }
+            opened => opened.map_err(StartError::Volume)?,
+        };
         let polite = config.role == Role::Peer;
         let in_force = limits::InForce::new(config.limits.clone(), volume.sent());
         let inner = Arc::new(Inner {
@@ -407,6 +455,8 @@ impl Node {
             way,
             downlink,
             https_clients: https_fetch::Clients::default(),
+            more_origin_jobs: Semaphore::new(MAX_MORE_ORIGIN_JOBS),
+            openings: Semaphore::new(MAX_OPENINGS),
             https_port,
             gateway,
             pacer: Pacer::new(config.limits.up),
@@ -463,10 +513,15 @@ impl Node {
         self.0.https_port
     }
 
-    /// Begins to fetch a content, or goes on where an earlier run stopped.
+    /// Begins to fetch a content, or goes on where an earlier run stopped; one that failed begins again. Without a place
+    /// of its own its name is kept in the data folder, for [`Node::go_on`]. Blocks for the disk.
     pub fn fetch(&self, fetch: Fetch) -> Content {
         let id = fetch.name.content();
-        let content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
+        if fetch.destination.is_none() && fetch.state_dir.is_none() {
+            kept::keep(&self.0.config.data.join("contents").join(id.to_string()), &fetch.name);
+        }
+        let mut content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
+        (content.have, content.follows) = (fetch.have, fetch.follow);
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);
         // It may be here already.
@@ -474,15 +529,28 @@ impl Node {
         Content { node: self.0.clone(), id, outcome }
     }
 
-    /// Page on which the user sees which web sites may read contents here, and takes that back; if there is a gateway.
-    pub fn consents_url(&self) -> Option<String> {
-        self.0.gateway.as_ref().map(gateway::Gateway::consents_url)
+    /// How much a content matters beside the node's other ones, from now on: where they compete for the uplink, or for a
+    /// limited downlink, it gets its share, and the control center plans with that. Nothing happens where the node has no
+    /// such content.
+    pub fn set_priority(&self, content: &ContentId, priority: Priority) {
+        let mut state = self.0.lock();
+        let Some(c) = state.contents.get_mut(content) else { return };
+        c.priority = priority;
+        if let Phase::Running(r) = &mut c.phase {
+            r.swarm.set_priority(priority);
+        }
+        self.0.pacers().for_each(|pacer| pacer.set_priority(*content, priority));
     }
 
     /// What its contents take of the disk.
     pub fn storage(&self) -> Storage {
         let quota_bytes = self.0.quota_bytes.load(Ordering::Relaxed);
         Storage { kept_bytes: storage::kept_bytes(&self.0.lock()), quota_bytes }
+    }
+
+    /// Page on which the user sees which web sites may read contents here, and takes that back; if there is a gateway.
+    pub fn consents_url(&self) -> Option<String> {
+        self.0.gateway.as_ref().map(gateway::Gateway::consents_url)
     }
 
     /// All contents.

@@ -1,7 +1,8 @@
 //! A content begins at a node: its log is believed, its store opened, then its swarm runs.
 
+use super::meters::Meters;
 use super::state::{ContentState, Phase, Running, State, carry_out};
-use super::{FetchError, Inner, Outcome, pinned, random_seed};
+use super::{FetchError, Inner, Outcome, pinned, random_seed, versions};
 use crate::origin::Access;
 use crate::sources::Sources;
 use crate::store::{Destination, Opened, Store, StoreError, StoreHandle};
@@ -11,8 +12,9 @@ use headwater_model::merkle::{self, Page};
 use headwater_model::report::Join;
 use headwater_model::{Bits, Name};
 use headwater_peer_core::{Config, Input, Swarm};
-use headwater_wire::{FromControl, FromNode, Token, decode_log, encode_log};
+use headwater_wire::{FromControl, FromNode, Token, encode_log};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,17 +25,24 @@ const FREE_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is tried.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Begins with a content: from an earlier run's log where there is one, else by asking for it.
+/// Begins with a content: from an earlier run's log where there is one, else by asking for it. One that failed is tried
+/// again.
 pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
     let id = content.id;
+    // Whatever is here may have equal pieces; what exactly is found out when the log is known.
+    let (own, named) = (content.destination.as_ref().map(Destination::path), content.have.iter());
+    let looks_first = named.map(PathBuf::as_path).chain(own).any(std::path::Path::exists);
     {
         let mut state = inner.lock();
         if let Some(known) = state.contents.get_mut(&id) {
             known.name = known.name.take().or(content.name);
-            return;
+            known.follows |= content.follows;
+            drop(state);
+            return again(inner, id);
         }
         let mut content = content;
         content.keeping.pinned = inner.config.pinned.contains(&id);
+        content.looks_first = looks_first;
         if state.by_web {
             content.note(super::control::NO_UDP.into());
         }
@@ -59,8 +68,7 @@ pub(crate) fn again(inner: &Arc<Inner>, id: ContentId) {
 fn look_for_log(inner: &Arc<Inner>, id: ContentId) {
     let known = inner.lock().contents.get(&id).map(|c| (c.folder(inner), c.name.clone(), c.first_join()));
     let Some((folder, name, join)) = known else { return };
-    let saved = std::fs::read(folder.join("log")).ok().and_then(|b| decode_log(&b).ok());
-    let saved = saved.filter(|log| log.content() == id && log.verify(&log.name, pinned(&name).as_ref()).is_ok());
+    let saved = versions::newest(&folder, id, &name);
     if saved.is_none() {
         let mut state = inner.lock();
         if state.session.is_connected() {
@@ -97,23 +105,34 @@ pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
 
 /// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
 pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, pages: Vec<Page>) {
-    let (destination, folder) = {
+    let place = {
         let mut state = inner.lock();
         let Some(content) = state.contents.get_mut(&id) else { return };
         if matches!(content.phase, Phase::Opening) {
             return;
         }
         content.phase = Phase::Opening;
-        let folder = content.folder(inner);
-        (content.destination.clone().unwrap_or_else(|| Destination::Folder(folder.join("files"))), folder)
+        Where {
+            id,
+            name: content.name.clone(),
+            base: content.folder(inner),
+            apart: content.is_in_data_folder(),
+            destination: content.destination.clone(),
+            have: content.have.clone(),
+        }
     };
-    let name = inner.lock().contents.get(&id).and_then(|c| c.name.clone());
     let inner = inner.clone();
-    tokio::task::spawn_blocking(move || {
-        let opened = open_store(&inner, &log, &name, id, &destination, &folder, pages);
+    tokio::spawn(async move {
+        let Ok(_permit) = inner.openings.acquire().await else { return };
+        let node = inner.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let opened = open_store(&node, &log, &place, pages);
+            (opened, log)
+        });
+        let Ok((opened, log)) = opening.await else { return };
         let mut state = inner.lock();
         match opened {
-            Ok((track, store, notes)) => run(&inner, &mut state, id, log, track, store, access, notes),
+            Ok(opened) => run(&inner, &mut state, id, log, opened, access),
             Err(e) => {
                 // It counts as a member since it asked for the log.
                 if let Some(version) = log.version() {
@@ -127,35 +146,55 @@ pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, 
     });
 }
 
-type OpenedStore = (Arc<Track>, StoreHandle, Vec<String>);
-
-fn open_store(
-    inner: &Arc<Inner>,
-    log: &Log,
-    name: &Option<Name>,
+/// Where a content goes.
+struct Where {
     id: ContentId,
-    destination: &Destination,
-    folder: &std::path::Path,
-    pages: Vec<Page>,
-) -> Result<OpenedStore, FetchError> {
+    name: Option<Name>,
+    /// Folder of its state, and of folders for later versions.
+    base: PathBuf,
+    /// Whether each version has its folder.
+    apart: bool,
+    /// `None`: beside its state.
+    destination: Option<Destination>,
+    /// Files and folders that may have equal pieces.
+    have: Vec<PathBuf>,
+}
+
+/// A content whose store is open.
+struct OpenedStore {
+    track: Arc<Track>,
+    store: StoreHandle,
+    folder: PathBuf,
+    /// Files to look through for what is missing.
+    sources: Vec<PathBuf>,
+    notes: Vec<String>,
+}
+
+fn open_store(inner: &Arc<Inner>, log: &Log, place: &Where, pages: Vec<Page>) -> Result<OpenedStore, FetchError> {
+    let Where { id, name, base, apart, destination, have } = place;
     let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
     let track = log.verify(wanted, pinned(name).as_ref()).map_err(FetchError::Log)?;
-    if track.version.content != id {
+    if track.version.content != *id {
         // The id binds key and name: only a confused or lying control center sends another content's log.
         return Err(FetchError::Withdrawn("the control center sent the log of another content".into()));
     }
+    let folder = &if *apart { versions::folder_for(base, *id, name, log) } else { base.clone() };
     let destination = match destination {
-        Destination::File(path) if track.objects.len() > 1 => Destination::Folder(path.clone()),
-        other => other.clone(),
+        None => Destination::Folder(folder.join("files")),
+        Some(Destination::File(path)) if track.objects.len() > 1 => Destination::Folder(path.clone()),
+        Some(other) => other.clone(),
     };
     inner.data_folder_is_there()?;
     let published_unix_ms = log.entries.last().map_or(0, |e| e.entry.time_unix_ms);
-    super::storage::make_room(inner, id, track.layout.bytes(), published_unix_ms)?;
+    super::storage::make_room(inner, *id, track.layout.bytes(), published_unix_ms)?;
     let (store, opened) = open_when_free(&track, &destination, folder)?;
     for page in pages {
         store.put_page(page)?;
     }
+    let mut sources = Vec::new();
     if !store.is_complete() {
+        let others = if *apart { versions::data_of_others(base, *id, name, folder) } else { Vec::new() };
+        sources = versions::sources(others, destination.path(), have);
         let missing = track.layout.bytes() * u64::from(track.layout.pieces() - store.have().ones())
             / u64::from(track.layout.pieces().max(1));
         crate::store::room_for(folder, missing)?;
@@ -164,8 +203,8 @@ fn open_store(
     if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
         tracing::warn!("cannot keep the log: {e}");
     }
-    let store = StoreHandle::start(store)?;
-    Ok((Arc::new(track), store, opened.notes))
+    let store = StoreHandle::start(store);
+    Ok(OpenedStore { track: Arc::new(track), store, folder: folder.clone(), sources, notes: opened.notes })
 }
 
 /// Opens a store that a former version may still have open: until its last reader and its threads are done.
@@ -185,17 +224,8 @@ fn open_when_free(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "called once, with all that opening yields")]
-fn run(
-    inner: &Arc<Inner>,
-    state: &mut State,
-    id: ContentId,
-    log: Log,
-    track: Arc<Track>,
-    store: StoreHandle,
-    access: Access,
-    notes: Vec<String>,
-) {
+fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log, opened: OpenedStore, access: Access) {
+    let OpenedStore { track, store, folder, sources, notes } = opened;
     let now = inner.now();
     let (control, paused) = (state.session.is_connected(), !state.limits.fetches());
     let Some(content) = state.contents.get_mut(&id) else { return };
@@ -212,6 +242,10 @@ fn run(
     let layout = track.layout.clone();
     let swarm = Swarm::new(now, track.version, layout, have, known, may_use_origin, Config::default(), seed);
     let mut swarm = swarm.known_as(inner.listener.identity().node);
+    if !sources.is_empty() {
+        swarm = swarm.searching_first();
+    }
+    swarm.set_priority(content.priority);
     let mut out = Vec::new();
     swarm.handle(now, Input::Control(control), &mut out);
     swarm.handle(now, Input::Pause(paused), &mut out);
@@ -231,12 +265,21 @@ fn run(
         origin_bytes: 0,
         wasted_bytes: 0,
         uploaded_bytes: 0,
+        reused_bytes: 0,
+        sources,
+        looking: None,
+        folder,
+        meters: Meters::new(now),
         rechecking: false,
         tick_at: now,
         arrived: Arc::default(),
         reading: Arc::default(),
     };
-    if running.swarm.is_complete() {
+    let complete = running.swarm.is_complete();
+    let (held, bytes) = (running.bytes_held, running.track.layout.bytes());
+    let what = if complete { "is here and served" } else { "is fetched" };
+    tracing::info!("{:?} {what}: {held} of {bytes} bytes are here", running.track.name);
+    if complete {
         content.outcome.send_replace(Outcome::Complete);
     }
     // The control center learns what is held; its answers to the first question are in `pending`.
@@ -245,6 +288,9 @@ fn run(
     let pending = std::mem::take(&mut content.pending);
     if control {
         join_content(inner, state, join);
+    }
+    if complete {
+        versions::complete(inner, state, id);
     }
     carry_out(inner, state, id, out);
     for message in pending {

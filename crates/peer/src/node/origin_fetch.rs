@@ -40,7 +40,10 @@ pub(crate) fn start(
         store: r.store.clone(),
         version: r.version(),
     };
+    // The first one of a content waits for nobody: one whose origin hangs keeps no other content from its own.
+    let is_first = r.origin_jobs.is_empty();
     tokio::spawn(async move {
+        let _permit = if is_first { None } else { job.inner.more_origin_jobs.acquire().await.ok() };
         let fetched = match source {
             Ok(source) => job.fetch(source, pieces).await,
             Err(e) => Err(e.into()),
@@ -153,7 +156,7 @@ impl<'a> Cutter<'a> {
             self.buffer.whole()[self.filled..self.filled + some.len()].copy_from_slice(&some);
             self.filled += some.len();
             if self.filled == len {
-                let data = std::mem::replace(&mut self.buffer, self.pool.take()).freeze(len);
+                let data = std::mem::replace(&mut self.buffer, self.pool.take()).freeze(0..len);
                 let (inner, store, version) = (self.job.inner.clone(), self.job.store.clone(), self.job.version);
                 let from = self.from;
                 self.writes.spawn(async move { store_piece(&inner, &store, version, from, piece, data).await });

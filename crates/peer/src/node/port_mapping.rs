@@ -44,6 +44,10 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
             if state.mapped_port != port {
                 state.mapped_port = port;
                 state.tell_mapped();
+                match port {
+                    Some(port) => tracing::info!("the router forwards its port {port} to this node"),
+                    None => tracing::info!("the router forwards no port to this node any more"),
+                }
             }
         }
         tokio::select! {
@@ -81,7 +85,9 @@ async fn refresh(inner: &Inner, mapping: &mut Option<Mapping>) -> Duration {
             Err(no_pcp) => match by_upnp(local, port).await {
                 Ok(made) => Some(made),
                 Err(no_upnp) => {
-                    tracing::debug!("no router forwards a port: PCP and NAT-PMP: {no_pcp}; UPnP: {no_upnp}");
+                    let why = format!("PCP and NAT-PMP: {no_pcp}; UPnP: {no_upnp}");
+                    tracing::debug!("no router forwards a port: {why}");
+                    inner.lock().mapping_problem = Some(why);
                     None
                 }
             },

@@ -60,13 +60,13 @@ pub(crate) fn read(inner: &Arc<Inner>, id: ContentId) -> Result<Readable, NotRea
     static NUMBERS: AtomicU64 = AtomicU64::new(0);
     let state = inner.lock();
     let content = state.contents.get(&id).ok_or(NotReadable::Unknown)?;
-    match &content.phase {
-        Phase::Asking | Phase::Opening => Err(NotReadable::NotYet),
-        Phase::Failed => Err(NotReadable::Failed(match &*content.outcome.borrow() {
+    match (content.readable(), &content.phase) {
+        (None, Phase::Failed) => Err(NotReadable::Failed(match &*content.outcome.borrow() {
             Outcome::Failed(e) => e.to_string(),
             Outcome::Running | Outcome::Complete => String::new(),
         })),
-        Phase::Running(r) => Ok(Readable {
+        (None, _) => Err(NotReadable::NotYet),
+        (Some(r), _) => Ok(Readable {
             track: r.track.clone(),
             published_unix_ms: r.log.entries.last().map_or(0, |e| e.entry.time_unix_ms),
             reader: Reader {
@@ -121,10 +121,13 @@ impl Reader {
 
     /// An error when the content is gone.
     fn check(&self, state: &mut State) -> Result<(), ReadError> {
-        if state.running(self.version).is_none() {
-            return Err(gone(state.contents.get(&self.version.content)));
+        if state.running(self.version).is_some() {
+            return Ok(());
         }
-        Ok(())
+        let content = state.contents.get(&self.version.content);
+        // A former version is read to its end: it is complete, and lies apart from the new one.
+        let is_former = content.and_then(|c| c.readable()).is_some_and(|r| r.version() == self.version);
+        if is_former { Ok(()) } else { Err(gone(content)) }
     }
 }
 

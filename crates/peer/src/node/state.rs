@@ -1,32 +1,37 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
 use super::limits::InForce;
+use super::meters::Meters;
 use super::probes::PerSecond;
 use super::storage::Keeping;
-use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving};
+use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch, serving, versions};
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
 use bytes::Bytes;
-use headwater_model::assignment::Child;
+use headwater_model::assignment::{Assignment, Child};
 use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_model::log::{Log, Track};
+use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, DialResult, Join};
 use headwater_model::ticket::{ParentKey, Ticket};
 use headwater_model::time::{Micros, Time};
 use headwater_model::{Name, SourceClass};
 use headwater_peer_core::{ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
-use headwater_wire::{Bitmap, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
+use headwater_wire::{Bitmap, Found, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 /// Notes kept for the user.
 const MAX_NOTES: usize = 16;
+/// Nodes whose tickets and classes are remembered, beside those that an edge exists with.
+const MAX_REMEMBERED: usize = 256;
 /// How often time passes for swarms at least.
 const TICK: Duration = Duration::from_millis(50);
 /// A connection that no edge uses is closed after this long.
@@ -61,11 +66,17 @@ pub(crate) struct Kept {
 pub(crate) struct State {
     pub(crate) session: ControlSession,
     pub(crate) control: Option<mpsc::Sender<Bytes>>,
+    /// The session's connection, where it is by QUIC.
+    pub(crate) control_quic: Option<quinn::Connection>,
+    /// Why there was no session, last.
+    pub(crate) control_problem: Option<String>,
     /// The session is, or was when there was one, over a WebSocket.
     pub(crate) by_web: bool,
     pub(crate) control_epoch_seen: u64,
     pub(crate) parent_keys: Vec<(u64, ParentKey)>,
     pub(crate) contents: BTreeMap<ContentId, ContentState>,
+    /// Sum of the weights of contents that fetch, as of the last tick.
+    fetching_weight: u64,
     /// The connection in use with each node.
     pub(crate) links: BTreeMap<NodeId, Link>,
     /// Of nodes with a higher id: the connection that is kept, whether its hello came or not.
@@ -76,10 +87,14 @@ pub(crate) struct State {
     pub(crate) probes_told: PerSecond,
     /// Where the control center sees this node.
     pub(crate) observed: Option<SocketAddr>,
+    /// What it found out about how others reach this node.
+    pub(crate) found: Option<Found>,
     /// The task that has a router forward a port.
     pub(crate) port_mapping: Option<tokio::task::JoinHandle<()>>,
     /// Port of the router's that it forwards here.
     pub(crate) mapped_port: Option<NonZeroU16>,
+    /// Why it forwards none.
+    pub(crate) mapping_problem: Option<String>,
     pub(crate) dialling: BTreeSet<NodeId>,
     /// Requests by HTTPS under way, by child.
     pub(crate) https_children: BTreeMap<NodeId, u32>,
@@ -98,7 +113,17 @@ pub(crate) struct ContentState {
     pub(crate) name: Option<Name>,
     pub(crate) destination: Option<Destination>,
     state_dir: Option<PathBuf>,
+    /// Files and folders that the user named, to take equal pieces from.
+    pub(crate) have: Vec<PathBuf>,
+    /// A newer version is fetched when there is one, and takes the place of a complete one.
+    pub(crate) follows: bool,
+    /// There is something to look through before taking part.
+    pub(crate) looks_first: bool,
+    /// The version before the one that is fetched now: read by programs here until that is complete.
+    pub(crate) former: Option<Box<Running>>,
     pub(crate) phase: Phase,
+    /// How much it matters beside the node's other contents.
+    pub(crate) priority: Priority,
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
     pub(crate) keeping: Keeping,
@@ -133,6 +158,15 @@ pub(crate) struct Running {
     pub(crate) origin_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) uploaded_bytes: u64,
+    /// Taken from files that were here.
+    pub(crate) reused_bytes: u64,
+    /// Files to look through.
+    pub(crate) sources: Vec<PathBuf>,
+    /// These are being looked through; what was found so far.
+    pub(crate) looking: Option<Arc<AtomicU64>>,
+    /// Where this version's state lies.
+    pub(crate) folder: PathBuf,
+    pub(crate) meters: Meters,
     /// A piece that a child says was bad is being looked at.
     pub(crate) rechecking: bool,
     pub(crate) tick_at: Time,
@@ -165,17 +199,22 @@ impl State {
         Self {
             session: ControlSession::new(now, seed),
             control: None,
+            control_quic: None,
+            control_problem: None,
             by_web: false,
             control_epoch_seen: 0,
             parent_keys: Vec::new(),
             contents: BTreeMap::new(),
+            fetching_weight: 0,
             links: BTreeMap::new(),
             kept: BTreeMap::new(),
             greeting: BTreeMap::new(),
             probes_made: PerSecond::default(),
             probes_told: PerSecond::default(),
             observed: None,
+            found: None,
             mapped_port: None,
+            mapping_problem: None,
             port_mapping: None,
             dialling: BTreeSet::new(),
             https_children: BTreeMap::new(),
@@ -233,6 +272,16 @@ impl State {
 }
 
 impl Running {
+    /// What was said of nodes that have nothing to do with this one any more is forgotten, when it is much.
+    pub(crate) fn forget_strangers(&mut self, assigned: &Assignment) {
+        if self.tickets.len().max(self.classes.len()) <= MAX_REMEMBERED {
+            return;
+        }
+        let named = assigned.parents.iter().chain(&assigned.spares).map(|p| p.node);
+        let near: BTreeSet<NodeId> = named.chain(self.swarm.partners().copied()).collect();
+        self.tickets.retain(|node, _| near.contains(node));
+        self.classes.retain(|node, _| near.contains(node));
+    }
     pub(crate) fn version(&self) -> Version {
         self.swarm.version()
     }
@@ -250,7 +299,12 @@ impl ContentState {
             name,
             destination,
             state_dir,
+            have: Vec::new(),
+            follows: false,
+            looks_first: false,
+            former: None,
             phase: Phase::Asking,
+            priority: Priority::default(),
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
             keeping: Keeping::new(),
@@ -266,12 +320,25 @@ impl ContentState {
         }
     }
 
-    pub(crate) fn note(&mut self, text: String) {
-        tracing::info!(content = %format!("{:.8}", self.id), "{text}");
-        self.keep_note(text);
+    /// As logs call it.
+    pub(crate) fn shown(&self) -> String {
+        let name = match (&self.phase, &self.name) {
+            (Phase::Running(r), _) => Some(r.track.name.as_str()),
+            (_, name) => name.as_ref().map(|n| n.name.as_str()),
+        };
+        name.map_or_else(|| format!("content {:.8}", self.id), |name| format!("{name:?}"))
     }
 
-    fn keep_note(&mut self, text: String) {
+    /// Keeps a text for the user, and logs it.
+    pub(crate) fn note(&mut self, text: String) {
+        if self.notes.back() != Some(&text) {
+            tracing::info!("{}: {text}", self.shown());
+            self.keep_note(text);
+        }
+    }
+
+    /// Keeps a text for the user.
+    pub(crate) fn keep_note(&mut self, text: String) {
         if self.notes.back() != Some(&text) {
             if self.notes.len() == MAX_NOTES {
                 self.notes.pop_front();
@@ -283,7 +350,7 @@ impl ContentState {
     pub(crate) fn fail(&mut self, error: FetchError) {
         let text = error.to_string();
         if self.notes.back() != Some(&text) {
-            tracing::warn!(content = %format!("{:.8}", self.id), "{text}");
+            tracing::warn!("{} is given up: {text}", self.shown());
             self.keep_note(text);
         }
         self.phase = Phase::Failed;
@@ -294,13 +361,14 @@ impl ContentState {
         let mut s = ContentStatus {
             content: self.id.to_string(),
             name: self.name.as_ref().map(|n| n.name.clone()).unwrap_or_default(),
-            state: match &self.phase {
+            state: String::from(match &self.phase {
                 Phase::Asking => "asking",
                 Phase::Opening => "opening",
                 Phase::Running(r) if r.swarm.is_complete() => "complete",
+                Phase::Running(r) if r.looking.is_some() => "looking",
                 Phase::Running(_) => "fetching",
                 Phase::Failed => "failed",
-            },
+            }),
             control: state.session.is_connected(),
             pinned: self.keeping.pinned,
             notes: self.notes.iter().cloned().collect(),
@@ -316,17 +384,30 @@ impl ContentState {
             s.origin_bytes = r.origin_bytes;
             s.wasted_bytes = r.wasted_bytes;
             s.uploaded_bytes = r.uploaded_bytes;
+            let found = r.looking.as_ref().map_or(0, |l| l.load(Ordering::Relaxed));
+            s.reused_bytes = r.reused_bytes + found;
+            s.bytes += found;
+            s.epoch = r.version().epoch;
             s.parents = r.swarm.open_parents();
             s.children = r.swarm.open_children();
         }
         s
     }
 
-    /// Whether it lies in the node's data folder, and not where the user said.
+    /// Its share of what contents that fetch compete for.
+    fn fetching_weight(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Running(r) if !r.swarm.is_complete() => Some(self.priority.weight()),
+            _ => None,
+        }
+    }
+
+    /// Whether it lies in the node's data folder, and not where the user said: then each version has a folder there.
     pub(crate) fn is_in_data_folder(&self) -> bool {
         self.destination.is_none() && self.state_dir.is_none()
     }
 
+    /// Folder of the content's state; that of its first version, and of folders for later ones.
     pub(crate) fn folder(&self, inner: &Inner) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| inner.config.data.join("contents").join(self.id.to_string()))
     }
@@ -334,7 +415,14 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false }
+        Join {
+            version,
+            runs: None,
+            complete: false,
+            parents: Vec::new(),
+            leases: Vec::new(),
+            looks_first: self.looks_first,
+        }
     }
 }
 
@@ -342,8 +430,12 @@ impl ContentState {
 pub(crate) fn happened(inner: &Arc<Inner>, state: &mut State, version: Version, input: Input) {
     let now = inner.now();
     let mut out = Vec::new();
+    let all = state.fetching_weight;
     if let Some(r) = state.running(version) {
-        r.swarm.handle_within(now, &mut inner.downlink.intake(), input, &mut out);
+        let mut intake = inner.downlink.intake();
+        intake.share((1000 * r.swarm.priority().weight()).checked_div(all).unwrap_or(1000));
+        r.swarm.handle_within(now, &mut intake, input, &mut out);
+        drop(intake);
         carry_out(inner, state, version.content, out);
     }
 }
@@ -427,6 +519,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 }
             }
             Output::ToldBad(node, piece) => state.tell_peer(&node, &FromPeer::BadPiece { version, piece }),
+            Output::Search => versions::search(inner, state, version),
             Output::AskPage(PageSource::Parent(node), page) => {
                 state.tell_peer(&node, &FromPeer::PageRequest { version, page });
             }
@@ -467,6 +560,16 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
             }
             Output::Alarm(alarm) => {
                 match &alarm {
+                    Alarm::BadPieces { parent } => {
+                        let from = state.links.get(parent).map(|l| l.connection.remote_address());
+                        let from = from.map_or(String::new(), |a| format!(" at {a}"));
+                        tracing::warn!(
+                            "left the parent {parent:.8}{from}: what it sent is not the content; nothing of it was kept"
+                        );
+                    }
+                    Alarm::Attacked { from } => {
+                        tracing::warn!("{from} broke the protocol's rules; the control center is told")
+                    }
                     Alarm::ParentLost { parent, why } => {
                         tracing::debug!(parent = %format!("{parent:.8}"), "lost a parent: {why}");
                     }
@@ -484,12 +587,26 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
             Output::Complete => {
                 if let Some(c) = state.contents.get_mut(&id) {
                     c.outcome.send_replace(Outcome::Complete);
+                    log_complete(inner.now(), c);
                 }
+                versions::complete(inner, state, id);
                 // The control center learns it now, not with the next heartbeat.
                 super::control::heartbeat_now(inner, state, version);
             }
         }
     }
+}
+
+fn log_complete(now: Time, content: &ContentState) {
+    let Phase::Running(r) = &content.phase else { return };
+    let (peers, waypoints, origin) = (r.peer_bytes, r.waypoint_bytes, r.origin_bytes);
+    let offload = 100 * (peers + waypoints) / (peers + waypoints + origin).max(1);
+    tracing::info!(
+        "{} is complete: {} bytes after {:.1} s; from peers {peers}, waypoints {waypoints}, origin {origin}: {offload} % offload",
+        content.shown(),
+        r.track.layout.bytes(),
+        now.since(r.meters.began).as_secs_f64(),
+    );
 }
 
 fn open_edge(inner: &Inner, state: &mut State, version: Version, parent: NodeId) {
@@ -516,6 +633,7 @@ pub(crate) async fn tick(inner: Arc<Inner>) {
         }
         let now = inner.now();
         let mut state = inner.lock();
+        state.fetching_weight = state.contents.values().filter_map(ContentState::fetching_weight).sum();
         let due: Vec<Version> = state
             .contents
             .values_mut()
@@ -538,6 +656,12 @@ pub(crate) async fn tick(inner: Arc<Inner>) {
 }
 
 fn sweep(state: &mut State, now: Time) {
+    for content in state.contents.values_mut() {
+        if let Phase::Running(r) = &mut content.phase {
+            let down = r.peer_bytes + r.waypoint_bytes + r.origin_bytes + r.wasted_bytes;
+            r.meters.read(now, (down, r.uploaded_bytes), r.swarm.parent_edges(), r.swarm.child_edges());
+        }
+    }
     let partners: BTreeSet<NodeId> = state
         .contents
         .values()
@@ -583,14 +707,13 @@ pub(crate) fn leave(inner: &Arc<Inner>) -> Vec<StoreHandle> {
     let mut state = inner.lock();
     let contents = std::mem::take(&mut state.contents);
     state.links.values().for_each(|l| l.connection.close(0u32.into(), b"leaving"));
-    contents
-        .into_values()
-        .filter_map(|c| match c.phase {
-            Phase::Running(r) => {
-                r.origin_jobs.values().for_each(AbortHandle::abort);
-                Some(r.store.clone())
-            }
-            _ => None,
-        })
-        .collect()
+    let mut stores = Vec::new();
+    for content in contents.into_values() {
+        stores.extend(content.former.map(|r| r.store.clone()));
+        if let Phase::Running(r) = content.phase {
+            r.origin_jobs.values().for_each(AbortHandle::abort);
+            stores.push(r.store.clone());
+        }
+    }
+    stores
 }

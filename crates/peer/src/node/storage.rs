@@ -2,12 +2,12 @@
 //! again when the disk has been at fault.
 
 use super::state::{ContentState, Phase, State};
-use super::{FetchError, Inner, Outcome, local_unix_ms, opening};
+use super::{FetchError, Inner, Outcome, kept as names, local_unix_ms, opening, versions};
 use crate::store::StoreHandle;
 use headwater_model::ContentId;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Eviction, Kept, evict};
-use headwater_wire::{FromNode, decode_log};
+use headwater_wire::FromNode;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,14 +110,18 @@ pub(crate) fn make_room(
 /// Goes on with the contents that an earlier run left in the data folder, as far as the quota allows. Blocks.
 pub(crate) fn resume(inner: &Arc<Inner>) {
     let folder = inner.config.data.join("contents");
-    let mut found = Vec::new();
+    let (mut found, mut wanted) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|e| e == EVICTED) {
             // It was being removed when the node ended.
             Evicted { folder: path, store: None }.remove();
         } else if let Some(content) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.extend(left_here(inner, content, &path));
+            match left_here(inner, content, &path) {
+                Some(left) => found.push(left),
+                // Its log never came.
+                None => wanted.extend(names::name(&path)),
+            }
         }
     }
     found.sort_by_key(|kept| kept.unused);
@@ -128,16 +132,23 @@ pub(crate) fn resume(inner: &Arc<Inner>) {
             Evicted { folder: folder.join(content.to_string()), store: None }.remove();
             continue;
         }
-        let mut state = ContentState::new(content, None, None, None);
+        let name = names::name(&folder.join(content.to_string()));
+        let mut state = ContentState::new(content, name, None, None);
+        state.follows = true;
         state.keeping.room_bytes = bytes;
         state.keeping.used_unix_ms = local_unix_ms().saturating_sub(unused.0 / 1000);
+        opening::begin(inner, state);
+    }
+    for name in wanted {
+        let mut state = ContentState::new(name.content(), Some(name), None, None);
+        state.follows = true;
         opening::begin(inner, state);
     }
 }
 
 /// What a content that lies in `folder` is to be judged by, if its log is there.
 fn left_here(inner: &Inner, content: ContentId, folder: &Path) -> Option<Kept> {
-    let log = std::fs::read(folder.join("log")).ok().and_then(|bytes| decode_log(&bytes).ok())?;
+    let log = versions::newest(folder, content, &None)?;
     let track = log.verify(&log.name, None).ok().filter(|t| t.version.content == content)?;
     let used = [folder.join(USED), folder.join("log")].iter().find_map(|p| p.metadata().ok()?.modified().ok())?;
     let unused = SystemTime::now().duration_since(used).unwrap_or_default();
@@ -163,7 +174,7 @@ fn on_disk_bytes(inner: &Inner) -> u64 {
     let (mut known, mut bytes) = (Vec::new(), 0);
     for content in inner.lock().contents.values().filter(|c| c.is_in_data_folder()) {
         if let Phase::Running(r) = &content.phase {
-            bytes += r.bytes_held;
+            bytes += r.bytes_held + content.former.as_ref().map_or(0, |f| f.bytes_held);
             known.push(content.folder(inner));
         }
     }
@@ -191,7 +202,8 @@ fn kept(state: &State) -> Vec<Kept> {
     let in_folder = state.contents.values().filter(|c| c.is_in_data_folder());
     let kept = in_folder.map(|c| Kept {
         content: c.id,
-        bytes: c.keeping.room_bytes,
+        // A former version lies there until the new one is complete.
+        bytes: c.keeping.room_bytes + c.former.as_ref().map_or(0, |r| r.track.layout.bytes()),
         pinned: c.keeping.pinned,
         in_use: is_in_use(c),
         others: match &*c.outcome.borrow() {
@@ -255,6 +267,7 @@ fn take_out(inner: &Inner, state: &mut State, contents: &[ContentId]) -> Vec<Evi
         let Some(content) = state.contents.remove(id) else { continue };
         tracing::info!(content = %format!("{:.8}", content.id), "evicted to keep within the quota");
         let folder = content.folder(inner);
+        inner.pacers().for_each(|pacer| pacer.forget(id));
         content.outcome.send_replace(Outcome::Failed(FetchError::Evicted));
         let store = match content.phase {
             Phase::Running(r) => {

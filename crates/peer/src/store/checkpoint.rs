@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use headwater_model::Bits;
+
 use super::error::{StoreError, failed};
-use super::files::Place;
+use super::files::{Place, Stamp};
 use super::state::{self, State};
 use super::{Store, Writer, locked};
 
@@ -21,7 +23,7 @@ impl Store {
             return Ok(());
         }
         // Under the lock: whatever is written from here on is named by the journal behind these entries.
-        let (bits, journalled) = (self.have(), writer.journal.pieces().len());
+        let (bits, journalled, thinned) = (self.have(), writer.journal.pieces().len(), writer.journal.thinned);
         let changed = std::mem::take(&mut writer.changed);
         for object in changed.keys() {
             writer.stamps[*object] = self.files.stamp_in_place(*object);
@@ -35,7 +37,7 @@ impl Store {
             written.filter_map(|object| self.sync(object).err().map(|e| (object, e))).collect();
         let saved = if unsynced.is_empty() {
             let pages = pages_file.sync_all().map_err(|e| failed("write", &self.state_dir.join("pages"), e));
-            pages.and_then(|()| self.save(State { bits, stamps }))
+            pages.and_then(|()| self.save(bits, stamps))
         } else {
             Ok(())
         };
@@ -53,6 +55,11 @@ impl Store {
             writer.unsaved = true;
             return Err(failure);
         }
+        if writer.journal.thinned != thinned {
+            // Its first entries are not those from before any more: the next checkpoint says them again.
+            writer.unsaved = true;
+            return Ok(());
+        }
         writer.journal.forget(journalled)
     }
 
@@ -64,6 +71,7 @@ impl Store {
         if let Err(error) = writer.journal.retain(|piece| !is_of_object(piece)) {
             tracing::warn!(%error, "the journal still names pieces that may be lost");
         }
+        writer.unsaved = true;
     }
 
     fn sync(&self, object: usize) -> Result<(), StoreError> {
@@ -77,7 +85,13 @@ impl Store {
         }
     }
 
-    fn save(&self, state: State) -> Result<(), StoreError> {
-        state::replace(&self.state_dir, "state", &state.encode(&self.identity), true)
+    /// Writes the state file; of `bits` those go that were cleared meanwhile.
+    fn save(&self, mut bits: Bits, stamps: Vec<Stamp>) -> Result<(), StoreError> {
+        let have = self.have();
+        let cleared: Vec<u32> = bits.iter().filter(|piece| !have.get(*piece)).collect();
+        for piece in cleared {
+            bits.clear(piece);
+        }
+        state::replace(&self.state_dir, "state", &State { bits, stamps }.encode(&self.identity), true)
     }
 }

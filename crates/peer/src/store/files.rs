@@ -24,6 +24,15 @@ pub enum Destination {
     Folder(PathBuf),
 }
 
+impl Destination {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Destination::File(path) | Destination::Folder(path) => path,
+        }
+    }
+}
+
 /// Size and modification time of a data file: what tells that nobody changed it since.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Stamp {
@@ -316,6 +325,23 @@ pub(crate) fn read_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()
             }
         }
         Ok(())
+    }
+}
+
+/// Fills `out` from `offset` on if that takes no waiting for the disk; false where it would, and where a system or a file
+/// system cannot tell.
+pub(crate) fn read_at_once(file: &File, out: &mut [u8], offset: u64) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let len = out.len();
+        let read = preadv2(file, &mut [io::IoSliceMut::new(out)], offset, ReadWriteFlags::NOWAIT);
+        read.is_ok_and(|n| n == len)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, out, offset);
+        false
     }
 }
 

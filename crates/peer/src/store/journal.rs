@@ -20,6 +20,8 @@ pub(super) struct Journal {
     pieces: Vec<u32>,
     /// When the file that was found was last written to, in nanoseconds since 1970; `None` when there was none.
     pub left_unix_ns: Option<u64>,
+    /// How often [`Journal::retain`] has left out some.
+    pub thinned: u32,
 }
 
 impl Journal {
@@ -37,7 +39,7 @@ impl Journal {
         let (file, modified, bytes) = match open() {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Ok(Journal { path, file: None, pieces: Vec::new(), left_unix_ns: None });
+                return Ok(Journal { path, file: None, pieces: Vec::new(), left_unix_ns: None, thinned: 0 });
             }
             Err(e) => return Err(failed("open", &path, e)),
         };
@@ -45,7 +47,7 @@ impl Journal {
         // A number that was cut off is written over by the next one.
         let (numbers, _) = bytes.as_chunks::<4>();
         let pieces = numbers.iter().map(|n| u32::from_le_bytes(*n)).collect();
-        Ok(Journal { path, file: Some(file), pieces, left_unix_ns })
+        Ok(Journal { path, file: Some(file), pieces, left_unix_ns, thinned: 0 })
     }
 
     /// Every piece that it names, in the order of writing.
@@ -76,6 +78,7 @@ impl Journal {
 
     /// Names only those of its pieces that are to be kept.
     pub fn retain(&mut self, keep: impl Fn(u32) -> bool) -> Result<(), StoreError> {
+        self.thinned += 1;
         self.replace(self.pieces.iter().copied().filter(|p| keep(*p)).collect())
     }
 

@@ -151,19 +151,18 @@ impl Store {
         for piece in pieces {
             if self.is_right(&file, *piece, &mut buffer) {
                 right.push(*piece);
+            } else if earlier {
+                // Another version's, or changed by its owner: it is left as it is.
+                return Ok(());
             }
             seen(*piece);
         }
-        if earlier && right.len() == self.layout.pieces_of_object(object).len() {
+        if earlier {
+            if right.len() < self.layout.pieces_of_object(object).len() {
+                return Ok(());
+            }
             let stamp = self.files.stamp(object).ok_or_else(|| StoreError::Vanished { path: path.into() })?;
             self.files.set_place(object, Place::Finished(stamp));
-        } else if earlier {
-            for piece in &right {
-                let Some(at) = self.layout.at(*piece) else { continue };
-                let data = &mut buffer[..at.len as usize];
-                read_at(&file, data, at.offset).map_err(|e| failed("read", path, e))?;
-                self.put(writer, *piece, data)?;
-            }
         }
         if !right.is_empty() {
             // After a kill what is read may not have reached the disk yet.

@@ -1,8 +1,9 @@
-//! The async face of a store: one thread hashes and writes, one reads, so that serving goes on meanwhile, and one makes
-//! checkpoints, so that no piece waits for the disk to sync.
+//! The async face of a store: one thread hashes and writes, one reads what the system has not in memory, so that serving
+//! goes on meanwhile, and one makes checkpoints, so that no piece waits for the disk to sync. Each is there while it has
+//! something to do.
 
-use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::Bytes;
@@ -11,11 +12,16 @@ use headwater_model::{Bits, Hash, Layout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::error::{StoreError, failed};
+use super::worker::Worker;
 use super::{CHECKPOINT_EVERY, Store, Written, locked};
-use crate::buffer_pool::Pool;
+use crate::buffer_pool::{Pool, Pooled};
 
 /// Commands that may wait for each thread; who has one more waits to hand it over.
 const MAX_WAITING: usize = 256;
+/// Fewer where pieces are large: bytes that may wait to be written.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+/// But so many in any case.
+const MIN_WAITING: usize = 4;
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -28,70 +34,82 @@ enum WriteCommand {
     Recheck(u32, Answer<bool>),
     Import(SentProgress, Answer<u32>),
     Close(Answer<()>),
+    /// Nobody is there any more.
+    Abandon,
 }
 
 struct ReadCommand {
     piece: u32,
-    answer: Answer<Option<Bytes>>,
+    into: Pooled,
+    answer: Answer<Option<Pooled>>,
 }
+
+/// Room before a piece for what a sender writes ahead of it.
+const HEAD_BYTES: usize = 16;
 
 /// A thread's queue, bounded by permits that go with the commands.
 struct Queue<C> {
-    sender: mpsc::Sender<(OwnedSemaphorePermit, C)>,
+    worker: Worker<(Option<OwnedSemaphorePermit>, C)>,
     slots: Arc<Semaphore>,
 }
 
-impl<C> Clone for Queue<C> {
-    fn clone(&self) -> Self {
-        Queue { sender: self.sender.clone(), slots: self.slots.clone() }
-    }
-}
-
-type Commands<C> = mpsc::Receiver<(OwnedSemaphorePermit, C)>;
-
-impl<C> Queue<C> {
-    fn new() -> (Queue<C>, Commands<C>) {
-        let (sender, receiver) = mpsc::channel();
-        (Queue { sender, slots: Arc::new(Semaphore::new(MAX_WAITING)) }, receiver)
+impl<C: Send + 'static> Queue<C> {
+    fn new(name: &'static str, slots: usize, work: impl Fn(C) + Send + Sync + 'static) -> Queue<C> {
+        let worker = Worker::new(name, move |(_permit, command)| work(command));
+        Queue { worker, slots: Arc::new(Semaphore::new(slots)) }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> C) -> Result<T, StoreError> {
+    async fn ask<T>(&self, store: &Store, command: impl FnOnce(Answer<T>) -> C) -> Result<T, StoreError> {
         let permit = self.slots.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let (answer, reply) = oneshot::channel();
-        self.sender.send((permit, command(answer))).map_err(|_| StoreError::Closed)?;
+        let given = self.worker.give((Some(permit), command(answer)));
+        given.map_err(|e| failed("start a thread for", &store.state_dir, e))?;
         reply.await.map_err(|_| StoreError::Closed)?
     }
 }
 
-/// A store at work on its three threads, for any number of tasks. When the last clone goes the store is closed.
+/// A store at work on its threads, for any number of tasks. When the last clone goes the store is closed.
 #[derive(Clone)]
 pub struct StoreHandle {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
+    work: Arc<Work>,
+}
+
+struct Work {
     writer: Queue<WriteCommand>,
     reader: Queue<ReadCommand>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if self.writer.worker.give((None, WriteCommand::Abandon)).is_err() {
+            tracing::warn!("the system has no thread to close a piece store with");
+        }
+    }
 }
 
 impl StoreHandle {
     /// Puts `store` to work.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] when the system has no thread to give.
-    pub fn start(store: Store) -> Result<StoreHandle, StoreError> {
+    pub fn start(store: Store) -> StoreHandle {
         let store = Arc::new(store);
-        let (writer, writes) = Queue::new();
-        let (reader, reads) = Queue::new();
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let spawned = thread::Builder::new().name(name.into()).spawn(run);
-            spawned.map(drop).map_err(|e| failed("start a thread for", &store.state_dir, e))
-        };
-        let (working, ended) = mpsc::channel();
-        let of_writer = store.clone();
-        spawn("store-writer", Box::new(move || run_writer(&of_writer, &writes, working)))?;
-        let of_saver = store.clone();
-        spawn("store-saver", Box::new(move || run_saver(&of_saver, &ended)))?;
+        let piece_bytes = store.layout().piece_bytes() as usize;
+        let slots = (MAX_WAITING_BYTES / piece_bytes).clamp(MIN_WAITING, MAX_WAITING);
+        let (of_writer, saver) = (store.clone(), Saver::new(store.clone()));
+        let writer = Queue::new("store-writer", slots, move |command| {
+            write(&of_writer, command);
+            saver.nudge();
+        });
+        let pool = Arc::new(Pool::new(HEAD_BYTES + piece_bytes));
         let of_reader = store.clone();
-        spawn("store-reader", Box::new(move || run_reader(&of_reader, reads)))?;
-        Ok(StoreHandle { store, writer, reader })
+        let reader = Queue::new("store-reader", slots, move |ReadCommand { piece, mut into, answer }| {
+            if !answer.is_closed() {
+                let data = into.whole().get_mut(HEAD_BYTES..).unwrap_or_default();
+                let read = of_reader.read(piece, data);
+                tell(answer, read.map(|len| (len > 0).then_some(into)));
+            }
+        });
+        StoreHandle { store, work: Arc::new(Work { writer, reader, pool }) }
     }
 
     /// The track's geometry.
@@ -134,7 +152,7 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::write`].
     pub async fn write(&self, piece: u32, data: Bytes) -> Result<Written, StoreError> {
-        self.writer.ask(|answer| WriteCommand::Piece(piece, data, answer)).await
+        self.work.writer.ask(&self.store, |answer| WriteCommand::Piece(piece, data, answer)).await
     }
 
     /// The data of `piece`; `None` when it is not held. Its buffer is used again when the last clone of it is dropped.
@@ -142,7 +160,27 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::read`].
     pub async fn read(&self, piece: u32) -> Result<Option<Bytes>, StoreError> {
-        self.reader.ask(|answer| ReadCommand { piece, answer }).await
+        self.read_after(piece, []).await
+    }
+
+    /// As [`StoreHandle::read`], with `head`, of at most 16 bytes, before the data in the same buffer.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub async fn read_after<const N: usize>(&self, piece: u32, head: [u8; N]) -> Result<Option<Bytes>, StoreError> {
+        const { assert!(N <= HEAD_BYTES) }
+        let mut buffer = self.work.pool.take();
+        // What the system has in memory is there at once: to wake another thread would take longer.
+        let data = buffer.whole().get_mut(HEAD_BYTES..).unwrap_or_default();
+        let read = match self.store.read_at_once(piece, data) {
+            Some(_) => Some(buffer),
+            None => self.work.reader.ask(&self.store, |answer| ReadCommand { piece, into: buffer, answer }).await?,
+        };
+        Ok(read.map(|mut buffer| {
+            let begin = HEAD_BYTES - N;
+            buffer.whole()[begin..HEAD_BYTES].copy_from_slice(&head);
+            buffer.freeze(begin..HEAD_BYTES + self.layout().piece_len(piece) as usize)
+        }))
     }
 
     /// As [`Store::put_page`].
@@ -150,7 +188,7 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::put_page`].
     pub async fn put_page(&self, page: Page) -> Result<Written, StoreError> {
-        self.writer.ask(|answer| WriteCommand::Page(Box::new(page), answer)).await
+        self.work.writer.ask(&self.store, |answer| WriteCommand::Page(Box::new(page), answer)).await
     }
 
     /// As [`Store::recheck`].
@@ -158,7 +196,7 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::recheck`].
     pub async fn recheck(&self, piece: u32) -> Result<bool, StoreError> {
-        self.writer.ask(|answer| WriteCommand::Recheck(piece, answer)).await
+        self.work.writer.ask(&self.store, |answer| WriteCommand::Recheck(piece, answer)).await
     }
 
     /// As [`Store::import`]; writes wait until it is done.
@@ -166,7 +204,7 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::import`].
     pub async fn import(&self, progress: impl FnMut(u64, u64) + Send + 'static) -> Result<u32, StoreError> {
-        self.writer.ask(|answer| WriteCommand::Import(Box::new(progress), answer)).await
+        self.work.writer.ask(&self.store, |answer| WriteCommand::Import(Box::new(progress), answer)).await
     }
 
     /// Does what was asked before, then closes the store: what is asked to write later is [`StoreError::Closed`].
@@ -174,7 +212,7 @@ impl StoreHandle {
     /// # Errors
     /// As [`Store::close`]; [`StoreError::Closed`] the second time.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.writer.ask(WriteCommand::Close).await
+        self.work.writer.ask(&self.store, WriteCommand::Close).await
     }
 }
 
@@ -183,50 +221,66 @@ fn tell<T>(answer: Answer<T>, result: Result<T, StoreError>) {
     let _ = answer.send(result);
 }
 
-/// `working` is dropped at the end.
-fn run_writer(store: &Store, commands: &Commands<WriteCommand>, working: mpsc::Sender<()>) {
-    for (_permit, command) in commands {
-        match command {
-            WriteCommand::Piece(piece, data, answer) => tell(answer, store.write(piece, &data)),
-            WriteCommand::Page(page, answer) => tell(answer, store.put_page(*page)),
-            WriteCommand::Recheck(piece, answer) => tell(answer, store.recheck(piece)),
-            WriteCommand::Import(mut progress, answer) => tell(answer, store.import(&mut *progress)),
-            WriteCommand::Close(answer) => return tell(answer, store.close()),
+fn write(store: &Store, command: WriteCommand) {
+    match command {
+        WriteCommand::Piece(piece, data, answer) => tell(answer, store.write(piece, &data)),
+        WriteCommand::Page(page, answer) => tell(answer, store.put_page(*page)),
+        WriteCommand::Recheck(piece, answer) => tell(answer, store.recheck(piece)),
+        WriteCommand::Import(mut progress, answer) => tell(answer, store.import(&mut *progress)),
+        WriteCommand::Close(answer) => {
+            let open = store.writer().map(drop);
+            tell(answer, open.and_then(|()| store.close()));
         }
-    }
-    drop(working);
-    if let Err(error) = store.close() {
-        tracing::warn!(%error, "the piece store was not closed cleanly");
-    }
-}
-
-fn run_saver(store: &Store, ended: &mpsc::Receiver<()>) {
-    let mut told = String::new();
-    while ended.recv_timeout(CHECKPOINT_EVERY) == Err(RecvTimeoutError::Timeout) {
-        let Err(error) = store.checkpoint() else {
-            told.clear();
-            continue;
-        };
-        let says = error.to_string();
-        if says != told {
-            tracing::warn!(%error, "what was written is not yet sure to outlive a loss of power");
-        }
-        told = says;
-        locked(&store.writer).trouble = Some(error);
-    }
-}
-
-fn run_reader(store: &Store, commands: Commands<ReadCommand>) {
-    let pool = Arc::new(Pool::new(store.layout().piece_bytes() as usize));
-    for (_permit, command) in commands {
-        if !command.answer.is_closed() {
-            tell(command.answer, read(store, command.piece, &pool));
+        WriteCommand::Abandon => {
+            if let Err(error) = store.close() {
+                tracing::warn!(%error, "the piece store was not closed cleanly");
+            }
         }
     }
 }
 
-fn read(store: &Store, piece: u32, pool: &Arc<Pool>) -> Result<Option<Bytes>, StoreError> {
-    let mut pooled = pool.take();
-    let len = store.read(piece, pooled.whole())?;
-    Ok((len > 0).then(|| pooled.freeze(len)))
+/// Makes a checkpoint some time after something was written.
+struct Saver {
+    worker: Worker<()>,
+    is_due: Arc<AtomicBool>,
+}
+
+impl Saver {
+    fn new(store: Arc<Store>) -> Self {
+        let is_due = Arc::new(AtomicBool::new(false));
+        let (due, told) = (is_due.clone(), Mutex::new(String::new()));
+        let worker = Worker::new("store-saver", move |()| {
+            loop {
+                thread::sleep(CHECKPOINT_EVERY);
+                due.store(false, Ordering::Relaxed);
+                if save(&store, &told) {
+                    return;
+                }
+            }
+        });
+        Self { worker, is_due }
+    }
+
+    fn nudge(&self) {
+        // Where the system has no thread to give now it may have one for the next piece.
+        if !self.is_due.swap(true, Ordering::Relaxed) && self.worker.give(()).is_err() {
+            self.is_due.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether all is saved. `told` is what was said of the last failure, so that it is said once.
+fn save(store: &Store, told: &Mutex<String>) -> bool {
+    let mut told = locked(told);
+    let Err(error) = store.checkpoint() else {
+        told.clear();
+        return true;
+    };
+    let says = error.to_string();
+    if says != *told {
+        tracing::warn!(%error, "what was written is not yet sure to outlive a loss of power");
+    }
+    *told = says;
+    locked(&store.writer).trouble = Some(error);
+    false
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Bars {
     /// Makespan over its bound, at most.
     pub makespan_ratio: Option<f64>,
+    /// Makespan of the first content over what it is without the further ones, at most; for the simulator.
+    pub beside_ratio: Option<f64>,
     /// Copies that leave the origin, at most.
     pub origin_copies: Option<f64>,
     /// Copies that enter any ISP other than the origin's, at most.
@@ -52,6 +54,7 @@ impl Default for Bars {
     fn default() -> Self {
         Self {
             makespan_ratio: None,
+            beside_ratio: None,
             origin_copies: None,
             copies_into_isp: None,
             copies_out_of_isp: None,

@@ -53,6 +53,15 @@ pub enum FaultKind {
     Death,
     /// The node says goodbye; afterwards it comes back.
     Leave,
+    /// The process dies, and its folder with it: afterwards a node with another identity comes, which has nothing; simulator
+    /// only.
+    Reborn,
+    /// A content that the seed picks is published in a new version, or again where it was withdrawn; simulator only.
+    NewVersion,
+    /// A further content that the seed picks is withdrawn, and published again afterwards; simulator only.
+    Withdrawn,
+    /// A content that the seed picks matters to the node as the seed says, from now on; simulator only.
+    Priority,
     /// The process stops and goes on afterwards.
     #[serde(alias = "stop")]
     Freeze,
@@ -93,6 +102,10 @@ impl FaultKind {
             FaultKind::Crash => "crash",
             FaultKind::Death => "death",
             FaultKind::Leave => "leave",
+            FaultKind::Reborn => "reborn",
+            FaultKind::NewVersion => "new-version",
+            FaultKind::Withdrawn => "withdrawn",
+            FaultKind::Priority => "priority",
             FaultKind::Freeze => "freeze",
             FaultKind::Slow => "slow",
             FaultKind::Reshape => "reshape",
@@ -109,6 +122,11 @@ impl FaultKind {
             FaultKind::PeeringLoss => "peering-loss",
             FaultKind::PeeringRate => "peering-rate",
         }
+    }
+
+    /// Whether what is published changes.
+    pub fn is_of_contents(self) -> bool {
+        matches!(self, FaultKind::NewVersion | FaultKind::Withdrawn)
     }
 
     /// Whether it hits the links between ISPs.

@@ -16,11 +16,13 @@ pub use hosts::{HostSpec, Reach, scaled};
 use headwater_model::layout::LayoutError;
 use headwater_model::place::Place;
 use headwater_model::time::Micros;
-use headwater_model::{Layout, Role};
+use headwater_model::{Layout, Priority, Role};
 use serde::{Deserialize, Serialize};
 
 /// Nodes of one scenario.
 pub const NODES_MAX: usize = 1_000_000;
+/// Contents of one scenario.
+pub const CONTENTS_MAX: usize = 64;
 /// The highest number of an ISP: the lab makes an address prefix of each.
 pub const ISP_MAX: u16 = 250;
 /// Bytes of a scenario file.
@@ -48,6 +50,9 @@ pub struct Scenario {
     pub piece_bytes: u32,
     /// Uplink of the origin.
     pub origin_up_mbit: f64,
+    /// Further contents, which all hosts fetch as well; for the simulator.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// All nodes arrive within this time, evenly spread at random.
     #[serde(default)]
     pub arrive_within_s: f64,
@@ -95,6 +100,19 @@ pub struct Bystander {
 
 fn default_time_limit() -> f64 {
     3600.0
+}
+
+/// A content beside the first one, in pieces of the same size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Also {
+    /// Size of the content in bytes.
+    pub content_bytes: u64,
+    /// Uplink of its own origin.
+    pub origin_up_mbit: f64,
+    /// How much it matters to all hosts; the first one matters as most do.
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 /// How hosts arrive.
@@ -363,6 +381,12 @@ impl Scenario {
         if self.seeded && self.arrivals != Arrivals::OneByOne {
             return Err(ScenarioError::Contradiction("`seeded` needs arrivals one by one".into()));
         }
+        for also in &self.also {
+            within(sane(also.origin_up_mbit) && also.origin_up_mbit > 0.0, "origin_up_mbit")?;
+            Layout::single(self.piece_bytes, also.content_bytes)?;
+        }
+        within(self.also.len() < CONTENTS_MAX, "the number of contents")?;
+        within(self.bars.beside_ratio.is_none() || !self.also.is_empty(), "beside_ratio, without further contents,")?;
         self.check_network()?;
         self.check_groups()?;
         if let Some(b) = &self.bystander {

@@ -1,6 +1,7 @@
 //! What must hold in every world, whatever goes wrong in it.
 
 use super::World;
+use crate::scenario::{Fault, FaultKind};
 
 impl World {
     /// Cores that were touched since the last check.
@@ -32,7 +33,7 @@ impl World {
     }
 
     fn check_center(&mut self) {
-        let problems = self.dcm().map(|d| d.check(self.now)).unwrap_or_default();
+        let problems = self.check_control();
         for problem in problems {
             self.violation(format!("control center: {problem}"));
         }
@@ -43,7 +44,8 @@ impl World {
 
     fn check_links(&mut self) {
         let mut problems = Vec::new();
-        for (ix, node) in self.nodes.iter().enumerate() {
+        for ix in self.hosts() {
+            let node = &self.nodes[ix as usize];
             let (up, down) = (self.links.used_up(node.link), self.links.used_down(node.link));
             let reshaped = node.reshaped_most;
             let (most_up, most_down) = (node.spec.up().max(reshaped), node.spec.down().max(reshaped));
@@ -70,19 +72,31 @@ impl World {
         }
     }
 
+    /// How much the cores keep, in lines of what their `Debug` prints: every entry of every map counts. The history is left
+    /// out, which remembers nodes up to a limit.
+    pub(super) fn measure_state(&self) -> usize {
+        let lines = |text: String| text.lines().count();
+        let center = self.center_for_measures();
+        let nodes = self.nodes.iter().map(|n| lines(format!("{:#?}{:#?}", n.swarm, n.session)));
+        lines(format!("{center:#?}")) - lines(format!("{:#?}", center.history())) + nodes.sum::<usize>()
+    }
+
     /// At the end: everybody who stayed has everything, and every byte was counted once.
     pub(super) fn check_end(&mut self) {
         let mut problems = Vec::new();
         for (ix, node) in self.nodes.iter().enumerate().filter(|(_, n)| n.spec.receives()) {
             let held = node.swarm.as_ref().map_or(node.disk.ones(), |s| s.have().ones());
-            if !node.left_for_good && held < self.layout.pieces() {
-                problems.push(format!("node {ix} has {held} of {} pieces and gets no more", self.layout.pieces()));
+            let layout = self.layout(ix as u32);
+            let gone = node.left_for_good || self.is_withdrawn(ix as u32);
+            if !gone && held < layout.pieces() {
+                problems.push(format!("node {ix} has {held} of {} pieces and gets no more", layout.pieces()));
             }
-            let no_disk_trouble = self.scenario.faults.iter().all(|f| f.kind != crate::scenario::FaultKind::Rot);
+            // What rots, and what is given up for a newer version, is fetched twice.
+            let once = |f: &Fault| !matches!(f.kind, FaultKind::Rot | FaultKind::Reborn) && !f.kind.is_of_contents();
             let counted = node.peer_bytes + node.origin_bytes;
-            if no_disk_trouble && !node.left_for_good && held == self.layout.pieces() && counted != self.layout.bytes()
-            {
-                problems.push(format!("node {ix} counted {counted} bytes of {}", self.layout.bytes()));
+            let all_once = self.scenario.faults.iter().all(once);
+            if all_once && !gone && held == layout.pieces() && counted != layout.bytes() {
+                problems.push(format!("node {ix} counted {counted} bytes of {}", layout.bytes()));
             }
         }
         for problem in problems {

@@ -1,11 +1,11 @@
 //! What the control center's shell and the nodes' ends of its sessions do.
 
-use super::{Event, Nx, World, index_of};
+use super::{Event, Nx, World};
 use crate::scenario::{Reach, SiteNat, Sources};
 use headwater_center_core::client_manager::Arrival;
 use headwater_center_core::{Center, Config, Input, Output, Totals};
 use headwater_model::assignment::{Assignment, Lease};
-use headwater_model::id::Hash;
+use headwater_model::id::{Hash, NodeId, Version};
 use headwater_model::node::{Capabilities, Forwards, From, Known, Role, SourceAccess};
 use headwater_model::place::Place;
 use headwater_model::report::{Heartbeat, Introduction};
@@ -26,13 +26,20 @@ const BACKOFF_CAP_MS: u32 = 2000;
 /// From a node to the control center.
 #[derive(Debug)]
 pub(super) enum ToCenter {
-    Hello { life: u32, dialled_at: Time },
+    Hello {
+        life: u32,
+        dialled_at: Time,
+    },
     Input(Box<Input>),
-    Heartbeat { heartbeat: Heartbeat, asked_at: Time },
-    AskPage(u32),
+    Heartbeat {
+        heartbeat: Heartbeat,
+        asked_at: Time,
+    },
+    /// For which node.
+    AskPage(Nx, u32),
 }
 
-/// From the control center to a node.
+/// From the control center to a host; with the node that it is for.
 #[derive(Debug)]
 pub(super) enum FromCenter {
     Welcome {
@@ -43,22 +50,26 @@ pub(super) enum FromCenter {
         asked_at: Time,
         unix_ms: u64,
     },
-    Assigned(Assignment),
-    Leased(Lease),
-    Revoked(u32),
-    Page(u32),
+    Assigned(Nx, Assignment),
+    Leased(Nx, Lease),
+    Revoked(Nx, Version, u32),
+    Page(Nx, u32),
+    /// The version is no longer served, or was refused.
+    Withdrawn(Nx),
     /// There is no such session.
     Reset,
     /// The session was ended.
     Closed,
 }
 
-/// A node's session, as the control center's shell knows it.
+/// A host's session, as the control center's shell knows it.
 #[derive(Clone, Copy, Debug)]
 struct Session {
     number: u64,
-    /// Which process of the node.
-    life: u32,
+    /// Who it is.
+    id: NodeId,
+    /// Which process of the host.
+    process: u32,
     heard: Time,
     /// A message of it was lost: streams are reliable, so that it is over when its ends next speak.
     broken: bool,
@@ -120,13 +131,18 @@ impl Control {
 }
 
 impl World {
-    pub(super) fn dcm(&self) -> Option<&headwater_center_core::dcm::Dcm> {
-        self.control.center.directory().dcm(&self.version.content)
+    pub(super) fn center_for_measures(&self) -> &Center {
+        &self.control.center
     }
 
-    pub(super) fn publish(&mut self) {
-        let content = self.content();
-        self.center(Input::Publish(Box::new(content)));
+    /// Violated invariants of the control center.
+    pub(super) fn check_control(&self) -> Vec<String> {
+        self.control.center.check(self.now)
+    }
+
+    /// The first content's swarm.
+    pub(super) fn dcm(&self) -> Option<&headwater_center_core::dcm::Dcm> {
+        self.control.center.directory().dcm(&self.contents[0].version.content)
     }
 
     /// The control center comes back without its state; its epoch is durable.
@@ -136,7 +152,7 @@ impl World {
         self.control.center = Center::new(self.now, Config::default(), epoch, true);
         self.control.sessions.fill(None);
         self.control.tick_at = Time(u64::MAX);
-        self.publish();
+        self.publish_all();
     }
 
     /// The control center can be reached again: nodes' sessions are waited for.
@@ -146,8 +162,8 @@ impl World {
             let known = self.control.sessions[node].filter(|s| !s.broken).map(|s| s.number);
             known.is_some() && known == self.nodes[node].session_number
         };
-        let running = |node: &usize| self.nodes[*node].swarm.is_some();
-        self.control.awaited = (0..self.nodes.len()).filter(running).filter(|n| !intact(*n)).map(|n| n as Nx).collect();
+        let running = |node: &Nx| self.nodes[*node as usize].running;
+        self.control.awaited = self.hosts().filter(running).filter(|n| !intact(*n as usize)).collect();
         self.control.back_at = Some(self.now);
         self.control.sessions_back = self.control.awaited.is_empty().then_some(self.now);
     }
@@ -172,41 +188,53 @@ impl World {
     fn count_pairs(&mut self, node: Nx, assignment: &Assignment) {
         let scenario = &self.scenario;
         let own = &self.nodes[node as usize].spec;
-        let parents = assignment.parents.iter().map(|p| index_of(&p.node));
+        let parents = assignment.parents.iter().map(|p| self.there(node, &p.node));
         let hopeless = parents.filter(|p| !scenario.can_connect(&self.nodes[*p as usize].spec, own));
-        self.control.hopeless_pairs.extend(hopeless.map(|p| super::peers::pair(p, node)));
+        let hopeless: Vec<_> = hopeless.map(|p| super::peers::pair(p, node)).collect();
+        self.control.hopeless_pairs.extend(hopeless);
     }
 
     // ---- at the control center ----
 
-    fn center(&mut self, input: Input) {
+    pub(super) fn center(&mut self, input: Input) {
         let mut out = std::mem::take(&mut self.control.outputs);
         self.control.center.handle(self.now, input, &mut out);
         for output in out.drain(..) {
             match output {
                 Output::Assign(node, assignment) => {
-                    self.count_pairs(index_of(&node), &assignment);
-                    self.tell_node(index_of(&node), FromCenter::Assigned(assignment));
+                    let content = assignment.version.content;
+                    if let Some(child) = self.node_of(&node, content) {
+                        self.count_pairs(child, &assignment);
+                    }
+                    self.tell_of(&node, content, |n| FromCenter::Assigned(n, assignment));
                 }
-                Output::Lease(node, lease) => self.tell_node(index_of(&node), FromCenter::Leased(lease)),
-                Output::Revoke(node, _, run) => self.tell_node(index_of(&node), FromCenter::Revoked(run)),
+                Output::Lease(node, lease) => {
+                    self.tell_of(&node, lease.version.content, |n| FromCenter::Leased(n, lease));
+                }
+                Output::Revoke(node, version, run) => {
+                    self.tell_of(&node, version.content, |n| FromCenter::Revoked(n, version, run));
+                }
                 // Without a secret for probes claims count, which are true here.
                 Output::Probe(..) => {}
                 Output::Close { node, session, .. } => {
-                    let node = index_of(&node);
+                    let node = self.host_of(&node);
                     if let Some(own) = self.control.sessions[node as usize]
                         && own.number == session
                     {
                         self.control.sessions[node as usize] = None;
-                        self.reply(node, own.life, session, FromCenter::Closed);
+                        self.reply(node, own.process, session, FromCenter::Closed);
                     }
                 }
-                // The logs' bytes are not modelled; contents are never withdrawn and there are no waypoints here.
+                // The logs' bytes are not modelled, and waypoints want everything by themselves.
                 Output::Admit { .. } => self.control.messages += 1,
-                Output::Refuse(node, _, why) => {
-                    self.violation(format!("node {} was refused: {why}", index_of(&node)));
+                Output::Withdrawn(node, content, _) => self.tell_of(&node, content, FromCenter::Withdrawn),
+                Output::Refuse(node, version, why) => {
+                    if !self.scenario.faults.iter().any(|f| f.kind.is_of_contents()) {
+                        self.violation(format!("node {} was refused: {why}", self.host_of(&node)));
+                    }
+                    self.tell_of(&node, version.content, FromCenter::Withdrawn);
                 }
-                Output::Fetch(..) | Output::Withdrawn(..) | Output::Record(_) | Output::Event(_) => {}
+                Output::Fetch(..) | Output::Record(_) | Output::Event(_) => {}
             }
         }
         self.control.outputs = out;
@@ -241,8 +269,7 @@ impl World {
 
     fn end_session(&mut self, node: Nx) {
         if let Some(session) = self.control.sessions[node as usize].take() {
-            let node = self.nodes[node as usize].id;
-            self.center(Input::Departed { node, session: session.number, bye: false });
+            self.center(Input::Departed { node: session.id, session: session.number, bye: false });
         }
     }
 
@@ -255,8 +282,12 @@ impl World {
             let session = self.control.next_session;
             self.control.next_session += 1;
             self.reply(node, life, session, FromCenter::Welcome { dialled_at, unix_ms });
+            let id = self.nodes[node as usize].id;
+            if self.control.sessions[node as usize].is_some_and(|former| former.id != id) {
+                self.end_session(node);
+            }
             self.control.sessions[node as usize] =
-                Some(Session { number: session, life, heard: self.now, broken: false });
+                Some(Session { number: session, id, process: life, heard: self.now, broken: false });
             let arrival = self.arrival(node, session);
             self.center(Input::Arrived(Box::new(arrival)));
             return;
@@ -265,14 +296,14 @@ impl World {
             self.end_session(node);
         }
         let Some(own) = &mut self.control.sessions[node as usize] else {
-            let life = self.nodes[node as usize].life;
+            let life = self.nodes[node as usize].process;
             return self.reply(node, life, session, FromCenter::Reset);
         };
         if own.number != session {
             return;
         }
         own.heard = self.now;
-        let life = own.life;
+        let life = own.process;
         match message {
             ToCenter::Hello { .. } => {}
             ToCenter::Input(input) => {
@@ -285,7 +316,7 @@ impl World {
                 self.reply(node, life, session, FromCenter::Reply { asked_at, unix_ms });
                 self.center(Input::Heartbeat(self.nodes[node as usize].id, heartbeat));
             }
-            ToCenter::AskPage(page) => self.reply(node, life, session, FromCenter::Page(page)),
+            ToCenter::AskPage(of, page) => self.reply(node, life, session, FromCenter::Page(of, page)),
         }
     }
 
@@ -328,9 +359,9 @@ impl World {
         }
     }
 
-    fn tell_node(&mut self, node: Nx, message: FromCenter) {
+    pub(super) fn tell_node(&mut self, node: Nx, message: FromCenter) {
         if let Some(session) = self.control.sessions[node as usize] {
-            self.reply(node, session.life, session.number, message);
+            self.reply(node, session.process, session.number, message);
         }
     }
 
@@ -353,6 +384,7 @@ impl World {
 
     /// Sends to the control center, if there is a session.
     pub(super) fn tell_center(&mut self, node: Nx, message: ToCenter) {
+        let node = self.first_of(node);
         let Some(session) = self.nodes[node as usize].session_number else { return };
         self.send_to_center(node, session, message);
     }
@@ -366,7 +398,7 @@ impl World {
     pub(super) fn schedule_session(&mut self, node: Nx) {
         let n = &mut self.nodes[node as usize];
         n.session_at = n.session.next_timeout(self.now).max(self.now);
-        self.queue.push(n.session_at, Event::Session(node, n.life));
+        self.queue.push(n.session_at, Event::Session(node, n.process));
     }
 
     pub(super) fn poll_session(&mut self, node: Nx) {
@@ -376,20 +408,20 @@ impl World {
         match n.session.poll(now) {
             Some(SessionOutput::Dial) => {
                 n.dialled_at = now;
-                let life = n.life;
+                let life = n.process;
                 self.send_to_center(node, 0, ToCenter::Hello { life, dialled_at: now });
                 self.queue.push(now + DIAL_OVER, Event::SessionDialOver(node, life, now));
             }
             Some(SessionOutput::Heartbeat(interval)) => {
-                let Some(swarm) = &mut n.swarm else { return };
-                let heartbeat =
-                    Heartbeat { interval, contents: vec![swarm.report(now, false)], ..Heartbeat::default() };
+                let nodes = self.of_host(node);
+                let swarms = nodes.filter_map(|n| Some(self.nodes[n as usize].swarm.as_mut()?.report(now, false)));
+                let heartbeat = Heartbeat { interval, contents: swarms.collect(), ..Heartbeat::default() };
                 self.tell_center(node, ToCenter::Heartbeat { heartbeat, asked_at: now });
                 self.schedule_session(node);
             }
             Some(SessionOutput::Redial) => {
                 n.session_number = None;
-                self.tell(node, SwarmInput::Control(false));
+                self.tell_host(node, false);
                 self.schedule_session(node);
             }
             // While a dial is under way, its outcome schedules the next poll.
@@ -413,27 +445,37 @@ impl World {
             let n = &mut self.nodes[node as usize];
             n.session.welcomed(now, dialled_at, unix_ms, HEARTBEAT_MS, BACKOFF_CAP_MS);
             let id = n.id;
-            let join = n.swarm.as_ref().map(|s| s.join());
-            if let Some(join) = join {
-                self.tell_center(node, ToCenter::Input(Box::new(Input::Join(id, join))));
+            for node in self.of_host(node) {
+                let join = self.nodes[node as usize].swarm.as_ref().map(|s| s.join());
+                if let Some(join) = join {
+                    self.tell_center(node, ToCenter::Input(Box::new(Input::Join(id, join))));
+                }
             }
-            self.tell(node, SwarmInput::Control(true));
+            self.tell_host(node, true);
             self.schedule_session(node);
             return;
         }
         if n.session_number != Some(session) {
             return;
         }
+        let hostile = n.spec.hostile.is_some();
         match message {
             FromCenter::Welcome { .. } => {}
-            FromCenter::Reply { asked_at, unix_ms } => n.session.heard(now, asked_at, unix_ms),
-            FromCenter::Assigned(a) => self.tell(node, SwarmInput::Assigned(a)),
-            FromCenter::Leased(l) => self.tell(node, SwarmInput::Leased(l)),
+            FromCenter::Reply { asked_at, unix_ms } => {
+                self.nodes[node as usize].session.heard(now, asked_at, unix_ms);
+            }
+            FromCenter::Assigned(node, a) if self.is_of(node, a.version) => self.tell(node, SwarmInput::Assigned(a)),
+            FromCenter::Leased(node, l) if self.is_of(node, l.version) => self.tell(node, SwarmInput::Leased(l)),
             // A liar fetches on, as it does in the lab.
-            FromCenter::Revoked(_) if n.spec.hostile.is_some() => {}
-            FromCenter::Revoked(run) => self.tell(node, SwarmInput::LeaseRevoked(run)),
-            FromCenter::Page(page) => {
-                n.pages.set(page);
+            FromCenter::Revoked(..) if hostile => {}
+            FromCenter::Revoked(node, version, run) if self.is_of(node, version) => {
+                self.tell(node, SwarmInput::LeaseRevoked(run));
+            }
+            // They are of a version that was given up.
+            FromCenter::Assigned(..) | FromCenter::Leased(..) | FromCenter::Revoked(..) => {}
+            FromCenter::Withdrawn(node) => self.start_over(node),
+            FromCenter::Page(node, page) => {
+                self.nodes[node as usize].pages.set(page);
                 self.tell(node, SwarmInput::Page(page));
             }
             // Also one that is told not to come back does: its supervisor starts it again.
@@ -441,15 +483,20 @@ impl World {
                 let n = &mut self.nodes[node as usize];
                 n.session_number = None;
                 n.session.lost(now);
-                self.tell(node, SwarmInput::Control(false));
+                self.tell_host(node, false);
                 self.schedule_session(node);
             }
         }
     }
 
+    /// The session is there or gone, for all of a host's nodes.
+    fn tell_host(&mut self, node: Nx, connected: bool) {
+        self.of_host(node).for_each(|node| self.tell(node, SwarmInput::Control(connected)));
+    }
+
     pub(super) fn ask_page(&mut self, node: Nx, source: PageSource, page: u32) {
         match source {
-            PageSource::Control => self.tell_center(node, ToCenter::AskPage(page)),
+            PageSource::Control => self.tell_center(node, ToCenter::AskPage(node, page)),
             PageSource::Parent(parent) => self.send(node, &parent, super::PeerMessage::AskPage(page)),
         }
     }

@@ -23,6 +23,8 @@ pub(super) enum FaultStep {
     /// Faults look at what receivers hold.
     Look,
     Return(Nx),
+    /// A content that was withdrawn is published again.
+    Republish(usize),
     /// The node leaves for good.
     Goodbye(Nx),
     Thaw(Nx),
@@ -65,12 +67,12 @@ impl World {
 
     /// Does what waits for the share of the content that receivers hold on average.
     fn look_at_shares(&mut self) {
-        let receivers = || self.nodes.iter().filter(|n| n.spec.receives());
+        let receivers = || self.nodes.iter().enumerate().filter(|(_, n)| n.spec.receives());
         let held: u64 = receivers()
-            .map(|n| n.swarm.as_ref().map_or(&n.disk, |s| s.have()))
+            .map(|(_, n)| n.swarm.as_ref().map_or(&n.disk, |s| s.have()))
             .map(|have| u64::from(have.ones()))
             .sum();
-        let all = receivers().count() as u64 * u64::from(self.layout.pieces());
+        let all: u64 = receivers().map(|(node, _)| u64::from(self.layout(node as Nx).pieces())).sum();
         let share = held as f64 / all.max(1) as f64;
         let (due, left): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.at_share).into_iter().partition(|(at, _)| *at <= share);
@@ -92,17 +94,20 @@ impl World {
             }
             FaultStep::Look => self.look_at_shares(),
             FaultStep::Goodbye(node) => {
-                if self.nodes[node as usize].swarm.is_some() {
+                if self.nodes[node as usize].running {
                     self.goodbye(node);
-                    self.nodes[node as usize].left_for_good = true;
+                    self.leave_for_good(node);
                     self.next_in_line();
                 }
             }
             FaultStep::Return(node) => self.start_process(node),
+            FaultStep::Republish(number) => self.publish_anew(number),
             FaultStep::Thaw(node) => {
                 let now = self.now;
-                let n = &mut self.nodes[node as usize];
-                n.idle_since = n.idle_since.map(|_| now);
+                for node in self.of_host(node) {
+                    let n = &mut self.nodes[node as usize];
+                    n.idle_since = n.idle_since.map(|_| now);
+                }
                 self.apply_rates(node);
             }
             FaultStep::Rates(node) => {
@@ -112,7 +117,7 @@ impl World {
             }
             FaultStep::Idle(node) => {
                 if self.nodes[node as usize].frozen_until > self.now {
-                    self.break_all(node, |_| Micros(0));
+                    self.of_host(node).for_each(|node| self.break_all(node, |_| Micros(0)));
                 }
             }
             FaultStep::OriginBack => self.origin.up = true,
@@ -160,6 +165,17 @@ impl World {
                     }
                 }
             }
+            FaultKind::NewVersion => {
+                if let Some(number) = self.some_content(false) {
+                    self.publish_anew(number);
+                }
+            }
+            FaultKind::Withdrawn => {
+                if let Some(number) = self.some_content(true) {
+                    self.withdraw(number);
+                    self.queue.push(over, Event::Fault(FaultStep::Republish(number)));
+                }
+            }
             FaultKind::PeeringCut => {
                 self.peering_cut();
                 after(self, FaultStep::PeeringMended);
@@ -180,15 +196,18 @@ impl World {
         let (now, kind) = (self.now, fault.kind);
         let n = &mut self.nodes[node as usize];
         match kind {
-            FaultKind::Crash | FaultKind::Death => {
+            FaultKind::Crash | FaultKind::Death | FaultKind::Reborn => {
                 let was_next = n.completed.is_none();
                 self.end_process(node);
-                self.break_all(node, idle_timeout);
+                self.of_host(node).for_each(|node| self.break_all(node, idle_timeout));
                 self.await_no_session(node);
-                if kind == FaultKind::Crash {
+                if kind == FaultKind::Reborn {
+                    self.be_reborn(node);
+                }
+                if kind != FaultKind::Death {
                     self.queue.push(over, Event::Fault(FaultStep::Return(node)));
                 } else {
-                    self.nodes[node as usize].left_for_good = true;
+                    self.leave_for_good(node);
                     if was_next {
                         self.next_in_line();
                     }
@@ -207,15 +226,21 @@ impl World {
                 self.queue.push(over, Event::Fault(FaultStep::Rates(node)));
             }
             FaultKind::Cut => {
-                n.cut_until = n.cut_until.max(over);
+                for node in self.of_host(node) {
+                    let n = &mut self.nodes[node as usize];
+                    n.cut_until = n.cut_until.max(over);
+                    self.break_all(node, idle_timeout);
+                    self.origin_lost(node);
+                    self.waypoint_lost(node);
+                }
                 self.apply_rates(node);
-                self.break_all(node, idle_timeout);
-                self.origin_lost(node);
-                self.waypoint_lost(node);
                 self.queue.push(over, Event::Fault(FaultStep::Rates(node)));
             }
             FaultKind::Freeze => {
-                n.frozen_until = n.frozen_until.max(over);
+                for node in self.of_host(node) {
+                    let n = &mut self.nodes[node as usize];
+                    n.frozen_until = n.frozen_until.max(over);
+                }
                 self.apply_rates(node);
                 self.queue.push(over, Event::Fault(FaultStep::Thaw(node)));
                 self.queue.push(now + IDLE, Event::Fault(FaultStep::Idle(node)));
@@ -225,7 +250,13 @@ impl World {
                 self.apply_rates(node);
                 self.queue.push(over, Event::Fault(FaultStep::Rates(node)));
             }
-            FaultKind::Corrupt => n.corrupt_until = n.corrupt_until.max(over),
+            FaultKind::Corrupt => {
+                for node in self.of_host(node) {
+                    let n = &mut self.nodes[node as usize];
+                    n.corrupt_until = n.corrupt_until.max(over);
+                }
+            }
+            FaultKind::Priority => self.prefer(node),
             FaultKind::Rot => {
                 let held: Vec<u32> = n.swarm.iter().flat_map(|s| s.have().iter()).collect();
                 for _ in 0..ROTTEN_MAX.min(held.len()) {
@@ -233,7 +264,9 @@ impl World {
                 }
             }
             // These hit no node, or are refused before the run begins.
-            FaultKind::OriginOut
+            FaultKind::NewVersion
+            | FaultKind::Withdrawn
+            | FaultKind::OriginOut
             | FaultKind::ControlOut
             | FaultKind::ControlLost
             | FaultKind::LinkBreak
@@ -253,8 +286,14 @@ impl World {
             self.tell_center(node, ToCenter::Input(Box::new(bye)));
         }
         self.end_process(node);
-        self.break_all(node, |_| Micros::from_millis(30));
+        self.of_host(node).for_each(|node| self.break_all(node, |_| Micros::from_millis(30)));
         self.await_no_session(node);
+    }
+
+    fn leave_for_good(&mut self, node: Nx) {
+        for node in self.of_host(node) {
+            self.nodes[node as usize].left_for_good = true;
+        }
     }
 
     fn apply_rates(&mut self, node: Nx) {
@@ -268,7 +307,7 @@ impl World {
         self.links.set_rates(n.link, up, down);
     }
 
-    fn break_all(&mut self, node: Nx, notice: impl Fn(&mut Rng) -> Micros) {
+    pub(super) fn break_all(&mut self, node: Nx, notice: impl Fn(&mut Rng) -> Micros) {
         let connections: Vec<u32> = self.nodes[node as usize].connections.values().copied().collect();
         for ix in connections {
             self.break_connection(ix, &notice);
@@ -288,9 +327,8 @@ impl World {
             Some(_) => groups.contains(&n.spec.group),
             None => n.spec.receives(),
         };
-        let mut running: Vec<Nx> = (0..self.nodes.len() as Nx)
-            .filter(|n| self.nodes[*n as usize].swarm.is_some() && fits(&self.nodes[*n as usize]))
-            .collect();
+        let mut running: Vec<Nx> =
+            self.hosts().filter(|n| self.nodes[*n as usize].running && fits(&self.nodes[*n as usize])).collect();
         self.rng.shuffle(&mut running);
         running.truncate(fault.count);
         running

@@ -4,6 +4,7 @@
 //! latencies, dials that succeed or not, bytes over fluid links, disks, and faults.
 
 mod check;
+mod contents;
 mod control;
 mod faults;
 mod network;
@@ -15,14 +16,15 @@ mod transfers;
 use crate::links::{EdgeIx, Links, NodeIx};
 use crate::queue::Queue;
 use crate::scenario::{Arrivals, Checks, HostSpec, Scenario, ScenarioError, span};
+use contents::Published;
 use control::{Control, FromCenter, ToCenter};
 use faults::FaultStep;
-use headwater_center_core::content_directory::Content;
 use headwater_model::bits::Bits;
-use headwater_model::id::{ContentId, Hash, NodeId, Version};
+use headwater_model::id::{Hash, NodeId};
 use headwater_model::layout::Layout;
+use headwater_model::node::Priority;
 use headwater_model::report::Alarm;
-use headwater_model::rng::{Rng, mix64};
+use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
 use headwater_peer_core::{ControlSession, Input, Output, Swarm};
 use network::Network;
@@ -35,10 +37,13 @@ use transfers::Moving;
 
 /// Hashes in one page.
 const PIECES_PER_PAGE: u32 = 1024;
+/// How often the size of the cores' state is looked at in small worlds.
+const MEASURE_EVERY: Micros = Micros::from_secs(600);
 /// Violations kept; a broken run would make millions.
 const VIOLATIONS_MAX: usize = 50;
 
-/// Index of a node.
+/// Index of a node: of a host and one of the contents, as the host takes part in each by itself. What the contents of a
+/// host share, its session and its links, is kept with the first of them; see `contents.rs`.
 pub(crate) type Nx = u32;
 
 /// Something that happens at a moment.
@@ -109,9 +114,13 @@ struct Node {
     link: NodeIx,
     /// One way to the control center.
     latency: Micros,
-    /// Counts its processes; messages to a former one are dropped.
+    /// Counts its host's processes; messages of the control center to a former one are dropped.
+    process: u32,
+    /// Counts its swarms likewise.
     life: u32,
-    /// The running process's swarm.
+    /// A process runs.
+    running: bool,
+    /// The running process's swarm, where it takes part.
     swarm: Option<Swarm>,
     session: ControlSession,
     session_number: Option<u64>,
@@ -121,8 +130,12 @@ struct Node {
     connections: BTreeMap<Nx, u32>,
     dialling: BTreeSet<Nx>,
     tick_at: Time,
-    /// Pieces on disk while no process runs.
+    /// Pieces on disk while no process runs, and of which version.
     disk: Bits,
+    disk_epoch: u64,
+    priority: Priority,
+    /// Identities that the host had before this one.
+    former: u32,
     pages: Bits,
     frozen_until: Time,
     slow_until: Time,
@@ -154,8 +167,7 @@ pub(crate) struct World {
     now: Time,
     queue: Queue<Event>,
     rng: Rng,
-    version: Version,
-    layout: Layout,
+    contents: Vec<Published>,
     nodes: Vec<Node>,
     control: Control,
     connections: Vec<Connection>,
@@ -185,13 +197,13 @@ pub(crate) struct World {
     /// Nodes touched since the last check.
     touched: BTreeSet<Nx>,
     center_touched: bool,
+    /// See [`Finished::state_lines`].
+    state_lines: Vec<usize>,
 }
 
 impl World {
     pub(crate) fn new(scenario: &Scenario, seed: u64) -> Result<World, ScenarioError> {
         let layout = scenario.layout()?;
-        let content = ContentId(Hash::of(&[b"content", &seed.to_be_bytes()]).0);
-        let version = Version { content, epoch: 1 };
         scenario.check_simulable()?;
         let specs = scenario.hosts(seed);
         let mut links = Links::new();
@@ -199,31 +211,40 @@ impl World {
         let mut rng = Rng::new(seed, "world");
         let mut queue = Queue::new();
         let mut in_line = VecDeque::new();
-        let nodes: Vec<Node> = specs
-            .iter()
-            .enumerate()
-            .map(|(ix, spec)| {
-                match spec.arrives {
-                    Some(at) => queue.push(at, Event::Arrive(ix as Nx)),
-                    None => in_line.push_back(ix as Nx),
-                }
-                let link = links.add_node(spec.up(), spec.down());
-                let latency = Micros(10_000 + rng.below(30_000));
-                Node::new(node_id(seed, ix as Nx), spec.clone(), link, &layout, latency, seed)
-            })
-            .collect();
-        let network = Network::new(scenario, &specs, &mut links);
+        let mut contents = vec![Published::new(seed, 0, layout, origin_link, Priority::default())];
+        let mut nodes: Vec<Node> = Vec::new();
+        for (host, spec) in specs.iter().enumerate() {
+            let first = nodes.len() as Nx;
+            match spec.arrives {
+                Some(at) => queue.push(at, Event::Arrive(first)),
+                None => in_line.push_back(first),
+            }
+            let link = links.add_node(spec.up(), spec.down());
+            let latency = Micros(10_000 + rng.below(30_000));
+            let id = node_id(seed, host as u32, 0);
+            nodes.push(Node::new(id, spec.clone(), link, &contents[0].layout, latency, seed));
+            for also in &scenario.also {
+                let layout = Layout::single(scenario.piece_bytes, also.content_bytes)?;
+                let node = Node::new(id, spec.clone(), link, &layout, latency, seed);
+                nodes.push(Node { priority: also.priority, ..node });
+            }
+        }
+        for (n, also) in scenario.also.iter().enumerate() {
+            let layout = Layout::single(scenario.piece_bytes, also.content_bytes)?;
+            let origin = links.add_node(also.origin_up_mbit * 125_000.0, 0.0);
+            contents.push(Published::new(seed, n + 1, layout, origin, also.priority));
+        }
+        let network = Network::new(scenario, &specs, scenario.also.len(), &mut links);
         let mut world = World {
             scenario: scenario.clone(),
             seed,
             now: Time(0),
             rng,
-            version,
             control: Control::new(nodes.len()),
-            sent: vec![0.0; nodes.len() + 1],
-            to_arrive: nodes.len(),
+            sent: vec![0.0; specs.len() + contents.len()],
+            to_arrive: specs.len(),
             nodes,
-            layout,
+            contents,
             network,
             in_line,
             at_share: Vec::new(),
@@ -231,7 +252,7 @@ impl World {
             free_connections: Vec::new(),
             links,
             moving: Vec::new(),
-            origin: Origin::new(origin_link),
+            origin: Origin::new(),
             broken_pairs: BTreeSet::new(),
             peer_messages: 0,
             wanting: 0,
@@ -243,29 +264,19 @@ impl World {
             outputs: Vec::new(),
             touched: BTreeSet::new(),
             center_touched: false,
+            state_lines: Vec::new(),
             queue,
         };
         for node in 0..world.nodes.len() {
             let link = world.nodes[node].link;
-            if let Some(latency) = world.network_latency(link, world.origin.link) {
+            if let Some(latency) = world.network_latency(link, world.contents[0].origin) {
                 world.nodes[node].latency = latency;
             }
         }
         world.plan_faults();
-        world.publish();
+        world.publish_all();
         world.queue.push(Time(0), Event::CenterSweep);
         Ok(world)
-    }
-
-    fn content(&self) -> Content {
-        Content {
-            version: self.version,
-            name: self.scenario.name.clone(),
-            layout: self.layout.clone(),
-            origin_needs_credentials: false,
-            share_origin_credentials: false,
-            dcm: None,
-        }
     }
 
     /// Runs until every node that stays has everything, or until the time limit.
@@ -280,6 +291,9 @@ impl World {
             self.step(event);
             if self.scenario.checks == Checks::EveryStep {
                 self.check_touched();
+                if at >= Time(0) + MEASURE_EVERY.times(self.state_lines.len() as u64 + 1) {
+                    self.state_lines.push(self.measure_state());
+                }
             }
             if at >= sample_at {
                 sample_at = sample_at + Micros::from_secs(1);
@@ -322,28 +336,28 @@ impl World {
                 }
             }
             Event::Session(node, life) => {
-                if self.is_life(node, life) && self.nodes[node as usize].session_at == self.now {
+                if self.is_process(node, life) && self.nodes[node as usize].session_at == self.now {
                     self.nodes[node as usize].session_at = Time(u64::MAX);
                     self.poll_session(node);
                 }
             }
             Event::SessionDialOver(node, life, dialled_at) => {
                 let n = &mut self.nodes[node as usize];
-                if n.life == life && n.swarm.is_some() && n.session_number.is_none() && n.dialled_at == dialled_at {
+                if n.process == life && n.running && n.session_number.is_none() && n.dialled_at == dialled_at {
                     n.session.lost(self.now);
                     self.schedule_session(node);
                 }
             }
             Event::ToCenter { node, session, message } => self.center_hears(node, session, *message),
             Event::FromCenter { node, life, session, message } => {
-                if self.is_life(node, life) {
+                if self.is_process(node, life) {
                     self.node_hears_center(node, session, *message);
                 }
             }
             Event::CenterTick => self.center_tick(),
             Event::CenterSweep => self.center_sweep(),
             Event::Connected(node, life, other) => {
-                if self.is_life(node, life) && self.live_connection(node, index_of(&other)).is_some() {
+                if self.is_life(node, life) && self.live_connection(node, self.there(node, &other)).is_some() {
                     self.tell(node, Input::Connected(other));
                 }
             }
@@ -408,65 +422,61 @@ impl World {
         }
     }
 
+    fn is_process(&self, node: Nx, process: u32) -> bool {
+        let n = &self.nodes[node as usize];
+        n.process == process && n.running
+    }
+
     fn is_life(&self, node: Nx, life: u32) -> bool {
         let n = &self.nodes[node as usize];
-        n.life == life && n.swarm.is_some()
+        n.life == life && n.running
     }
 
     // ---- a node's process ----
 
-    fn start_process(&mut self, node: Nx) {
-        let (now, seed) = (self.now, self.seed);
-        let (version, layout) = (self.version, self.layout.clone());
-        let n = &mut self.nodes[node as usize];
-        if n.swarm.is_some() || n.left_for_good {
+    /// A host's process starts; it takes part in all contents that are published.
+    fn start_process(&mut self, first: Nx) {
+        let now = self.now;
+        let n = &mut self.nodes[first as usize];
+        if n.running || n.left_for_good {
             return;
         }
-        n.life += 1;
-        let stream = mix64(seed ^ (u64::from(node) << 20) ^ u64::from(n.life));
-        let swarm = Swarm::new(
-            now,
-            version,
-            layout,
-            n.disk.clone(),
-            n.pages.clone(),
-            true,
-            headwater_peer_core::Config::default(),
-            stream,
-        )
-        .known_as(n.id);
-        let complete = swarm.is_complete();
-        n.swarm = Some(swarm);
+        for node in self.of_host(first) {
+            let n = &mut self.nodes[node as usize];
+            n.process += 1;
+            n.life += 1;
+            n.running = true;
+            n.session_number = None;
+            n.tick_at = Time(u64::MAX);
+            n.session_at = Time(u64::MAX);
+        }
+        let stream = self.stream(first);
+        let n = &mut self.nodes[first as usize];
         n.session = ControlSession::new(now, stream);
-        n.session_number = None;
-        n.tick_at = Time(u64::MAX);
-        n.session_at = Time(u64::MAX);
         if n.arrived.is_none() {
-            n.arrived = Some(now);
             self.to_arrive -= 1;
             self.first_arrival.get_or_insert(now);
         }
-        self.wanting += usize::from(n.spec.receives() && !complete);
-        self.schedule_tick(node);
-        self.schedule_session(node);
-        if complete && self.nodes[node as usize].spec.seeded {
-            self.has_all(node);
+        for node in self.of_host(first) {
+            self.nodes[node as usize].arrived.get_or_insert(now);
+            self.start_swarm(node);
+        }
+        self.schedule_session(first);
+        let n = &self.nodes[first as usize];
+        if n.spec.seeded && n.swarm.as_ref().is_some_and(Swarm::is_complete) {
+            self.has_all(first);
         }
     }
 
     /// The process ends; what is on disk stays.
-    fn end_process(&mut self, node: Nx) {
-        self.stop_origin_of(node);
-        self.waypoint_lost(node);
-        let n = &mut self.nodes[node as usize];
-        if let Some(swarm) = n.swarm.take() {
-            n.disk = swarm.have().clone();
-            self.wanting -= usize::from(n.spec.receives() && !swarm.is_complete());
+    fn end_process(&mut self, first: Nx) {
+        for node in self.of_host(first) {
+            self.end_swarm(node);
+            let n = &mut self.nodes[node as usize];
+            n.running = false;
+            n.session_number = None;
+            n.dialling.clear();
         }
-        let n = &mut self.nodes[node as usize];
-        n.idle_since = None;
-        n.session_number = None;
-        n.dialling.clear();
     }
 
     /// Hands an input to a node's swarm and does what it wants.
@@ -497,6 +507,8 @@ impl World {
                 Output::Unask(to, pieces) => self.send(node, &to, PeerMessage::Unask(pieces)),
                 Output::ToldBad(to, piece) => self.send(node, &to, PeerMessage::ToldBad(piece)),
                 Output::AskPage(source, page) => self.ask_page(node, source, page),
+                // Nodes here begin with nothing.
+                Output::Search => {}
                 Output::TellAll(to) => {
                     if let Some(have) = self.nodes[node as usize].swarm.as_ref().map(|s| s.have().clone()) {
                         self.send(node, &to, PeerMessage::HasAll(have));
@@ -511,13 +523,17 @@ impl World {
                 Output::FetchOrigin { run, source, pieces } => self.fetch_origin(node, run, &source, pieces),
                 Output::StopOrigin(run) => self.stop_origin(node, run),
                 Output::LeaseDone(run) => {
-                    let input =
-                        headwater_center_core::Input::LeaseDone(self.nodes[node as usize].id, self.version, run);
+                    let input = headwater_center_core::Input::LeaseDone(
+                        self.nodes[node as usize].id,
+                        self.running_version(node),
+                        run,
+                    );
                     self.tell_center(node, ToCenter::Input(Box::new(input)));
                 }
                 Output::LeaseFailed { run, forbidden, .. } => {
                     let id = self.nodes[node as usize].id;
-                    let input = headwater_center_core::Input::LeaseFailed(id, self.version, run, forbidden);
+                    let input =
+                        headwater_center_core::Input::LeaseFailed(id, self.running_version(node), run, forbidden);
                     self.tell_center(node, ToCenter::Input(Box::new(input)));
                 }
                 Output::Alarm(alarm) => self.alarm(node, alarm),
@@ -527,7 +543,9 @@ impl World {
                     n.idle_since = None;
                     if n.spec.receives() {
                         self.wanting -= 1;
-                        self.last_completion = self.now;
+                        if self.is_first(node) {
+                            self.last_completion = self.now;
+                        }
                         self.has_all(node);
                     }
                 }
@@ -537,8 +555,13 @@ impl World {
         self.schedule_tick(node);
     }
 
-    /// A node has everything: it leaves, or the next one in line arrives.
+    /// A node has everything: when its host has everything it leaves, or the next one in line arrives.
     fn has_all(&mut self, node: Nx) {
+        let lacks = |n: Nx| self.nodes[n as usize].swarm.as_ref().is_some_and(|s| !s.is_complete());
+        if self.of_host(node).any(lacks) {
+            return;
+        }
+        let node = self.first_of(node);
         if self.nodes[node as usize].spec.leaves_when_complete {
             self.queue.push(self.now, Event::Fault(FaultStep::Goodbye(node)));
         } else {
@@ -555,7 +578,8 @@ impl World {
     }
 
     fn alarm(&mut self, node: Nx, alarm: Alarm) {
-        let input = headwater_center_core::Input::Alarm(self.nodes[node as usize].id, self.version, alarm);
+        let input =
+            headwater_center_core::Input::Alarm(self.nodes[node as usize].id, self.running_version(node), alarm);
         self.tell_center(node, ToCenter::Input(Box::new(input)));
     }
 
@@ -586,7 +610,9 @@ impl Node {
             spec,
             link,
             latency,
+            process: 0,
             life: 0,
+            running: false,
             swarm: None,
             session: ControlSession::new(Time(0), seed),
             session_number: None,
@@ -596,6 +622,9 @@ impl Node {
             dialling: BTreeSet::new(),
             tick_at: Time(u64::MAX),
             disk,
+            disk_epoch: 1,
+            priority: Priority::default(),
+            former: 0,
             pages: known,
             frozen_until: Time(0),
             slow_until: Time(0),
@@ -618,13 +647,11 @@ impl Node {
     }
 }
 
-/// An id that spreads like a hash and ends with the node's index.
-fn node_id(seed: u64, node: Nx) -> NodeId {
-    let mut id = Hash::of(&[b"node", &seed.to_be_bytes(), &node.to_be_bytes()]).0;
-    id[28..].copy_from_slice(&node.to_be_bytes());
+/// An id that spreads like a hash and ends with the host's index. `former` counts the identities that it had before.
+fn node_id(seed: u64, host: u32, former: u32) -> NodeId {
+    let former = former.to_be_bytes();
+    let former: &[u8] = if former == [0; 4] { &[] } else { &former };
+    let mut id = Hash::of(&[b"node", &seed.to_be_bytes(), &host.to_be_bytes(), former]).0;
+    id[28..].copy_from_slice(&host.to_be_bytes());
     NodeId(id)
-}
-
-fn index_of(node: &NodeId) -> Nx {
-    Nx::from_be_bytes([node.0[28], node.0[29], node.0[30], node.0[31]])
 }

@@ -31,10 +31,12 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// The shared links of a scenario; the origin and all hosts are in `links` already.
-    pub(super) fn new(scenario: &Scenario, hosts: &[HostSpec], links: &mut Links) -> Network {
+    /// The shared links of a scenario; the origin, all hosts and the further contents' origins, which are where the first
+    /// one is, are in `links` already.
+    pub(super) fn new(scenario: &Scenario, hosts: &[HostSpec], origins: usize, links: &mut Links) -> Network {
         let origin_isp = scenario.network.map_or(1, |n| n.origin_isp);
-        let of_ends: Vec<u16> = std::iter::once(origin_isp).chain(hosts.iter().map(|h| h.isp)).collect();
+        let further = std::iter::repeat_n(origin_isp, origins);
+        let of_ends: Vec<u16> = std::iter::once(origin_isp).chain(hosts.iter().map(|h| h.isp)).chain(further).collect();
         let mut isps = of_ends.clone();
         isps.sort_unstable();
         isps.dedup();
@@ -49,7 +51,10 @@ impl Network {
         let mut line = |mbit: f64| links.add_shared(mbit * MBIT);
         Network {
             isp_of: of_ends.iter().map(|isp| isps.partition_point(|i| i < isp)).collect(),
-            site_of: std::iter::once(None).chain(hosts.iter().map(|h| h.site)).collect(),
+            site_of: std::iter::once(None)
+                .chain(hosts.iter().map(|h| h.site))
+                .chain(std::iter::repeat_n(None, origins))
+                .collect(),
             lines: scenario.sites.iter().map(|s| (line(s.up_mbit), line(s.down_mbit))).collect(),
             moved: vec![0.0; peering.len()],
             into_sites: vec![0.0; scenario.sites.len()],
@@ -115,7 +120,8 @@ impl Network {
 impl World {
     /// Transfers under way from one ISP into another.
     pub(super) fn edges_across(&self) -> usize {
-        let edges = self.nodes.iter().flat_map(|n| self.links.parents(n.link));
+        let hosts = self.hosts().map(|first| self.nodes[first as usize].link);
+        let edges = hosts.flat_map(|link| self.links.parents(link));
         edges.map(|e| self.links.ends_of(*e)).filter(|(from, to)| !self.same_isp(*from, *to)).count()
     }
 
@@ -147,7 +153,7 @@ impl World {
 
     /// Whether faults keep a node from the origin and the control center at present.
     pub(super) fn cut_off(&self, node: Nx) -> bool {
-        let cut = self.network.cuts > 0 && !self.same_isp(self.end(node), self.origin.link);
+        let cut = self.network.cuts > 0 && !self.same_isp(self.end(node), self.origin_of(node));
         cut || self.is_cut(node)
     }
 

@@ -2,8 +2,8 @@
 //! waypoints, whose uplink these share with their children.
 
 use super::transfers::What;
-use super::{Event, Nx, World, index_of};
-use crate::links::{EdgeIx, NodeIx};
+use super::{Event, Nx, World};
+use crate::links::EdgeIx;
 use headwater_model::assignment::LeaseSource;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
@@ -28,15 +28,14 @@ struct Request {
 /// The origin's state.
 #[derive(Debug)]
 pub(super) struct Origin {
-    pub(super) link: NodeIx,
     pub(super) up: bool,
     requests: BTreeMap<(Nx, u32), Request>,
     made: u32,
 }
 
 impl Origin {
-    pub(super) fn new(link: NodeIx) -> Self {
-        Self { link, up: true, requests: BTreeMap::new(), made: 0 }
+    pub(super) fn new() -> Self {
+        Self { up: true, requests: BTreeMap::new(), made: 0 }
     }
 }
 
@@ -44,7 +43,7 @@ impl World {
     pub(super) fn fetch_origin(&mut self, node: Nx, run: u32, source: &LeaseSource, pieces: Vec<Range<u32>>) {
         let from = match source {
             LeaseSource::Origin => None,
-            LeaseSource::Waypoint { node, .. } => Some(index_of(node)),
+            LeaseSource::Waypoint { node: waypoint, .. } => Some(self.there(node, waypoint)),
         };
         self.stop_origin(node, run);
         self.origin.made += 1;
@@ -69,8 +68,8 @@ impl World {
             let life = self.nodes[node as usize].life;
             return self.queue.push(self.now + REQUEST_OVER, Event::OriginFails { node, life, run });
         }
-        let sender = from.map_or(self.origin.link, |w| self.nodes[w as usize].link);
-        let edge = self.start(sender, self.nodes[node as usize].link, What::Origin { node, run }, first);
+        let sender = from.map_or(self.origin_of(node), |w| self.nodes[w as usize].link);
+        let edge = self.start(sender, node, What::Origin { node, run }, first);
         if let Some(request) = self.origin.requests.get_mut(&(node, run)) {
             request.pieces.pop_front();
             request.edge = Some(edge);
@@ -102,10 +101,11 @@ impl World {
 
     pub(super) fn origin_piece(&mut self, node: Nx, piece: u32, from: Option<Nx>) {
         let outcome = self.outcome_of(node, piece, false);
+        let len = u64::from(self.layout(node).piece_len(piece));
         let n = &mut self.nodes[node as usize];
         let counter = if from.is_none() { &mut n.origin_bytes } else { &mut n.peer_bytes };
         if outcome == PieceOutcome::Stored {
-            *counter += u64::from(self.layout.piece_len(piece));
+            *counter += len;
         }
         let from = from.map_or(PieceFrom::Origin, |w| PieceFrom::Waypoint(self.nodes[w as usize].id));
         self.tell(node, Input::Piece { from, piece, outcome });
@@ -126,7 +126,7 @@ impl World {
 
     /// One way between a node and the origin, or a waypoint.
     fn source_latency(&self, node: Nx, from: Option<Nx>) -> Micros {
-        let sender = from.map_or(self.origin.link, |w| self.nodes[w as usize].link);
+        let sender = from.map_or(self.origin_of(node), |w| self.nodes[w as usize].link);
         self.network_latency(self.nodes[node as usize].link, sender).unwrap_or(LATENCY)
     }
 

@@ -53,9 +53,12 @@ pub(crate) struct Finished {
     pub(crate) events: u64,
     pub(crate) flows: Vec<Flow>,
     pub(crate) into_sites: Vec<IntoSite>,
+    pub(crate) complete_also: Vec<usize>,
     pub(crate) hosts: Vec<HostOutcome>,
     pub(crate) hopeless_pairs: u64,
     pub(crate) sessions_back: Option<Micros>,
+    /// How much the cores kept every ten minutes, see `check.rs`; in small worlds.
+    pub(crate) state_lines: Vec<usize>,
     pub(crate) violations: Vec<String>,
 }
 
@@ -64,9 +67,9 @@ impl World {
         let mut s = Sample { at_s: self.now.0 as f64 / 1e6, ..Sample::default() };
         let (mut up, mut used, mut dial_up, mut dial_used) = (0.0, 0.0, 0.0, 0.0);
         let (mut held, mut dial_held, mut n, mut dial_n, mut fetching) = (0.0, 0.0, 0.0, 0.0, 0.0f64);
-        for node in &self.nodes {
+        for node in self.firsts() {
             let Some(swarm) = &node.swarm else { continue };
-            let share = f64::from(swarm.have().ones()) / f64::from(self.layout.pieces());
+            let share = f64::from(swarm.have().ones()) / f64::from(swarm.layout().pieces());
             up += node.spec.up();
             used += self.links.used_up(node.link);
             held += share;
@@ -88,8 +91,8 @@ impl World {
         s.held = held / n;
         s.dial_only_held = dial_held / dial_n;
         s.parents /= fetching;
-        s.origin_used = self.links.used_up(self.origin.link) / (self.scenario.origin_up_mbit * 125_000.0);
-        s.origin_copies = self.sent[self.origin.link.0 as usize] / self.layout.bytes() as f64;
+        s.origin_used = self.links.used_up(self.contents[0].origin) / (self.scenario.origin_up_mbit * 125_000.0);
+        s.origin_copies = self.sent[self.contents[0].origin.0 as usize] / self.contents[0].layout.bytes() as f64;
         s.active = self.links.edge_count();
         s.across = self.edges_across();
         s.leases = self.dcm().map_or(0, |d| d.leases().active().len());
@@ -97,16 +100,25 @@ impl World {
         s
     }
 
+    /// The nodes that have to do with the first content, which the outcome is about.
+    fn firsts(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().step_by(self.contents.len())
+    }
+
     pub(super) fn outcome(self) -> Finished {
         let first = self.first_arrival.unwrap_or_default();
-        let receivers = || self.nodes.iter().filter(|n| n.spec.receives());
+        let receivers = || self.firsts().filter(|n| n.spec.receives());
         let stays = |n: &&Node| !n.left_for_good;
         let all_complete = receivers().filter(stays).all(|n| n.completed.is_some());
         let mut completions: Vec<Micros> = receivers().filter_map(|n| n.completed).map(|t| t.since(first)).collect();
         completions.sort();
-        let origin = self.origin.link.0 as usize;
-        let peers_sent = self.sent.iter().enumerate().filter(|(i, _)| *i != origin).map(|(_, b)| b).sum();
-        let sum = |f: fn(&Node) -> u64| self.nodes.iter().map(f).sum();
+        let origin = self.contents[0].origin.0 as usize;
+        let peers_sent = self.hosts().map(|first| self.sent[self.nodes[first as usize].link.0 as usize]).sum();
+        let sum = |f: fn(&Node) -> u64| self.firsts().map(f).sum();
+        let complete = |number: usize| {
+            let of_content = self.nodes.iter().skip(number).step_by(self.contents.len());
+            of_content.filter(|n| n.spec.receives() && n.completed.is_some()).count()
+        };
         let seconds = |t: Option<headwater_model::time::Time>| t.map(|t| t.since(first).as_secs_f64());
         let host = |n: &Node| HostOutcome {
             name: n.spec.name.clone(),
@@ -124,7 +136,8 @@ impl World {
         };
         let sites = self.scenario.sites.iter().zip(self.network.entered_sites());
         Finished {
-            hosts: self.nodes.iter().map(host).collect(),
+            complete_also: (1..self.contents.len()).map(complete).collect(),
+            hosts: self.firsts().map(host).collect(),
             flows: self
                 .network
                 .between_isps()
@@ -138,13 +151,14 @@ impl World {
             completions,
             origin_sent: self.sent[origin],
             peers_sent,
-            peers_up: self.nodes.iter().map(|n| n.spec.up()).sum(),
+            peers_up: self.firsts().map(|n| n.spec.up()).sum(),
             span: self.now.since(first),
             bytes: [sum(|n| n.peer_bytes), sum(|n| n.origin_bytes), sum(|n| n.wasted_bytes)],
             control_messages: self.control.messages(),
             peer_messages: self.peer_messages,
             totals: self.control.totals(),
             events: self.queue.made(),
+            state_lines: self.state_lines,
             violations: self.violations,
         }
     }

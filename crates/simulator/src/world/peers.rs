@@ -1,6 +1,6 @@
 //! Connections between nodes, and what they say to each other over them.
 
-use super::{Event, Nx, World, index_of};
+use super::{Event, Nx, World};
 use crate::links::EdgeIx;
 use crate::scenario::Reach;
 use headwater_model::bits::Bits;
@@ -87,10 +87,11 @@ impl World {
 
     pub(super) fn wants_connection(&mut self, node: Nx, other: &NodeId, may_dial: bool, wait: Micros) {
         let life = self.nodes[node as usize].life;
-        if self.live_connection(node, index_of(other)).is_some() {
+        let there = self.there(node, other);
+        if self.live_connection(node, there).is_some() {
             self.queue.push(self.now, Event::Connected(node, life, *other));
         } else if may_dial {
-            self.queue.push(self.now + wait, Event::Dial(node, life, index_of(other)));
+            self.queue.push(self.now + wait, Event::Dial(node, life, there));
         }
     }
 
@@ -220,7 +221,7 @@ impl World {
     }
 
     pub(super) fn send(&mut self, from: Nx, to: &NodeId, message: PeerMessage) {
-        let Some(ix) = self.live_connection(from, index_of(to)) else { return };
+        let Some(ix) = self.live_connection(from, self.there(from, to)) else { return };
         self.peer_messages += 1;
         let c = &self.connections[ix as usize];
         if c.broken {
@@ -263,7 +264,7 @@ impl World {
             PeerMessage::Piece { piece, bad } => {
                 let outcome = self.outcome_of(node, piece, bad);
                 if outcome == PieceOutcome::Stored {
-                    self.nodes[node as usize].peer_bytes += u64::from(self.layout.piece_len(piece));
+                    self.nodes[node as usize].peer_bytes += u64::from(self.layout(node).piece_len(piece));
                 }
                 self.tell(node, Input::Piece { from: PieceFrom::Parent(from), piece, outcome });
             }
@@ -287,6 +288,7 @@ impl World {
 
     /// What verification and the store say of a piece that came.
     pub(super) fn outcome_of(&mut self, node: Nx, piece: u32, bad: bool) -> PieceOutcome {
+        let len = u64::from(self.layout(node).piece_len(piece));
         let n = &mut self.nodes[node as usize];
         let here = n.swarm.as_ref().is_some_and(|s| s.have().get(piece));
         let outcome = match (bad, here) {
@@ -295,7 +297,7 @@ impl World {
             _ => PieceOutcome::Stored,
         };
         if outcome != PieceOutcome::Stored {
-            n.wasted_bytes += u64::from(self.layout.piece_len(piece));
+            n.wasted_bytes += len;
         }
         outcome
     }

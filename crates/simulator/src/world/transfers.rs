@@ -1,7 +1,7 @@
 //! Bytes on their way: one piece at a time per sender and receiver, at the rates that the links give.
 
 use super::peers::PeerMessage;
-use super::{Event, Nx, World, index_of};
+use super::{Event, Nx, World};
 use crate::links::{EdgeIx, NodeIx};
 use headwater_model::id::NodeId;
 use headwater_model::time::{Micros, Time};
@@ -27,6 +27,7 @@ pub(super) enum What {
 pub(super) struct Moving {
     pub(super) what: What,
     pub(super) piece: u32,
+    receiver: Nx,
     /// Bytes that are not through.
     left: f64,
     rate: f64,
@@ -44,7 +45,7 @@ impl World {
     // ---- edges between nodes ----
 
     fn side_of(&self, node: Nx, child: &NodeId) -> Option<(u32, usize)> {
-        let ix = self.live_connection(node, index_of(child))?;
+        let ix = self.live_connection(node, self.there(node, child))?;
         Some((ix, usize::from(self.connections[ix as usize].ends[1] == node)))
     }
 
@@ -57,8 +58,8 @@ impl World {
         }
         let other = c.ends[1 - side];
         let Some(piece) = self.next_to_send(node, child) else { return };
-        let (from, to) = (self.nodes[node as usize].link, self.nodes[other as usize].link);
-        let edge = self.start(from, to, What::Peer { conn: ix, side: side as u8 }, piece);
+        let from = self.nodes[node as usize].link;
+        let edge = self.start(from, other, What::Peer { conn: ix, side: side as u8 }, piece);
         let c = &mut self.connections[ix as usize];
         c.sending[side] = Some(edge);
         if !std::mem::replace(&mut c.began[side], true) {
@@ -110,11 +111,12 @@ impl World {
 
     // ---- any edge ----
 
-    pub(super) fn start(&mut self, from: NodeIx, to: NodeIx, what: What, piece: u32) -> EdgeIx {
+    pub(super) fn start(&mut self, from: NodeIx, receiver: Nx, what: What, piece: u32) -> EdgeIx {
+        let to = self.nodes[receiver as usize].link;
         let (path, passed) = self.network.path(from, to);
         let edge = self.links.activate_through(from, to, &path[..passed]);
-        let left = f64::from(self.layout.piece_len(piece));
-        let new = Moving { what, piece, left, rate: 0.0, at: self.now, due: NEVER, serial: 0 };
+        let left = f64::from(self.layout(receiver).piece_len(piece));
+        let new = Moving { what, piece, receiver, left, rate: 0.0, at: self.now, due: NEVER, serial: 0 };
         let ix = edge.0 as usize;
         if ix == self.moving.len() {
             self.moving.push(new);
@@ -126,9 +128,10 @@ impl World {
     }
 
     pub(super) fn continue_with(&mut self, edge: EdgeIx, piece: u32) {
+        let len = f64::from(self.layout(self.moving[edge.0 as usize].receiver).piece_len(piece));
         let m = &mut self.moving[edge.0 as usize];
         m.piece = piece;
-        m.left += f64::from(self.layout.piece_len(piece));
+        m.left += len;
         self.plan(edge);
     }
 
@@ -157,9 +160,7 @@ impl World {
         let m = &mut self.moving[edge.0 as usize];
         let (was, is) = (m.rate > 0.0, rate > 0.0);
         m.rate = rate;
-        // The origin, which receives nothing, comes first.
-        let Some(receiver) = self.links.ends_of(edge).1.0.checked_sub(1) else { return };
-        let n = &mut self.nodes[receiver as usize];
+        let n = &mut self.nodes[m.receiver as usize];
         if was == is {
             return;
         }

@@ -4,6 +4,7 @@ use super::static_log::{log_from_proto, log_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
+use headwater_model::Accepts;
 use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
@@ -61,6 +62,8 @@ pub enum FromControl {
         echo_local_us: u64,
         /// Of contents that the heartbeat told of, how many nodes hold all of it.
         holders: Vec<(ContentId, u32)>,
+        /// In the first reply of a session, and when it changed.
+        found: Option<Found>,
     },
     /// Keys under which the node, as a parent, checks tickets; they replace the former ones. (Number, key).
     ParentKeys(Vec<(u64, ParentKey)>),
@@ -129,6 +132,21 @@ pub struct Welcome {
     pub parent_keys: Vec<(u64, ParentKey)>,
 }
 
+/// How others reach a node, as far as the control center knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// What it accepts.
+    pub accepts: Accepts,
+    /// By test; else as the node claims.
+    pub tested: bool,
+    /// Where the control center sees it.
+    pub observed: SocketAddr,
+    /// The address that its router forwards, where they reach it there.
+    pub via: Option<SocketAddr>,
+    /// In words.
+    pub why: String,
+}
+
 /// Credentials for the origin. Not printed.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct OriginAccess {
@@ -181,15 +199,15 @@ impl FromControl {
             Body::Assignment(a) => assignment(a)?,
             Body::Lease(l) => lease(l)?,
             Body::LeaseRevoked(l) => Self::LeaseRevoked { version: version(l.version)?, run: run(l.run)? },
-            Body::HeartbeatReply(h) => Self::HeartbeatReply {
-                control_unix_ms: h.control_unix_ms,
-                echo_local_us: h.echo_local_us,
-                holders: h
-                    .holders
-                    .iter()
-                    .map(|h| Ok((content(&h.content)?, h.nodes)))
-                    .collect::<Result<_, WireError>>()?,
-            },
+            Body::HeartbeatReply(h) => {
+                let holders = h.holders.iter().map(|h| Ok((content(&h.content)?, h.nodes)));
+                Self::HeartbeatReply {
+                    control_unix_ms: h.control_unix_ms,
+                    echo_local_us: h.echo_local_us,
+                    holders: holders.collect::<Result<_, WireError>>()?,
+                    found: h.found.map(found).transpose()?,
+                }
+            }
             Body::ParentKeys(k) => Self::ParentKeys(parent_keys(k)?),
             Body::Page(p) => Self::Page { version: version(p.version)?, page: page(p.page)? },
             Body::PageUnavailable(p) => {
@@ -223,7 +241,7 @@ impl FromControl {
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
             }
-            Self::HeartbeatReply { control_unix_ms, echo_local_us, holders } => {
+            Self::HeartbeatReply { control_unix_ms, echo_local_us, holders, found } => {
                 let holders = holders.iter().take(MAX_REPORTED_CONTENTS);
                 Body::HeartbeatReply(proto::HeartbeatReply {
                     control_unix_ms: *control_unix_ms,
@@ -231,6 +249,7 @@ impl FromControl {
                     holders: holders
                         .map(|(content, nodes)| proto::Holders { content: copy(&content.0), nodes: *nodes })
                         .collect(),
+                    found: found.as_ref().map(found_to_proto),
                 })
             }
             Self::ParentKeys(keys) => Body::ParentKeys(parent_keys_to_proto(keys)),
@@ -258,6 +277,26 @@ impl FromControl {
             }),
         };
         crate::frame::encode(&proto::ControlMessage { body: Some(body) }, MAX_CONTROL_FRAME_BYTES)
+    }
+}
+
+fn found(f: proto::Found) -> Result<Found, WireError> {
+    Ok(Found {
+        accepts: accepts_from_proto(f.accepts)?,
+        tested: f.tested,
+        observed: address("observed", &f.observed)?,
+        via: optional_address("via", &f.via)?,
+        why: f.why,
+    })
+}
+
+fn found_to_proto(f: &Found) -> proto::Found {
+    proto::Found {
+        accepts: accepts_to_proto(f.accepts),
+        tested: f.tested,
+        observed: f.observed.to_string(),
+        via: optional_address_to_proto(f.via),
+        why: cut(&f.why, MAX_WHY_BYTES),
     }
 }
 

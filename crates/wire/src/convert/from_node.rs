@@ -5,7 +5,7 @@ use super::*;
 use crate::limits::*;
 use crate::shape;
 use headwater_model::log::Log;
-use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess};
+use headwater_model::node::{Capabilities, Forwards, Known, Priority, Role, SourceAccess};
 use headwater_model::report::{self, Alarm, EdgeReport, Introduction};
 use headwater_model::time::{Micros, Rate};
 use prost::Message;
@@ -263,16 +263,6 @@ impl FromNode {
 }
 
 same_words!(role_to_proto, role_from_proto, "role", proto::Role, Role, Peer = Peer, Waypoint = Waypoint);
-same_words!(
-    accepts_to_proto,
-    accepts_from_proto,
-    "accepts",
-    proto::Accepts,
-    Accepts,
-    Open = Open,
-    Punchable = Punchable,
-    DialOnly = DialOnly
-);
 same_words!(sources_to_proto, sources_from_proto, "sources", proto::Sources, SourceAccess, Any = Any, Listed = Listed);
 same_words!(
     forwards_to_proto,
@@ -380,6 +370,11 @@ fn heartbeat(h: proto::Heartbeat) -> Result<Heartbeat, WireError> {
 
 fn content_report(c: proto::ContentReport) -> Result<report::ContentReport, WireError> {
     let edges = |all: Vec<proto::Edge>| all.iter().map(edge).collect::<Result<Vec<_>, _>>();
+    let priority = match c.priority() {
+        proto::Priority::Normal => Priority::Normal,
+        proto::Priority::Low => Priority::Low,
+        proto::Priority::High => Priority::High,
+    };
     Ok(report::ContentReport {
         version: version(c.version)?,
         runs: None,
@@ -388,6 +383,7 @@ fn content_report(c: proto::ContentReport) -> Result<report::ContentReport, Wire
         wasted_bytes: c.wasted_bytes,
         from: edges(c.from)?,
         to: edges(c.to)?,
+        priority,
     })
 }
 
@@ -424,6 +420,11 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
         wasted_bytes: c.wasted_bytes,
         from: c.from.iter().map(edge).collect(),
         to: c.to.iter().map(edge).collect(),
+        priority: match c.priority {
+            Priority::Normal => proto::Priority::Normal,
+            Priority::Low => proto::Priority::Low,
+            Priority::High => proto::Priority::High,
+        } as i32,
     };
     proto::Heartbeat {
         interval: h.heartbeat.interval,

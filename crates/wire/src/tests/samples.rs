@@ -1,13 +1,13 @@
 //! At least one message of every kind, with every field set to something that is not its default.
 
 use crate::{
-    Bitmap, EdgeRefusal, FromControl, FromNode, FromPeer, GivenTicket, Heartbeat, Held, Hello, Join, OriginAccess,
-    TicketSecret, Token, Welcome,
+    Bitmap, EdgeRefusal, Found, FromControl, FromNode, FromPeer, GivenTicket, Heartbeat, Held, Hello, Join,
+    OriginAccess, TicketSecret, Token, Welcome,
 };
 use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
-use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Role, SourceAccess, SourceClass};
+use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess, SourceClass};
 use headwater_model::reach::Probe;
 use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
 use headwater_model::sums::{PageSums, Sum};
@@ -112,6 +112,7 @@ pub fn heartbeat() -> report::Heartbeat {
         wasted_bytes: 12,
         from: vec![edge(1), edge(2)],
         to: vec![edge(3)],
+        priority: if epoch == 77 { Priority::High } else { Priority::Low },
     };
     report::Heartbeat {
         interval: 900,
@@ -256,7 +257,18 @@ pub fn from_control() -> Vec<FromControl> {
         lease(LeaseSource::Origin, None),
         lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
         FromControl::LeaseRevoked { version, run: 3 },
-        FromControl::HeartbeatReply { control_unix_ms: 5, echo_local_us: 6, holders: vec![(version.content, 7)] },
+        FromControl::HeartbeatReply {
+            control_unix_ms: 5,
+            echo_local_us: 6,
+            holders: vec![(version.content, 7)],
+            found: Some(Found {
+                accepts: Accepts::Punchable,
+                tested: true,
+                observed: "192.0.2.9:5".parse().unwrap(),
+                via: Some("192.0.2.9:6".parse().unwrap()),
+                why: "not reached by strangers".into(),
+            }),
+        },
         FromControl::ParentKeys(keys.clone()),
         FromControl::Page { version, page: page() },
         FromControl::PageUnavailable { version, page: 4 },

@@ -1,0 +1,134 @@
+//! The contents that a resident node keeps: their names lie in their folders, so that it goes on with them when it is
+//! started again; and how one is given up.
+
+use super::state::{ContentState, Phase, State};
+use super::{Inner, Node};
+use crate::store::StoreHandle;
+use headwater_model::Name;
+use headwater_model::id::ContentId;
+use headwater_wire::{FromNode, FromPeer};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::task::AbortHandle;
+
+/// Of a name's file.
+const MAX_NAME_BYTES: u64 = 16 << 10;
+
+/// Why a content is not given up.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// There is none.
+    #[error("this node has no such content")]
+    Unknown,
+    /// Its store is being opened.
+    #[error("the content is being opened: try again in a moment")]
+    Busy,
+    /// Its files stay, at least in part.
+    #[error("cannot remove {path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Node {
+    /// Gives a content up: its children and the control center are told, and its files are removed.
+    ///
+    /// # Errors
+    /// [`ForgetError`].
+    pub async fn forget(&self, id: ContentId) -> Result<(), ForgetError> {
+        let (folder, store) = take(&self.0, id)?;
+        if let Some(store) = store
+            && let Err(e) = store.close().await
+        {
+            tracing::debug!("a store that is given up: {e}");
+        }
+        let removed = tokio::task::spawn_blocking(move || remove(&folder));
+        removed.await.unwrap_or_else(|e| Err(ForgetError::Io { path: PathBuf::new(), source: e.into() }))?;
+        tracing::info!(content = %format!("{id:.8}"), "given up, and its files removed");
+        Ok(())
+    }
+}
+
+/// The name is kept for the next run; it can do without.
+pub(super) fn keep(folder: &Path, name: &Name) {
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join("name"), name.to_string()));
+    if let Err(e) = written {
+        tracing::warn!("cannot keep the name of {}: {e}; the next start does not know of it", name.name);
+    }
+}
+
+/// The name that was kept in a content's folder.
+pub(super) fn name(folder: &Path) -> Option<Name> {
+    let path = folder.join("name");
+    let short = std::fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() <= MAX_NAME_BYTES);
+    let text = short.then(|| std::fs::read_to_string(&path).ok()).flatten()?;
+    let name: Name = text.trim().parse().ok()?;
+    // A folder that was copied about is nobody's wish.
+    (folder.file_name()?.to_str()? == name.content().to_string()).then_some(name)
+}
+
+/// Takes a content out of the state; its folder, and its store to be closed.
+fn take(inner: &Arc<Inner>, id: ContentId) -> Result<(PathBuf, Option<StoreHandle>), ForgetError> {
+    let mut state = inner.lock();
+    match state.contents.get(&id) {
+        None => return Err(ForgetError::Unknown),
+        Some(c) if matches!(c.phase, Phase::Opening) => return Err(ForgetError::Busy),
+        Some(_) => {}
+    }
+    let content = state.contents.remove(&id).ok_or(ForgetError::Unknown)?;
+    let folder = content.folder(inner);
+    Ok((folder, leave(&mut state, content)))
+}
+
+/// Tells everybody that deals with a content here that it ends.
+fn leave(state: &mut State, content: ContentState) -> Option<StoreHandle> {
+    let version = match &content.phase {
+        Phase::Running(r) => r.version(),
+        _ => content.first_join().version,
+    };
+    state.tell_control(&FromNode::Leave(version));
+    let Phase::Running(r) = content.phase else { return None };
+    r.origin_jobs.values().for_each(AbortHandle::abort);
+    let close = |as_child, why: &str| FromPeer::CloseEdge { version, as_child, why: why.into() };
+    for parent in r.swarm.parent_edges() {
+        state.tell_peer(&parent.node, &close(true, ""));
+    }
+    for child in r.swarm.child_edges() {
+        state.tell_peer(&child.node, &close(false, "it gave the content up"));
+    }
+    Some(r.store.clone())
+}
+
+fn remove(folder: &Path) -> Result<(), ForgetError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(ForgetError::Io { path: folder.into(), source: e }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_and_strange_folders_are_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let name: Name = format!("hw://cc.example:7400/films/one#key={}", "ab".repeat(32)).parse().unwrap();
+        let of = |id: &str| folder.path().join(id);
+        let own = of(&name.content().to_string());
+        keep(&own, &name);
+        assert_eq!(super::name(&own), Some(name.clone()));
+        keep(&of("elsewhere"), &name);
+        std::fs::create_dir(of("empty")).unwrap();
+        std::fs::create_dir(of("long")).unwrap();
+        std::fs::write(of("long").join("name"), vec![b'a'; 20 << 10]).unwrap();
+        for strange in ["elsewhere", "empty", "long", "missing"] {
+            assert_eq!(super::name(&of(strange)), None, "{strange}");
+        }
+        remove(&of("missing")).unwrap();
+    }
+}
