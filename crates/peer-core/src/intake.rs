@@ -57,6 +57,14 @@ impl Intake {
         own_until.max(now) + own
     }
 
+    /// Takes back what a content whose share is used until `own_until` asked for. Returns until when it is used now.
+    pub fn take_back(&mut self, own_until: Time, payload_bytes: u64) -> Time {
+        let Some(rate) = self.rate else { return own_until };
+        let less = |until: Time, rate: Rate| Time(until.0.saturating_sub(rate.time_for(wire(payload_bytes)).0));
+        self.busy_until = less(self.busy_until, rate);
+        less(own_until, self.share_of(rate))
+    }
+
     fn share_of(&self, rate: Rate) -> Rate {
         Rate((rate.0 / 1000 * self.share_milli).max(1))
     }
@@ -130,6 +138,9 @@ mod tests {
         let mut intake = Intake::default();
         intake.limit(Time(0), Some(Rate(1000)));
         assert_eq!(intake.charge(Time(0), 100_000), Some(Time(106 * S)));
+        let own_until = intake.ask(Time(0), Time(106 * S), 5000);
+        assert_eq!(intake.take_back(own_until, 5000), Time(106 * S));
+        assert_eq!(intake.frees_at(Time(200 * S)), Some(Time(106 * S)));
         intake.limit(Time(S), Some(Rate(1000)));
         assert_eq!(intake.room(Time(S), Time(106 * S), 1000), 0);
         intake.limit(Time(S), Some(Rate(1_000_000)));

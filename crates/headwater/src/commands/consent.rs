@@ -83,7 +83,7 @@ pub fn run(command: ConsentCommand) -> Result<()> {
                     Err(Ending::Refused(why).into())
                 }
                 (Some(site), _) => print(&format!("{site} may read nothing any more")),
-                (None, _) => print(&format!("{revoked} consents taken back")),
+                (None, _) => print(&format!("consents taken back: {revoked}")),
             }
         }
     }

@@ -181,4 +181,9 @@ fn consent_is_remembered_until_it_is_revoked() {
     let ended = stream.read_to_end(&mut rest);
     assert!(ended.is_err() || rest.len() < film.len() - 1000, "{} bytes more came", rest.len());
     assert_eq!(wish.session(FILMS).status, 403);
+
+    // Also where nothing is read at that moment.
+    assert_eq!(wish.answer(FILMS, "always").status, 200);
+    check(&["consent", "revoke", "--all", "--data", &data], 0, "consents taken back: 1");
+    assert_eq!(wish.session(FILMS).status, 403);
 }

@@ -42,6 +42,8 @@ impl Swarm {
         let rest = Vec::from(p.asked.split_off(ON_THEIR_WAY));
         p.settled(now);
         self.unclaim(rest.iter().copied());
+        let bytes = rest.iter().map(|piece| u64::from(self.layout.piece_len(*piece))).sum();
+        self.asked_until = self.intake.take_back(self.asked_until, bytes);
         out.push(Output::Unask(parent, rest));
     }
 }

@@ -127,6 +127,9 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Response<Piece
         Place::Session(secret, _) => gateway.consenting.session(&decoded(secret)),
         _ => None,
     };
+    if place == Place::Sessions {
+        consent::look(&inner).await;
+    }
     let holder = session.as_ref().map(|s| &s.site);
     let knows = |site: &Site| gateway.consenting.knows(site);
     let access = access::decide(&asked, &place, gateway.is_own(asked.host), holder, knows);

@@ -163,9 +163,14 @@ pub(super) async fn watch(inner: Arc<Inner>) {
             _ = pulse.tick() => {}
         }
         if inner.gateway.as_ref().is_some_and(|g| !g.consenting.lock().sessions.is_empty()) {
-            with_disk(&inner, Consenting::look).await;
+            look(&inner).await;
         }
     }
+}
+
+/// Heeds what others changed in the file.
+pub(super) async fn look(inner: &Arc<Inner>) {
+    with_disk(inner, Consenting::look).await;
 }
 
 impl Consenting {
@@ -282,7 +287,7 @@ pub(super) async fn list(inner: &Arc<Inner>, gateway: &Gateway, query: Option<&s
     let trouble = match revoked {
         Some(site) => with_disk(inner, move |c| c.revoke(&site).err().map(|e| e.to_string())).await.flatten(),
         None => {
-            with_disk(inner, Consenting::look).await;
+            look(inner).await;
             None
         }
     };
@@ -337,16 +342,13 @@ pub(super) fn session(
 /// Begins with a content, unless it is here; one that came to nothing is tried again.
 fn fetch(inner: &Arc<Inner>, name: &Name) {
     let id = name.content();
-    {
-        let mut state = inner.lock();
-        match state.contents.get(&id).map(|c| &c.phase) {
-            None => {}
-            Some(Phase::Failed) => drop(state.contents.remove(&id)),
-            Some(_) => return,
-        }
-    }
+    let failed = inner.lock().contents.get(&id).map(|c| matches!(c.phase, Phase::Failed));
     // It is known at once, so that what the site asks for next finds it.
-    opening::begin(inner, ContentState::new(id, Some(name.clone()), None, None));
+    match failed {
+        None => opening::begin(inner, ContentState::new(id, Some(name.clone()), None, None)),
+        Some(true) => opening::again(inner, id),
+        Some(false) => {}
+    }
 }
 
 #[cfg(test)]
