@@ -61,7 +61,7 @@ async fn a_paused_node_serves_nobody_and_goes_on_afterwards() {
     // The child itself is paused: it lets go of its parent, and says so.
     child.pause(Conduct::Pause);
     until("the child's pause", || parent.contents()[0].children == 0).await;
-    assert_eq!((child.limits().conduct, child.contents()[0].complete), ("pause", false));
+    assert_eq!((child.limits().conduct.as_str(), child.contents()[0].complete), ("pause", false));
     child.resume();
     // Faster now: limits change while it serves.
     parent.set_limits(Limits::default());
