@@ -53,10 +53,9 @@ pub async fn run(setup: Arc<Setup>, story: Story) -> anyhow::Result<()> {
     let mut bytes = 0;
     loop {
         tokio::select! {
-            Some(taken) = children.join_next() => match taken {
-                Ok(Ok(of_child)) => bytes += of_child,
-                // Why it did not is in `staying`.
-                _ => {}
+            // Why one did not is in `staying`.
+            Some(taken) = children.join_next() => if let Ok(Ok(of_child)) = taken {
+                bytes += of_child;
             },
             Some(ended) = staying.join_next() => ended??,
             else => bail!("no children"),

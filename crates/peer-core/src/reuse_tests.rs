@@ -50,7 +50,8 @@ impl Sample {
             let (mut held, mut rest) = (Vec::new(), &file[..]);
             loop {
                 let (some, later) = rest.split_at(chunk.min(rest.len()));
-                (held.extend_from_slice(some), rest = later);
+                held.extend_from_slice(some);
+                rest = later;
                 let done = finder.search(&held, rest.is_empty(), &mut check).unwrap();
                 held.drain(..done);
                 if rest.is_empty() {
@@ -126,7 +127,7 @@ proptest! {
             sample.sums.clear();
         }
         let old = coarse(seed ^ 1, old);
-        let (_, vain) = sample.search(sample.finder(&none(&sample)), &[old.clone()], chunk);
+        let (_, vain) = sample.search(sample.finder(&none(&sample)), std::slice::from_ref(&old), chunk);
         prop_assert!(vain * PIECE as u64 <= old.len() as u64 + FIRST_CREDIT_PIECES * PIECE as u64);
     }
 }
@@ -139,7 +140,7 @@ fn an_insertion_costs_the_pieces_around_it() {
     after.splice(at..at, random(2, 1000));
     let sample = Sample::new(vec![after]);
     for chunk in [1000, 3 * PIECE, 1 << 20] {
-        let (found, _) = sample.search(sample.finder(&none(&sample)), &[before.clone()], chunk);
+        let (found, _) = sample.search(sample.finder(&none(&sample)), std::slice::from_ref(&before), chunk);
         assert_eq!(sample.all_but(&found), [20], "with {chunk}");
     }
     // What is held already is not asked for, and is no hindrance.

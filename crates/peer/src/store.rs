@@ -256,6 +256,7 @@ impl Store {
         let Some(at) = self.layout.at(piece).filter(|at| at.len as usize == data.len()) else {
             return Ok(Written::Bad);
         };
+        drop(self.writer()?);
         if self.has(piece) {
             return Ok(Written::Already);
         }

@@ -2,7 +2,7 @@
 
 use super::get::{NodeArgs, say};
 use crate::exit::Ending;
-use crate::local_api::door::Held;
+use crate::local_api::door::{Held, is_read_only};
 use crate::service::Service;
 use crate::units::parse_size;
 use crate::{folders, lifetime, local_api};
@@ -97,16 +97,26 @@ fn limits_in_words(limits: &LimitsStatus) -> String {
 /// Runs the command.
 pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     let data = args.data.clone().map_or_else(folders::peer_data, Ok)?;
-    let held = Held::take(&data)?;
+    let held = match Held::take(&data) {
+        Err(e) if is_read_only(&e) => {
+            tracing::warn!("{e:#}; going on without the commands that ask a running peer");
+            None
+        }
+        held => Some(held?),
+    };
     let home = Home::of(&args, &data)?;
     let node = start(&args, &data, &home).await?;
     tracing::info!("node {:.8} listens on {}, its data in {}", node.id(), node.address()?, data.display());
     home.keep(&data);
     say_started(&args, &node, &home)?;
     let stop = CancellationToken::new();
-    let listener = local_api::listen().await?;
-    let door = Arc::new(held.open(listener.local_addr()?)?);
-    let api = tokio::spawn(local_api::serve(node.clone(), door.clone(), listener, stop.clone()));
+    let mut api = None;
+    if let Some(held) = held {
+        let listener = local_api::listen().await?;
+        let door = Arc::new(held.open(listener.local_addr()?)?);
+        let serving = tokio::spawn(local_api::serve(node.clone(), door.clone(), listener, stop.clone()));
+        api = Some((door, serving));
+    }
     let kept = node.contents().len();
     if kept > 0 {
         tracing::info!("going on with {kept} contents of earlier runs");
@@ -122,9 +132,10 @@ pub async fn run(args: PeerArgs) -> anyhow::Result<()> {
     service.stopping("children are handed over");
     node.stop().await;
     stop.cancel();
-    // Answers under way are sent.
-    let _ = tokio::time::timeout(Duration::from_secs(1), api).await;
-    drop(door);
+    if let Some((_door, serving)) = api {
+        // Answers under way are sent.
+        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    }
     Ok(())
 }
 

@@ -52,6 +52,11 @@ impl fmt::Debug for Door {
     }
 }
 
+/// Whether the data folder's disk is read-only: a peer may run there all the same, and goes on when it is not any more.
+pub fn is_read_only(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
+}
+
 impl Held {
     /// Holds `data`, which is made where it is missing.
     ///

@@ -184,7 +184,7 @@ fn what_cannot_work_says_why() {
     check(
         &["peer", "--control", &site.control_address, "--data", &site.path("file/below"), listen[0], listen[1]],
         1,
-        "must be writable",
+        "choose another with --data",
     );
     check(
         &[

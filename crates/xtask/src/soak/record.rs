@@ -130,11 +130,11 @@ impl Record {
     pub fn growth(&self, quota_bytes: Option<u64>) -> Vec<String> {
         let mut grew = Vec::new();
         for (name, samples) in &self.samples {
-            for value in 0..DISK {
+            for (value, what) in NAMES.iter().enumerate().take(DISK) {
                 let trend = Self::trend(samples, value);
                 let allowed = if value == 0 { RSS_BYTES.min(RSS_SHARE * trend.mean) } else { COUNT };
                 if !trend.is_flat(allowed) {
-                    let (what, growth, noise) = (NAMES[value], trend.growth, trend.noise);
+                    let (growth, noise) = (trend.growth, trend.noise);
                     grew.push(format!("{name}: {what} grow by {growth:.1} ± {noise:.1} in 30 min, over {allowed:.1}"));
                 }
             }
