@@ -6,13 +6,13 @@
 //!
 //! | call | what it does |
 //! |---|---|
-//! | `GET status` | a [`NodeStatus`](headwater_peer::node::NodeStatus) |
+//! | `GET status` | a [`NodeStatus`] |
 //! | `GET contents` | `{"contents": [...]}`, a [`ContentDetail`](headwater_peer::node::ContentDetail) each |
 //! | `POST contents` `{"name": "hw://..."}` | fetches a content and keeps it; 202 |
 //! | `DELETE contents/WHICH` | gives it up and removes its files; WHICH is its id's beginning or its name |
 //! | `POST pause` `{"keep_fetching": false}`, `POST resume` | serves nobody; the limits that hold then |
 //! | `PUT limits` `{"up_bytes_per_s": 1000000}` | other limits until the next start: also `down_bytes_per_s`, `monthly_bytes`; null for none |
-//! | `POST test` | a [`SelfTest`](headwater_peer::node::SelfTest); one at a time |
+//! | `POST test` | a [`SelfTest`]; one at a time |
 //! | `GET log`, `PUT log` `{"filter": "debug"}` | what is logged |
 //! | `POST stop` | the peer hands its children over and ends; 202 |
 //!
