@@ -355,6 +355,9 @@ impl Peers {
         if spec.told_up {
             command.args(["--up", &format!("{}Mbit/s", spec.up_mbit)]);
         }
+        if spec.steps_aside {
+            command.arg("--step-aside");
+        }
         if spec.reach == Reach::DialOnly {
             command.arg("--dial-only");
         }

@@ -43,6 +43,9 @@ pub struct GetArgs {
     /// Stay and serve others this long after the download, e.g. 10m.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
     seed_time: Duration,
+    /// Let uploads wait for everything else on this line, as those of a resident peer do.
+    #[arg(long)]
+    step_aside: bool,
     /// Token from the publisher, for contents that are not open to all.
     #[arg(long, value_name = "TOKEN", env = "HEADWATER_VIEWER_TOKEN", hide_env_values = true)]
     viewer_token: Option<String>,
@@ -145,6 +148,7 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
             limits: args.node.limits(),
+            steps_aside: args.step_aside,
             data: state_dir.clone(),
             quota_bytes: None,
             pinned: BTreeSet::new(),

@@ -211,6 +211,7 @@ async fn start(args: &PeerArgs, data: &Path, home: &Home) -> anyhow::Result<Node
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
             limits: Limits { monthly_bytes: args.monthly, ..args.node.limits() },
+            steps_aside: !args.waypoint,
             data: data.into(),
             quota_bytes: args.quota,
             pinned: args.fetch.iter().filter(|_| !args.no_pin).map(Name::content).collect(),

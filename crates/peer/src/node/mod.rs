@@ -69,6 +69,8 @@ pub struct NodeConfig {
     pub port_mapping: bool,
     /// What it may do for others, and when.
     pub limits: Limits,
+    /// Its uploads step aside for everything else on its line; else its connections take what they get of it.
+    pub steps_aside: bool,
     /// Folder of the node's identity and of contents that have no place of their own.
     pub data: PathBuf,
     /// Most bytes that contents in `data` may take; what leaves a tenth of the disk free where `None`.
@@ -448,7 +450,6 @@ impl Node {
             }
             opened => opened.map_err(StartError::Volume)?,
         };
-        let polite = config.role == Role::Peer;
         let in_force = limits::InForce::new(config.limits.clone(), volume.sent());
         let inner = Arc::new(Inner {
             origin: OriginClient::new(origin)?,
@@ -460,7 +461,7 @@ impl Node {
             https_port,
             gateway,
             pacer: Pacer::new(config.limits.up),
-            governor: polite.then(|| governor::Governor::new(Time(1), config.limits.up, random_seed())),
+            governor: config.steps_aside.then(|| governor::Governor::new(Time(1), config.limits.up, random_seed())),
             begun,
             instance: random_seed(),
             state: Mutex::new(State::new(Time(1), random_seed(), in_force)),
@@ -514,7 +515,7 @@ impl Node {
     }
 
     /// Begins to fetch a content, or goes on where an earlier run stopped; one that failed begins again. Without a place
-    /// of its own its name is kept in the data folder, for [`Node::go_on`]. Blocks for the disk.
+    /// of its own its name is kept in the data folder, for the next start. Blocks for the disk.
     pub fn fetch(&self, fetch: Fetch) -> Content {
         let id = fetch.name.content();
         if fetch.destination.is_none() && fetch.state_dir.is_none() {

@@ -93,6 +93,8 @@ pub struct HostSpec {
     pub leaves_when_complete: bool,
     /// It is told the rate of its uplink.
     pub told_up: bool,
+    /// Its uploads step aside for its user's traffic (the lab only).
+    pub steps_aside: bool,
     /// It starts with the whole content.
     pub seeded: bool,
     /// Its claims are believed.
@@ -174,6 +176,7 @@ impl Scenario {
                     arrives: Some(at),
                     leaves_when_complete: group.leaves_when_complete,
                     told_up: group.told_up,
+                    steps_aside: group.steps_aside,
                     seeded: false,
                     enrolled: group.enrolled,
                     as_in_life: group.nat_as_in_life,

@@ -257,6 +257,9 @@ pub struct Group {
     /// They are told the rate of their uplinks (`--up`); waypoints always are. For the lab.
     #[serde(default)]
     pub told_up: bool,
+    /// Their uploads step aside for their users' traffic (`--step-aside`). For the lab.
+    #[serde(default)]
+    pub steps_aside: bool,
     /// They arrive this much later than the others.
     #[serde(default)]
     pub late_s: f64,
@@ -343,6 +346,7 @@ impl Group {
             hostile: None,
             enrolled: yes(),
             told_up: false,
+            steps_aside: false,
             late_s: 0.0,
             leaves_when_complete: false,
             place: Place::default(),
