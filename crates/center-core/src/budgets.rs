@@ -5,7 +5,7 @@
 //! last one. The first content has all there is. When others want some, it is split by priority and by use: who uses
 //! little leaves the rest to the others, whoever wants more has at least its fair share. Who wants nothing keeps a small
 //! reserve, so that children can be found for it when it begins to. Live contents, when there are some, are a class of
-//! claims that [`fill`] serves before those here.
+//! claims that `fill` serves before those here.
 
 use headwater_model::id::ContentId;
 use headwater_model::node::Priority;
