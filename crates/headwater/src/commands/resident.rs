@@ -12,7 +12,8 @@ use crate::units::{UNLIMITED, parse_rate, parse_size};
 
 /// Have the peer of this machine fetch a content, and keep it
 ///
-/// It serves others what it has, also after it was started again, until `headwater forget`.
+/// It serves others what it has, also after it was started again, until `headwater forget` or until the quota needs its
+/// room.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
     /// Name of the content (quote it: it has a # in it)
