@@ -1,6 +1,7 @@
 //! The control center as a court: who is heard, what a heartbeat says for a parent, and what verdicts do in all swarms.
 
 use crate::client_manager::Client;
+use crate::dcm::NEWLY_HERE;
 use crate::network_monitor::{Trouble, region_name};
 use crate::trust::{Network, Offence, Standing, Verdict, Witness};
 use crate::{Center, Event, Output};
@@ -41,6 +42,9 @@ impl Center {
         out: &mut Vec<Output>,
     ) {
         let (Some(c), Some(p)) = (self.clients.get(&child), self.clients.get(&parent)) else { return };
+        if offence.needs_life() && now.since(p.since) < NEWLY_HERE {
+            return;
+        }
         let (by, accused) = (witness(child, c), witness(parent, p));
         if !self.trust.is_slanderer(&child) {
             self.history.trouble(parent, child, Trouble::Silent);

@@ -69,34 +69,39 @@ impl Swarm {
             share_origin_credentials: false,
             dcm: None,
         })));
-        for n in nodes {
-            s.say(Input::Arrived(Box::new(Arrival {
-                session: u64::from(*n),
-                node: node(*n),
-                introduction: Introduction {
-                    role: Role::Peer,
-                    capabilities: Capabilities::regular(Accepts::Open),
-                    up: Rate::from_mbit(5),
-                    down: Rate(0),
-                    client: String::new(),
-                    local_addresses: Vec::new(),
-                    https_port: None,
-                },
-                observed: format!("10.0.{n}.1:4433").parse().unwrap(),
-                certificate: Hash::default(),
-                enrolled: false,
-                place: Place { asn: Some(asn(*n)), isp: Some(format!("Net {}", asn(*n))), ..Place::default() },
-            })));
-        }
-        for n in nodes {
-            let (complete, leases) = (*n == 1, Vec::new());
-            s.say(Input::Join(
-                node(*n),
-                Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false },
-            ));
-        }
+        nodes.iter().for_each(|n| s.arrives(*n, u64::from(*n), asn(*n)));
+        nodes.iter().for_each(|n| s.joins(*n));
         s.pass(500);
         s
+    }
+
+    /// Another session of the same node takes the place of the one before.
+    fn arrives(&mut self, n: u8, session: u64, asn: u32) {
+        self.say(Input::Arrived(Box::new(Arrival {
+            session,
+            node: node(n),
+            introduction: Introduction {
+                role: Role::Peer,
+                capabilities: Capabilities::regular(Accepts::Open),
+                up: Rate::from_mbit(5),
+                down: Rate(0),
+                client: String::new(),
+                local_addresses: Vec::new(),
+                https_port: None,
+            },
+            observed: format!("10.0.{n}.1:4433").parse().unwrap(),
+            certificate: Hash::default(),
+            enrolled: false,
+            place: Place { asn: Some(asn), isp: Some(format!("Net {asn}")), ..Place::default() },
+        })));
+    }
+
+    fn joins(&mut self, n: u8) {
+        let (complete, leases) = (n == 1, Vec::new());
+        self.say(Input::Join(
+            node(n),
+            Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false },
+        ));
     }
 
     fn say(&mut self, input: Input) {
@@ -601,4 +606,26 @@ fn who_offers_nothing_has_no_children_and_fetches_on() {
         assert!(!s.parents(quiet).is_empty(), "it fetches on");
         assert_eq!(s.standing(quiet), Standing::Good);
     }
+}
+
+#[test]
+fn a_restart_explains_the_silence_before_it() {
+    let nodes: Vec<u8> = (1..=16).collect();
+    let mut s = Swarm::new(&nodes, |_| 1);
+    s.beat(|_, _| FINE);
+    let restarted = 2;
+    let children: Vec<u8> = nodes.iter().copied().filter(|n| s.parents(*n).contains(&restarted)).collect();
+    assert!(children.len() > 3);
+    let (before, after) = children.split_at(2);
+    before.iter().for_each(|c| s.alarm(*c, Alarm::Silent { parent: node(restarted) }));
+    s.arrives(restarted, 100, 1);
+    after.iter().for_each(|c| s.alarm(*c, Alarm::Silent { parent: node(restarted) }));
+    s.pass(100);
+    s.joins(restarted);
+    children.iter().for_each(|c| s.alarm(*c, Alarm::Silent { parent: node(restarted) }));
+    s.beat(|_, _| FINE);
+    s.beat(|_, _| FINE);
+    let judged = |e: &Event| matches!(e, Event::Verdict(_));
+    assert!(!s.events.iter().any(judged), "{:?}", s.events);
+    assert!(after.iter().any(|c| s.parents(*c).contains(&restarted)), "it is a parent again, and at once");
 }

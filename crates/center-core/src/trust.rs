@@ -103,7 +103,7 @@ impl Offence {
         self != Offence::BadPieces
     }
     /// Whether the accused's next heartbeat must show that its line works.
-    fn needs_life(self) -> bool {
+    pub(crate) fn needs_life(self) -> bool {
         matches!(self, Offence::Silent | Offence::Slow)
     }
 }

@@ -338,6 +338,22 @@ impl Swarm {
         }
     }
 
+    /// The other end lost the connection, or was restarted, and is back: the edge to it is opened anew. What was asked on
+    /// the former one is asked again.
+    pub(crate) fn replaced(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        self.child_closed(&node);
+        let Some(p) = self.parents.get(&node) else { return };
+        let (entry, assigned, ends) = (p.entry.clone(), p.assigned, p.ends_by.is_some());
+        if !assigned && !ends {
+            return;
+        }
+        self.forget_parent(now, &node);
+        if assigned && !ends {
+            self.parents.insert(node, ParentLink::new(now, entry, assigned));
+        }
+        self.ask_everyone(now, out);
+    }
+
     pub(crate) fn lost(&mut self, now: Time, node: NodeId, why: String, out: &mut Vec<Output>) {
         self.child_closed(&node);
         match self.parents.get(&node) {

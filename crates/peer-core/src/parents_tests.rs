@@ -430,3 +430,36 @@ fn no_more_is_asked_of_parents_than_the_downlink_may_take() {
     let rate = asked * u64::from(PIECE_BYTES) / 30;
     assert!((440_000..=490_000).contains(&rate), "{rate} bytes a second of payload");
 }
+
+#[test]
+fn an_edge_is_opened_anew_on_a_newer_connection() {
+    let layout = Layout::single(PIECE_BYTES, 4 << 20).unwrap();
+    let (mut swarm, parent) = (newcomer(&layout), NodeId([1; 32]));
+    let assignment = Assignment {
+        version: VERSION,
+        generation: Generation { epoch: 1, counter: 1 },
+        parents: vec![entry(parent, 1_000_000)],
+        spares: vec![],
+        children: vec![],
+    };
+    let opened = [
+        Input::Connected(parent),
+        Input::Answered { parent, refused: None },
+        Input::HasAll(parent, Bits::full(layout.pieces())),
+    ];
+    let mut say = |inputs: Vec<Input>| {
+        let mut out = Vec::new();
+        inputs.into_iter().for_each(|input| swarm.handle(Time(1), input, &mut out));
+        out
+    };
+    let asked = |out: &[Output]| -> Vec<u32> {
+        let of = |o: &Output| if let Output::Ask(_, pieces) = o { pieces.clone() } else { Vec::new() };
+        out.iter().flat_map(of).collect()
+    };
+    let begin = vec![Input::Control(true), Input::Assigned(assignment)];
+    assert!(!asked(&say([begin, opened.to_vec()].concat())).is_empty());
+    // The other end was restarted and dials before this end knows.
+    let out = say(vec![Input::Replaced(parent), Input::Connected(parent)]);
+    assert_eq!(out, [Output::OpenEdge(parent)], "it is not lost: nobody is told, no spare is called");
+    assert!(!asked(&say(opened[1..].to_vec())).is_empty());
+}

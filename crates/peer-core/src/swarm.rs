@@ -116,6 +116,8 @@ pub enum Input {
     Assigned(Assignment),
     /// A connection to a node exists (whoever dialled).
     Connected(NodeId),
+    /// A newer connection took the place of the one with a node: edges over that are gone. [`Input::Connected`] follows.
+    Replaced(NodeId),
     /// A connection broke, or could not be made.
     Lost {
         /// To whom.
@@ -467,6 +469,7 @@ impl Swarm {
         match input {
             Input::Assigned(a) => self.assigned(now, a, out),
             Input::Connected(node) => self.connected(now, node, out),
+            Input::Replaced(node) => self.replaced(now, node, out),
             Input::Lost { node, why } => self.lost(now, node, why, out),
             Input::Answered { parent, refused } => self.answered(now, parent, refused, out),
             Input::Has(parent, pieces) => self.parent_has(now, parent, &pieces, out),

@@ -154,6 +154,8 @@ impl Dcm {
         let counts = m.counts();
         if !came.is_empty() {
             m.runs_at = now;
+            // Alarms come with a report, which alone does not end a row of them.
+            m.starving = 0;
         }
         for run in came {
             if counts {
@@ -165,9 +167,6 @@ impl Dcm {
         }
         for run in went.into_iter().filter(|_| counts) {
             self.leases.lost(run, now);
-        }
-        if let Some(m) = self.member_mut(ix) {
-            m.starving = 0;
         }
     }
 

@@ -22,6 +22,7 @@ mod test_world;
 pub use check::Problem;
 pub use leases::Leases;
 pub use member::{Ix, Member, MemberInfo};
+pub(crate) use standing::NEWLY_HERE;
 
 use crate::config::Config;
 use crate::explain::Decision;

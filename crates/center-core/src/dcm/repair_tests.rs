@@ -96,3 +96,25 @@ fn half_of_a_regions_links_are_for_those_who_starve() {
     let all: usize = [7, 8].into_iter().chain(10..20).map(sole).sum();
     assert!((1..=2).contains(&all), "{all}");
 }
+
+#[test]
+fn alarms_in_a_row_are_counted_although_each_comes_with_a_report() {
+    for parted in [false, true] {
+        let mut w = World::new();
+        w.joins(1, open(), Role::Peer, true);
+        w.joins(2, open(), Role::Peer, false);
+        w.pass(1000);
+        let (holder, child) = (w.dcm.by_node[&id(1)], w.dcm.by_node[&id(2)]);
+        if parted {
+            // The only one that holds anything, and the two do not meet for long.
+            w.dcm.fail_pair_times(w.now, holder, child, 4, true);
+            w.dcm.unlink(holder, child);
+        }
+        for _ in 0..STARVING_ALARMS {
+            let runs = w.dcm.member(child).map(|m| m.runs.clone()).unwrap();
+            w.dcm.holds(w.now, child, runs);
+            starves(&mut w, 2);
+        }
+        assert!(!w.take(2).is_empty(), "the origin helps, parted: {parted}");
+    }
+}

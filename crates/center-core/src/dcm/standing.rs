@@ -14,6 +14,9 @@ use headwater_model::time::{Micros, Rate, Time};
 const SETTLED: Micros = Micros::from_millis(2500);
 /// Who claims something to the control center has told its children so much earlier than this.
 const CLAIM_TOLD: Micros = Micros::from_millis(500);
+/// Children wait as long before they call a parent silent: what they say of one that came later is about the process
+/// before it, and its restart explains that.
+pub(crate) const NEWLY_HERE: Micros = Micros::from_secs(2);
 /// Silence of one that brought fewer pieces than this is an offence.
 const FEW_PIECES: u64 = 4;
 /// Runs that a parent claims and its child lacks: with so many, an idle child is not merely waiting for others.
@@ -152,6 +155,10 @@ impl Dcm {
 
     /// How long the two of an edge that brought the child so many bytes are not tried again.
     pub(super) fn rest(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>, served: Option<u64>) {
+        let of_former = matches!(offence, None | Some(Offence::Silent));
+        if of_former && self.member(parent).is_some_and(|p| now.since(p.since) < NEWLY_HERE) {
+            return;
+        }
         // Who brought a few pieces and fell silent may trickle. Of a spare that the child called in nothing is reported: one
         // that is silent counts as one that brought nothing. Silence of one that has served much may be the line's.
         let brought_little = served.unwrap_or(0) < FEW_PIECES * u64::from(self.layout.piece_bytes());

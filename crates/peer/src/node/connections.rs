@@ -69,7 +69,7 @@ pub(crate) async fn accept(inner: Arc<Inner>) {
 /// Dials a node after `wait`, unless it is connected by then: all its addresses at once. Of the connections that come
 /// about one is kept, as with those that the other end dials.
 pub(crate) fn dial(inner: &Arc<Inner>, state: &mut State, node: NodeId, reach: Reach, wait: Duration) {
-    if state.links.contains_key(&node) || !state.dialling.insert(node) {
+    if state::is_linked(&state.links, &node, &reach) || !state.dialling.insert(node) {
         return;
     }
     let inner = inner.clone();
@@ -77,7 +77,7 @@ pub(crate) fn dial(inner: &Arc<Inner>, state: &mut State, node: NodeId, reach: R
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
             let mut state = inner.lock();
-            if state.links.contains_key(&node) || state.leaving {
+            if state::is_linked(&state.links, &node, &reach) || state.leaving {
                 state.dialling.remove(&node);
                 return;
             }
@@ -85,7 +85,7 @@ pub(crate) fn dial(inner: &Arc<Inner>, state: &mut State, node: NodeId, reach: R
         let failed = dial_all(&inner, node, &reach).await.err();
         let mut state = inner.lock();
         // The other end's dial may have come through.
-        let failed = failed.filter(|_| !state.links.contains_key(&node));
+        let failed = failed.filter(|_| !state::is_linked(&state.links, &node, &reach));
         state.tell_control(&FromNode::DialResult(DialResult { node, error: failed.clone() }));
         if let Some(why) = failed {
             state.dialling.remove(&node);

@@ -364,7 +364,8 @@ pub(crate) fn linked(inner: &Arc<Inner>, node: NodeId, link: Link) -> Option<qui
     let former = state.links.insert(node, link).map(|l| l.connection);
     state.dialling.remove(&node);
     if former.is_some() {
-        edges_lost(inner, &mut state, node, "a newer connection replaces it");
+        end_sending(&mut state, &node);
+        happened_to_all(inner, &mut state, || Input::Replaced(node));
     }
     happened_to_all(inner, &mut state, || Input::Connected(node));
     former
@@ -382,15 +383,16 @@ pub(crate) fn unlinked(inner: &Arc<Inner>, node: NodeId, id: u64, why: &str) {
         if let Some(governor) = &inner.governor {
             governor.gone(&node);
         }
-        edges_lost(inner, &mut state, node, why);
+        end_sending(&mut state, &node);
+        happened_to_all(inner, &mut state, || Input::Lost { node, why: why.to_owned() });
     }
 }
 
-fn edges_lost(inner: &Arc<Inner>, state: &mut State, node: NodeId, why: &str) {
+/// Nothing more goes to a child whose connection is gone.
+fn end_sending(state: &mut State, child: &NodeId) {
     for content in state.contents.values_mut() {
         if let Phase::Running(r) = &mut content.phase {
-            r.senders.remove(&node);
+            r.senders.remove(child);
         }
     }
-    happened_to_all(inner, state, || Input::Lost { node, why: why.to_owned() });
 }

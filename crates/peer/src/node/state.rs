@@ -8,8 +8,8 @@ use super::{ContentStatus, FetchError, Inner, Outcome, connections, origin_fetch
 use crate::origin::Access;
 use crate::store::{Destination, StoreHandle};
 use bytes::Bytes;
-use headwater_model::assignment::{Assignment, Child};
-use headwater_model::id::{ContentId, NodeId, Version};
+use headwater_model::assignment::{Assignment, Child, Reach};
+use headwater_model::id::{ContentId, Hash, NodeId, Version};
 use headwater_model::log::{Log, Track};
 use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, DialResult, Join};
@@ -48,7 +48,7 @@ pub(crate) struct Link {
     pub(crate) to_peer: mpsc::Sender<Bytes>,
     /// Nonce that the other end gave: this end proves its tickets over it.
     pub(crate) their_nonce: [u8; 32],
-    pub(crate) their_certificate: headwater_model::Hash,
+    pub(crate) their_certificate: Hash,
     pub(crate) used_at: Time,
 }
 
@@ -192,6 +192,13 @@ impl Drop for Sender {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Whether there is a connection with the process of `node` that is at `reach`. One with an earlier process may look alive
+/// for seconds; what tells them apart is the certificate, which each process makes anew.
+pub(crate) fn is_linked(links: &BTreeMap<NodeId, Link>, node: &NodeId, reach: &Reach) -> bool {
+    let is_of = |l: &Link| reach.certificate == Hash::default() || l.their_certificate == reach.certificate;
+    links.get(node).is_some_and(is_of)
 }
 
 impl State {
@@ -486,7 +493,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
         match output {
             Output::Dial(parent) => {
                 r.classes.insert(parent.node, parent.class);
-                if state.links.contains_key(&parent.node) {
+                if is_linked(&state.links, &parent.node, &parent.reach) {
                     let mut more = Vec::new();
                     let connected = Input::Connected(parent.node);
                     r.swarm.handle_within(inner.now(), &mut inner.downlink.intake(), connected, &mut more);
@@ -496,7 +503,7 @@ pub(crate) fn carry_out(inner: &Arc<Inner>, state: &mut State, id: ContentId, ou
                 }
             }
             Output::DialChild(Child { node, reach, punch, .. }) => {
-                if !state.links.contains_key(&node) {
+                if !is_linked(&state.links, &node, &reach) {
                     // A child that can dial does so itself: this end helps where that is not enough.
                     let at_once = punch || inner.config.dial_only;
                     let wait = if at_once { Duration::ZERO } else { Duration::from_millis(700) };

@@ -6,6 +6,7 @@ use super::{Event, Nx, World};
 use crate::scenario::{Fault, FaultKind, MBIT, span};
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
+use headwater_peer_core::Input;
 use std::collections::BTreeSet;
 
 /// A connection whose other end says nothing for this long is over.
@@ -313,7 +314,7 @@ impl World {
             self.break_connection(ix, &notice);
             // A process that ended has no connections.
             if self.nodes[node as usize].swarm.is_none() {
-                self.let_go(node, ix, "");
+                self.let_go(node, ix, |node| Input::Lost { node, why: String::new() });
             }
         }
     }

@@ -119,11 +119,11 @@ impl World {
             if !self.connections[c as usize].broken {
                 return;
             }
-            self.let_go(node, c, "a newer connection replaces it");
+            self.let_go(node, c, Input::Replaced);
         }
         // The other end may still hold one that it does not know to be gone.
         if let Some(old) = self.live_connection(other, node) {
-            self.let_go(other, old, "a newer connection replaces it");
+            self.let_go(other, old, Input::Replaced);
         }
         self.connect(node, other);
         self.dialled(node, other, None);
@@ -197,12 +197,12 @@ impl World {
         let c = &self.connections[ix as usize];
         let node = c.ends[side as usize];
         if c.serial == serial && self.nodes[node as usize].connections.get(&c.ends[1 - side as usize]) == Some(&ix) {
-            self.let_go(node, ix, "the connection broke");
+            self.let_go(node, ix, |node| Input::Lost { node, why: "the connection broke".into() });
         }
     }
 
     /// One end forgets a connection; its swarm hears of it.
-    pub(super) fn let_go(&mut self, node: Nx, ix: u32, why: &str) {
+    pub(super) fn let_go(&mut self, node: Nx, ix: u32, what: impl FnOnce(NodeId) -> Input) {
         self.break_connection(ix, |_| Micros(0));
         let c = &mut self.connections[ix as usize];
         let other = if c.ends[0] == node { c.ends[1] } else { c.ends[0] };
@@ -216,7 +216,7 @@ impl World {
         }
         let id = self.nodes[other as usize].id;
         if self.nodes[node as usize].swarm.is_some() {
-            self.tell(node, Input::Lost { node: id, why: why.into() });
+            self.tell(node, what(id));
         }
     }
 
