@@ -172,6 +172,7 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
         state_dir: Some(state_dir.clone()),
         have: args.have.clone(),
         follow: false,
+        pin: true,
     };
     let mut content = node.fetch(fetch);
     let mut shutdown = Box::pin(lifetime::shutdown(args.node.exit_with_stdin));

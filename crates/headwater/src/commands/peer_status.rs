@@ -34,6 +34,7 @@ pub fn summary(s: &NodeStatus) -> Vec<(&'static str, String)> {
     let most = |limit: Option<u64>| limit.map_or(String::new(), |r| format!(" (at most {})", Rate(r)));
     let (down, up) = (most(s.limits.down_bytes_per_s), most(s.limits.up_bytes_per_s));
     let rates = format!("down {}{down}, up {}{up}", Rate(s.down_bytes_per_s), Rate(s.up_bytes_per_s));
+    let quota = s.quota_bytes.map_or(String::new(), |b| format!(" of {} at most", BinaryBytes(b)));
     let free = s.free_bytes.map_or(String::new(), |b| format!(", {} free", BinaryBytes(b)));
     let stopping = if s.stopping { ", about to stop" } else { "" };
     vec![
@@ -45,7 +46,7 @@ pub fn summary(s: &NodeStatus) -> Vec<(&'static str, String)> {
         ("reached", reached(s)),
         ("rates", rates),
         ("serving", serving(&s.limits)),
-        ("disk", format!("{} held in {}{free}", BinaryBytes(s.held_bytes), s.data.display())),
+        ("disk", format!("{} held{quota} in {}{free}", BinaryBytes(s.held_bytes), s.data.display())),
     ]
 }
 
@@ -105,7 +106,7 @@ fn content_row(c: &ContentDetail) -> Vec<String> {
     let s = &c.status;
     vec![
         content_name(c),
-        s.state.clone(),
+        if s.pinned { format!("{}, pinned", s.state) } else { s.state.clone() },
         here(c),
         BinaryBytes(s.total).to_string(),
         Rate(c.down_bytes_per_s).to_string(),

@@ -12,12 +12,15 @@ use crate::units::{UNLIMITED, parse_rate, parse_size};
 
 /// Have the peer of this machine fetch a content, and keep it
 ///
-/// It serves others what it has, also after it was started again, until `headwater forget` or until the quota needs its
-/// room.
+/// It serves others what it has, also after it was started again, until `headwater forget` or, without --pin, until the
+/// quota needs its room.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
     /// Name of the content (quote it: it has a # in it)
     name: String,
+    /// It stays however long nobody uses it, until `headwater forget`; said again of one that is here, it stays from now on
+    #[arg(long)]
+    pin: bool,
     #[command(flatten)]
     peer: PeerAccess,
     /// Print the peer's answer, one JSON object
@@ -112,7 +115,7 @@ pub struct StopArgs {
 }
 
 pub async fn fetch(args: FetchArgs) -> Result<()> {
-    let said = args.peer.peer()?.fetch(&args.name).await?;
+    let said = args.peer.peer()?.fetch(&args.name, args.pin).await?;
     if args.json {
         return print_json(&said);
     }

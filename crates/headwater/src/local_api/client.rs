@@ -84,8 +84,8 @@ impl LocalPeer {
         self.call(Method::POST, "test", None).await
     }
 
-    pub async fn fetch(&self, name: &str) -> Result<Value> {
-        self.call(Method::POST, "contents", Some(json!({"name": name}))).await
+    pub async fn fetch(&self, name: &str, pin: bool) -> Result<Value> {
+        self.call(Method::POST, "contents", Some(json!({"name": name, "pin": pin}))).await
     }
 
     pub async fn forget(&self, which: &str) -> Result<Value> {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `GET status` | a [`NodeStatus`] |
 //! | `GET contents` | `{"contents": [...]}`, a [`ContentDetail`](headwater_peer::node::ContentDetail) each |
-//! | `POST contents` `{"name": "hw://..."}` | fetches a content and keeps it; 202 |
+//! | `POST contents` `{"name": "hw://...", "pin": false}` | fetches a content and keeps it, pinned whatever the quota needs; 202 |
 //! | `DELETE contents/WHICH` | gives it up and removes its files; WHICH is its id's beginning or its name |
 //! | `POST pause` `{"keep_fetching": false}`, `POST resume` | serves nobody; the limits that hold then |
 //! | `PUT limits` `{"up_bytes_per_s": 1000000}` | other limits until the next start: also `down_bytes_per_s`, `monthly_bytes`; null for none |
@@ -163,13 +163,15 @@ async fn contents(State(peer): Shared) -> Json<Value> {
 #[serde(deny_unknown_fields)]
 struct ToFetch {
     name: String,
+    #[serde(default)]
+    pin: bool,
 }
 
 async fn fetch(
     State(peer): Shared,
     body: Result<Json<ToFetch>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Failure> {
-    let Json(ToFetch { name }) = body?;
+    let Json(ToFetch { name, pin }) = body?;
     let name: Name =
         name.parse().map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("{name:?} is no hw:// name: {e}")))?;
     let status = peer.node.status();
@@ -193,7 +195,7 @@ async fn fetch(
     }
     let (id, shown) = (name.content(), name.name.clone());
     let node = peer.node.clone();
-    let begun = move || drop(node.fetch(Fetch::kept(name)));
+    let begun = move || drop(node.fetch(Fetch { pin, ..Fetch::kept(name) }));
     tokio::task::spawn_blocking(begun)
         .await
         .map_err(|e| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;

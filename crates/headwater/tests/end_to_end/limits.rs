@@ -42,8 +42,14 @@ async fn a_paused_node_serves_nobody_and_goes_on_afterwards() {
     let mut site = Site::start("unlimited");
     site.write("film", 4 << 20, 31);
     let name: Name = site.publish("film", &[]).parse().unwrap();
-    let fetch =
-        |name: &Name| Fetch { name: name.clone(), destination: None, state_dir: None, have: Vec::new(), follow: false };
+    let fetch = |name: &Name| Fetch {
+        name: name.clone(),
+        destination: None,
+        state_dir: None,
+        have: Vec::new(),
+        follow: false,
+        pin: false,
+    };
     let slow = Limits { up: Some(Rate(1_000_000)), ..Limits::default() };
     let parent = Node::start(config(&site, "parent", slow)).await.unwrap();
     parent.fetch(fetch(&name)).complete().await.unwrap();

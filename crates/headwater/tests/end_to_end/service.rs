@@ -76,10 +76,15 @@ fn a_peer_goes_on_with_what_it_had() {
     let site = Site::start("unlimited");
     site.write("film", MIB, 42);
     let name = site.publish("film", &[]);
-    let mut peer = site.peer("home", &["--no-gateway", "--fetch", &name]);
-    peer.until("everything", |v| v["contents"][0]["complete"] == true);
-    peer.kill();
+    let mut peer = site.peer("home", &["--no-gateway"]);
     let data = site.path("home");
+    peer.until("a session", |v| v["control"] == true);
+    for (pin, pinned) in [(None, false), (Some("--pin"), true)] {
+        let arguments: Vec<&str> = ["fetch", &name, "--data", &data].into_iter().chain(pin).collect();
+        check(&arguments, 0, "is on its way");
+        peer.until("everything", |v| v["contents"][0]["complete"] == true && v["contents"][0]["pinned"] == pinned);
+    }
+    peer.kill();
     // What it left is no way into a peer.
     check(&["status", "--data", &data], 3, "no peer runs");
     let again = site.peer_again("home");
@@ -89,6 +94,8 @@ fn a_peer_goes_on_with_what_it_had() {
         (status["contents"][0]["name"].as_str(), status["contents"][0]["origin_bytes"].as_u64()),
         (Some("film"), Some(0))
     );
+    assert_eq!(status["contents"][0]["pinned"], true);
+    check(&["status", "--data", &data], 0, "complete, pinned");
     assert!(again.said().contains("\"film\" is here and served"), "{}", again.said());
     // Without any word of a control center there is nothing to go on with.
     check(&["peer", "--data", &site.path("new")], 2, "--control HOST:PORT");

@@ -77,7 +77,7 @@ fn what_the_user_named_stays_and_a_smaller_quota_is_kept() {
     peer.until("both", |v| complete(v) == ["a", "b"]);
     // What was being removed when it ended is removed; what is not named any more may go.
     peer.kill();
-    fs::create_dir_all(site.path("peer/contents/0123.evicted/files")).unwrap();
+    fs::create_dir_all(site.path("peer/contents/0123.gone/files")).unwrap();
     let mut peer = site.peer("peer", &[&quiet[..], &["5MB"], &fetch[2..]].concat());
     let status = peer.until("one", |v| complete(v) == ["b"] && contents(v).len() == 1);
     assert_eq!(contents(&status)[0]["pinned"], true);
@@ -309,4 +309,36 @@ fn a_read_only_disk_is_told() {
     assert!(disk.ran("mount -o remount,rw"));
     let done = peer.until("the film again", |v| complete(v) == ["film"]);
     assert_eq!(contents(&done)[0]["origin_bytes"], 0);
+}
+
+/// What a folder and all in it take of the disk.
+fn disk_bytes(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let of = |path: PathBuf| match path.symlink_metadata() {
+        Ok(m) if m.is_dir() => disk_bytes(&path),
+        Ok(m) => 512 * m.blocks(),
+        Err(_) => 0,
+    };
+    entries.map(|e| of(e.path())).sum()
+}
+
+#[test]
+fn versions_keep_to_the_quota_together() {
+    let site = Site::start("unlimited");
+    site.write("film", 4 * MB, 51);
+    let name = site.publish("film", &[]);
+    let peer = site.peer("peer", &["--no-gateway", "--quota", "6MB", "--fetch", &name]);
+    let before = peer.until("the first", |v| complete(v) == ["film"]);
+    site.write("film", 4 * MB, 52);
+    site.publish("film", &[]);
+    // Hashes, journal and log are little beside.
+    let limit = 6 * MB as u64 + 500_000;
+    let most = std::cell::Cell::new(0);
+    let newer = |v: &Value| {
+        most.set(most.get().max(disk_bytes(Path::new(&site.path("peer/contents")))));
+        complete(v) == ["film"] && contents(v)[0]["epoch"] != contents(&before)[0]["epoch"]
+    };
+    peer.until("the second", newer);
+    assert!(most.get() <= limit, "{} bytes of {limit}", most.get());
 }

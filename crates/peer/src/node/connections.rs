@@ -386,7 +386,7 @@ async fn read_stream(
     // Streams are counted by the transport; one that says nothing must not keep its place.
     let opened = tokio::time::timeout(HELLO_PATIENCE, data_header(&mut stream)).await;
     let version = opened.map_err(|_| End::Lost("a stream without a header".into()))??.version;
-    let Some((store, layout)) = inner.lock().running(version).map(|r| (r.store.clone(), r.track.layout.clone())) else {
+    let Some(layout) = inner.lock().running(version).map(|r| r.track.layout.clone()) else {
         // The content ended here while the stream was on its way.
         return Ok(());
     };
@@ -411,7 +411,10 @@ async fn read_stream(
         }
         let data = buffer.freeze(0..head.len as usize);
         let Ok(permit) = unwritten.clone().acquire_owned().await else { return Ok(()) };
-        let (inner, store) = (inner.clone(), store.clone());
+        // Not held while nothing comes: the store of a content that ended must be free for the next one at once, and a
+        // dead parent's stream ends late.
+        let Some(store) = inner.lock().running(version).map(|r| r.store.clone()) else { return Ok(()) };
+        let inner = inner.clone();
         tokio::spawn(async move {
             store_piece(&inner, &store, version, PieceFrom::Parent(node), head.piece, data).await;
             drop(permit);

@@ -1,5 +1,5 @@
 //! The contents that a resident node keeps: their names lie in their folders, so that it goes on with them when it is
-//! started again; and how one is given up.
+//! started again; and how one is taken out, because its user gives it up or the quota does.
 
 use super::state::{ContentState, Phase, State};
 use super::{Inner, Node};
@@ -9,9 +9,10 @@ use headwater_model::id::ContentId;
 use headwater_wire::{FromNode, FromPeer};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use tokio::task::AbortHandle;
 
+/// Ending of folders that are being removed.
+const GONE: &str = "gone";
 /// Of a name's file.
 const MAX_NAME_BYTES: u64 = 16 << 10;
 
@@ -40,13 +41,15 @@ impl Node {
     /// # Errors
     /// [`ForgetError`].
     pub async fn forget(&self, id: ContentId) -> Result<(), ForgetError> {
-        let (folder, store) = take(&self.0, id)?;
-        if let Some(store) = store
-            && let Err(e) = store.close().await
-        {
-            tracing::debug!("a store that is given up: {e}");
-        }
-        let removed = tokio::task::spawn_blocking(move || remove(&folder));
+        let taken = {
+            let mut state = self.0.lock();
+            match state.contents.get(&id) {
+                None => return Err(ForgetError::Unknown),
+                Some(c) if matches!(c.phase, Phase::Opening) => return Err(ForgetError::Busy),
+                Some(_) => take_out(&self.0, &mut state, &id).ok_or(ForgetError::Unknown)?,
+            }
+        };
+        let removed = tokio::task::spawn_blocking(move || taken.remove());
         removed.await.unwrap_or_else(|e| Err(ForgetError::Io { path: PathBuf::new(), source: e.into() }))?;
         tracing::info!(content = %format!("{id:.8}"), "given up, and its files removed");
         Ok(())
@@ -71,17 +74,57 @@ pub(super) fn name(folder: &Path) -> Option<Name> {
     (folder.file_name()?.to_str()? == name.content().to_string()).then_some(name)
 }
 
-/// Takes a content out of the state; its folder, and its store to be closed.
-fn take(inner: &Arc<Inner>, id: ContentId) -> Result<(PathBuf, Option<StoreHandle>), ForgetError> {
-    let mut state = inner.lock();
-    match state.contents.get(&id) {
-        None => return Err(ForgetError::Unknown),
-        Some(c) if matches!(c.phase, Phase::Opening) => return Err(ForgetError::Busy),
-        Some(_) => {}
-    }
-    let content = state.contents.remove(&id).ok_or(ForgetError::Unknown)?;
+/// A content that is no longer the node's, and whose folder is still there.
+pub(super) struct TakenOut {
+    folder: PathBuf,
+    store: Option<StoreHandle>,
+}
+
+/// Takes a content out: whoever deals with it here is told that it ends, so that nobody is sent here for it.
+pub(super) fn take_out(inner: &Inner, state: &mut State, id: &ContentId) -> Option<TakenOut> {
+    let content = state.contents.remove(id)?;
+    inner.pacers().for_each(|pacer| pacer.forget(id));
     let folder = content.folder(inner);
-    Ok((folder, leave(&mut state, content)))
+    Some(TakenOut { folder, store: leave(state, content) })
+}
+
+impl TakenOut {
+    /// What is left of one that was being removed when the node ended.
+    pub(super) fn left(folder: &Path) -> Option<TakenOut> {
+        let is_left = folder.extension().is_some_and(|e| e == GONE);
+        is_left.then(|| TakenOut { folder: folder.into(), store: None })
+    }
+
+    /// One that was not begun with.
+    pub(super) fn unopened(folder: PathBuf) -> TakenOut {
+        TakenOut { folder, store: None }
+    }
+
+    /// Removes the folder: under another name first, so that after a kill in the middle nobody takes the rest for a
+    /// content. Blocks.
+    ///
+    /// # Errors
+    /// [`ForgetError::Io`].
+    pub(super) fn remove(self) -> Result<(), ForgetError> {
+        if let Some(store) = self.store
+            && let Err(error) = tokio::runtime::Handle::current().block_on(store.close())
+        {
+            tracing::debug!(%error, "closing a store whose content goes");
+        }
+        let doomed = self.folder.with_extension(GONE);
+        if doomed != self.folder {
+            // One that an earlier attempt left half removed.
+            let _ = std::fs::remove_dir_all(&doomed);
+        }
+        let removed = match std::fs::rename(&self.folder, &doomed) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => std::fs::remove_dir_all(&doomed),
+        };
+        match removed {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(ForgetError::Io { path: self.folder, source }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Tells everybody that deals with a content here that it ends.
@@ -98,16 +141,9 @@ fn leave(state: &mut State, content: ContentState) -> Option<StoreHandle> {
         state.tell_peer(&parent.node, &close(true, ""));
     }
     for child in r.swarm.child_edges() {
-        state.tell_peer(&child.node, &close(false, "it gave the content up"));
+        state.tell_peer(&child.node, &close(false, "it gives the content up"));
     }
     Some(r.store.clone())
-}
-
-fn remove(folder: &Path) -> Result<(), ForgetError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(ForgetError::Io { path: folder.into(), source: e }),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -129,6 +165,6 @@ mod tests {
         for strange in ["elsewhere", "empty", "long", "missing"] {
             assert_eq!(super::name(&of(strange)), None, "{strange}");
         }
-        remove(&of("missing")).unwrap();
+        TakenOut::unopened(of("missing")).remove().unwrap();
     }
 }

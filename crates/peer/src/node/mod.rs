@@ -121,12 +121,14 @@ pub struct Fetch {
     pub have: Vec<PathBuf>,
     /// When a newer version is published it is fetched too, and takes the place of this one.
     pub follow: bool,
+    /// The quota does not end it, also after the next start.
+    pub pin: bool,
 }
 
 impl Fetch {
     /// A content that the node keeps in its data folder, version after version.
     pub fn kept(name: Name) -> Fetch {
-        Fetch { name, destination: None, state_dir: None, have: Vec::new(), follow: true }
+        Fetch { name, destination: None, state_dir: None, have: Vec::new(), follow: true, pin: false }
     }
 }
 
@@ -519,10 +521,15 @@ impl Node {
     pub fn fetch(&self, fetch: Fetch) -> Content {
         let id = fetch.name.content();
         if fetch.destination.is_none() && fetch.state_dir.is_none() {
-            kept::keep(&self.0.config.data.join("contents").join(id.to_string()), &fetch.name);
+            let folder = self.0.config.data.join("contents").join(id.to_string());
+            kept::keep(&folder, &fetch.name);
+            if fetch.pin {
+                storage::pin(&folder);
+            }
         }
         let mut content = ContentState::new(id, Some(fetch.name), fetch.destination, fetch.state_dir);
         (content.have, content.follows) = (fetch.have, fetch.follow);
+        content.keeping.pinned = fetch.pin;
         let outcome = content.outcome.subscribe();
         opening::begin(&self.0, content);
         // It may be here already.

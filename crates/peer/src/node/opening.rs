@@ -2,7 +2,7 @@
 
 use super::meters::Meters;
 use super::state::{ContentState, Phase, Running, State, carry_out};
-use super::{FetchError, Inner, Outcome, pinned, random_seed, versions};
+use super::{FetchError, Inner, Outcome, pinned, random_seed, storage, versions};
 use crate::origin::Access;
 use crate::sources::Sources;
 use crate::store::{Destination, Opened, Store, StoreError, StoreHandle};
@@ -37,11 +37,12 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
         if let Some(known) = state.contents.get_mut(&id) {
             known.name = known.name.take().or(content.name);
             known.follows |= content.follows;
+            known.keeping.pinned |= content.keeping.pinned;
             drop(state);
             return again(inner, id);
         }
         let mut content = content;
-        content.keeping.pinned = inner.config.pinned.contains(&id);
+        content.keeping.pinned = storage::is_pinned(inner, id, &content.folder(inner));
         content.looks_first = looks_first;
         if state.by_web {
             content.note(super::control::NO_UDP.into());
@@ -186,7 +187,7 @@ fn open_store(inner: &Arc<Inner>, log: &Log, place: &Where, pages: Vec<Page>) ->
     };
     inner.data_folder_is_there()?;
     let published_unix_ms = log.entries.last().map_or(0, |e| e.entry.time_unix_ms);
-    super::storage::make_room(inner, *id, track.layout.bytes(), published_unix_ms)?;
+    storage::make_room(inner, *id, folder, track.layout.bytes(), published_unix_ms)?;
     let (store, opened) = open_when_free(&track, &destination, folder)?;
     for page in pages {
         store.put_page(page)?;

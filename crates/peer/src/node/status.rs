@@ -8,6 +8,7 @@ use headwater_peer_core::{EdgeStage, EdgeView};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 /// Edges of each kind that are shown of one content: the fastest.
 const MAX_SHOWN_EDGES: usize = 256;
@@ -40,6 +41,8 @@ pub struct NodeStatus {
     pub data: PathBuf,
     /// Bytes of verified pieces that it holds.
     pub held_bytes: u64,
+    /// What the contents may take of that disk at most; nothing until it was looked at.
+    pub quota_bytes: Option<u64>,
     /// Room left on that disk, where the system says it.
     pub free_bytes: Option<u64>,
     /// Contents.
@@ -175,6 +178,7 @@ impl Node {
             down_bytes_per_s: running().map(|r| r.meters.down()).sum(),
             data: inner.config.data.clone(),
             held_bytes: running().map(|r| r.bytes_held).sum(),
+            quota_bytes: Some(inner.quota_bytes.load(Ordering::Relaxed)).filter(|q| *q != u64::MAX),
             free_bytes,
             contents: state.contents.len(),
             connections: state.links.len(),

@@ -1,15 +1,13 @@
 //! The contents in a node's data folder: what the quota leaves of them, what goes on after a restart, and what is tried
 //! again when the disk has been at fault.
 
+use super::kept::{self as names, TakenOut};
 use super::state::{ContentState, Phase, State};
-use super::{FetchError, Inner, Outcome, kept as names, local_unix_ms, opening, versions};
-use crate::store::StoreHandle;
+use super::{FetchError, Inner, Outcome, local_unix_ms, opening, versions};
 use headwater_model::ContentId;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Eviction, Kept, evict};
-use headwater_wire::FromNode;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -18,10 +16,11 @@ use std::time::{Duration, SystemTime};
 const TEND_EVERY: Duration = Duration::from_secs(5);
 /// How often a content's folder is told at most that it was used.
 const REMEMBER_EVERY_MS: u64 = 60_000;
-/// Ending of folders that are being removed.
-const EVICTED: &str = "evicted";
 /// Its modification time says when the content in its folder was last used.
 const USED: &str = "used";
+
+/// Lies in the folder of a content that the quota does not end.
+const PINNED: &str = "pinned";
 
 /// What decides whether a content is kept.
 #[derive(Clone, Default)]
@@ -32,17 +31,13 @@ pub(crate) struct Keeping {
     pub(crate) holders: u32,
     /// Bytes that it takes of the quota; 0 while unknown.
     room_bytes: u64,
+    /// Bytes of the quota that earlier versions take until this one is complete.
+    pub(crate) beside_bytes: u64,
     /// When it was last used, by this machine's clock in Unix milliseconds, and what its folder says of that.
     used_unix_ms: u64,
     remembered_unix_ms: u64,
     /// Bytes that others had had of it when it was last looked at.
     uploaded_bytes: u64,
-}
-
-/// A content on its way out.
-struct Evicted {
-    folder: PathBuf,
-    store: Option<StoreHandle>,
 }
 
 impl Keeping {
@@ -71,7 +66,8 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Room for a content of `bytes` that is about to be opened: others go where they must. Blocks.
+/// Room for a content of `bytes` that is about to be opened in `folder`: others go where they must, and earlier versions of
+/// it where it does not fit beside them. Blocks.
 ///
 /// One that nobody here asked for is judged as if it had last been used when it was published, so that an order that is
 /// repeated with every session brings back nothing that had to go.
@@ -81,30 +77,42 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 pub(crate) fn make_room(
     inner: &Arc<Inner>,
     id: ContentId,
+    folder: &Path,
     bytes: u64,
     published_unix_ms: u64,
 ) -> Result<(), FetchError> {
     let quota_bytes = quota_bytes(inner);
-    let mut state = inner.lock();
-    let Some(content) = state.contents.get(&id).filter(|c| c.is_in_data_folder()) else { return Ok(()) };
-    if content.keeping.room_bytes == bytes {
-        return Ok(());
+    let base = inner.lock().contents.get(&id).filter(|c| c.is_in_data_folder()).map(|c| c.folder(inner));
+    let Some(base) = base else { return Ok(()) };
+    let mut beside_bytes = versions::others(&base, folder).iter().map(|path| taken_bytes(path)).sum();
+    loop {
+        let mut state = inner.lock();
+        let Some(content) = state.contents.get(&id) else { return Ok(()) };
+        if (content.keeping.room_bytes, content.keeping.beside_bytes) == (bytes, beside_bytes) {
+            return Ok(());
+        }
+        let (pinned, unused_ms) = (content.keeping.pinned, local_unix_ms().saturating_sub(published_unix_ms));
+        let (all_bytes, unused) = (bytes.saturating_add(beside_bytes), Micros::from_millis(unused_ms));
+        let new = Kept { content: id, bytes: all_bytes, pinned, in_use: false, others: 0, unused };
+        let others = kept(&state).into_iter().filter(|k| k.content != id);
+        let all: Vec<Kept> = others.chain([new]).collect();
+        let Eviction { contents, short_bytes } = evict(&all, quota_bytes, 0);
+        if short_bytes == 0 && !contents.contains(&id) {
+            if let Some(content) = state.contents.get_mut(&id) {
+                (content.keeping.room_bytes, content.keeping.beside_bytes) = (bytes, beside_bytes);
+            }
+            let evicted = take_out(inner, &mut state, &contents);
+            drop(state);
+            remove(evicted);
+            return Ok(());
+        }
+        drop(state);
+        if beside_bytes == 0 {
+            return Err(FetchError::NoRoom { needed_bytes: bytes, quota_bytes });
+        }
+        versions::give_up_others(inner, id, &base, folder);
+        beside_bytes = 0;
     }
-    let (pinned, unused_ms) = (content.keeping.pinned, local_unix_ms().saturating_sub(published_unix_ms));
-    let new = Kept { content: id, bytes, pinned, in_use: false, others: 0, unused: Micros::from_millis(unused_ms) };
-    let others = kept(&state).into_iter().filter(|k| k.content != id);
-    let all: Vec<Kept> = others.chain([new]).collect();
-    let Eviction { contents, short_bytes } = evict(&all, quota_bytes, 0);
-    if short_bytes > 0 || contents.contains(&id) {
-        return Err(FetchError::NoRoom { needed_bytes: bytes, quota_bytes });
-    }
-    if let Some(content) = state.contents.get_mut(&id) {
-        content.keeping.room_bytes = bytes;
-    }
-    let evicted = take_out(inner, &mut state, &contents);
-    drop(state);
-    evicted.into_iter().for_each(Evicted::remove);
-    Ok(())
 }
 
 /// Goes on with the contents that an earlier run left in the data folder, as far as the quota allows. Blocks.
@@ -113,9 +121,8 @@ pub(crate) fn resume(inner: &Arc<Inner>) {
     let (mut found, mut wanted) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.extension().is_some_and(|e| e == EVICTED) {
-            // It was being removed when the node ended.
-            Evicted { folder: path, store: None }.remove();
+        if let Some(left) = TakenOut::left(&path) {
+            remove([left]);
         } else if let Some(content) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
             match left_here(inner, content, &path) {
                 Some(left) => found.push(left),
@@ -129,7 +136,7 @@ pub(crate) fn resume(inner: &Arc<Inner>) {
     for Kept { content, bytes, unused, .. } in found {
         if evicted.contains(&content) {
             tracing::info!(content = %format!("{content:.8}"), "evicted to keep within the quota");
-            Evicted { folder: folder.join(content.to_string()), store: None }.remove();
+            remove([TakenOut::unopened(folder.join(content.to_string()))]);
             continue;
         }
         let name = names::name(&folder.join(content.to_string()));
@@ -152,18 +159,34 @@ fn left_here(inner: &Inner, content: ContentId, folder: &Path) -> Option<Kept> {
     let track = log.verify(&log.name, None).ok().filter(|t| t.version.content == content)?;
     let used = [folder.join(USED), folder.join("log")].iter().find_map(|p| p.metadata().ok()?.modified().ok())?;
     let unused = SystemTime::now().duration_since(used).unwrap_or_default();
-    let pinned = inner.config.pinned.contains(&content);
+    let pinned = is_pinned(inner, content, folder);
     let unused = Micros(u64::try_from(unused.as_micros()).unwrap_or(u64::MAX));
     Some(Kept { content, bytes: track.layout.bytes(), pinned, in_use: false, others: 0, unused })
 }
 
-/// What the contents may take: what the user said, or what leaves a tenth of the disk free. Blocks.
+/// Whether the user said that the content in `folder` stays: when the node was started, or when it was fetched.
+pub(super) fn is_pinned(inner: &Inner, content: ContentId, folder: &Path) -> bool {
+    inner.config.pinned.contains(&content) || folder.join(PINNED).exists()
+}
+
+/// The quota does not end the content in `folder`, also after the next start.
+pub(super) fn pin(folder: &Path) {
+    if let Err(e) = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(PINNED), "")) {
+        tracing::warn!("cannot note that {} is pinned: {e}; the next start does not know of it", folder.display());
+    }
+}
+
+/// What the contents may take: what the user said, or what leaves a tenth of the disk free; on a disk that is nearly full
+/// half of what there is. Blocks.
 fn quota_bytes(inner: &Inner) -> u64 {
     let quota = inner.config.quota_bytes.unwrap_or_else(|| {
         let data = &inner.config.data;
         let disk = fs4::available_space(data).and_then(|free| Ok((free, fs4::total_space(data)?)));
         // A disk that cannot be asked tells its trouble where it is written to.
-        disk.map_or(u64::MAX, |(free, total)| (on_disk_bytes(inner) + free).saturating_sub(total / 10))
+        disk.map_or(u64::MAX, |(free, total)| {
+            let all = on_disk_bytes(inner) + free;
+            all.saturating_sub(total / 10).max(all / 2)
+        })
     });
     inner.quota_bytes.store(quota, Ordering::Relaxed);
     quota
@@ -202,8 +225,7 @@ fn kept(state: &State) -> Vec<Kept> {
     let in_folder = state.contents.values().filter(|c| c.is_in_data_folder());
     let kept = in_folder.map(|c| Kept {
         content: c.id,
-        // A former version lies there until the new one is complete.
-        bytes: c.keeping.room_bytes + c.former.as_ref().map_or(0, |r| r.track.layout.bytes()),
+        bytes: c.keeping.room_bytes + c.keeping.beside_bytes,
         pinned: c.keeping.pinned,
         in_use: is_in_use(c),
         others: match &*c.outcome.borrow() {
@@ -257,54 +279,25 @@ fn keep_to_quota(inner: &Arc<Inner>) {
     let evicted = evict(&kept(&state), quota_bytes, 0).contents;
     let evicted = take_out(inner, &mut state, &evicted);
     drop(state);
-    evicted.into_iter().for_each(Evicted::remove);
+    remove(evicted);
 }
 
-/// The contents leave their swarms, so that nobody is sent here for them.
-fn take_out(inner: &Inner, state: &mut State, contents: &[ContentId]) -> Vec<Evicted> {
+/// The contents leave their swarms.
+fn take_out(inner: &Inner, state: &mut State, contents: &[ContentId]) -> Vec<TakenOut> {
     let mut evicted = Vec::new();
     for id in contents {
-        let Some(content) = state.contents.remove(id) else { continue };
-        tracing::info!(content = %format!("{:.8}", content.id), "evicted to keep within the quota");
-        let folder = content.folder(inner);
-        inner.pacers().for_each(|pacer| pacer.forget(id));
+        let Some(content) = state.contents.get(id) else { continue };
+        tracing::info!(content = %format!("{id:.8}"), "evicted to keep within the quota");
         content.outcome.send_replace(Outcome::Failed(FetchError::Evicted));
-        let store = match content.phase {
-            Phase::Running(r) => {
-                state.tell_control(&FromNode::Leave(r.version()));
-                Some(r.store.clone())
-            }
-            _ => None,
-        };
-        evicted.push(Evicted { folder, store });
+        evicted.extend(names::take_out(inner, state, id));
     }
     evicted
 }
 
-impl Evicted {
-    /// Removes the folder: under another name first, so that after a kill in the middle nobody takes the rest for a
-    /// content. Blocks.
-    fn remove(self) {
-        if let Some(store) = self.store
-            && let Err(error) = tokio::runtime::Handle::current().block_on(store.close())
-        {
-            tracing::debug!(%error, "closing a store whose content is evicted");
-        }
-        let doomed = self.folder.with_extension(EVICTED);
-        if doomed != self.folder {
-            // One that an earlier attempt left half removed.
-            let _ = std::fs::remove_dir_all(&doomed);
-        }
-        let removed = match std::fs::rename(&self.folder, &doomed) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => std::fs::remove_dir_all(&doomed),
-        };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%error, folder = %self.folder.display(), "an evicted content still takes room");
-            }
-            _ => {}
-        }
+/// Their files go. Blocks.
+fn remove(evicted: impl IntoIterator<Item = TakenOut>) {
+    for error in evicted.into_iter().filter_map(|e| e.remove().err()) {
+        tracing::warn!("an evicted content still takes room: {error}");
     }
 }
 

@@ -71,19 +71,35 @@ pub(crate) fn data_of_others(base: &Path, id: ContentId, name: &Option<Name>, fo
     saved(base, id, name).into_iter().filter(|s| s.folder != folder).map(|s| s.folder.join("files")).collect()
 }
 
-/// Removes the versions in `base` but the one in `folder`, a folder in it.
-fn remove_others(base: &Path, folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(base) else { return };
+/// What lies in `base` of other versions than the one in `folder`; nothing where that is `base` itself.
+pub(crate) fn others(base: &Path, folder: &Path) -> Vec<PathBuf> {
     let is_of_a_version = |path: &PathBuf| {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
         FIRST_VERSION.contains(&name) || name.parse::<u64>().is_ok()
     };
-    for path in entries.flatten().map(|e| e.path()).filter(|p| p != folder && is_of_a_version(p)) {
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten().map(|e| e.path());
+    if folder == base { Vec::new() } else { entries.filter(|p| p != folder && is_of_a_version(p)).collect() }
+}
+
+fn remove_others(base: &Path, folder: &Path) {
+    for path in others(base, folder) {
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         if let Err(e) = removed {
             tracing::warn!("cannot remove {} of a former version: {e}", path.display());
         }
     }
+}
+
+/// There is no room for a content's earlier versions beside the one that is to come in `folder`: nobody reads them any
+/// more, and their pieces are fetched. Blocks.
+pub(crate) fn give_up_others(inner: &Arc<Inner>, id: ContentId, base: &Path, folder: &Path) {
+    let former = inner.lock().contents.get_mut(&id).and_then(|c| c.former.take());
+    if let Some(former) = former
+        && let Err(e) = tokio::runtime::Handle::current().block_on(former.store.close())
+    {
+        tracing::warn!("closing the store of a former version: {e}");
+    }
+    remove_others(base, folder);
 }
 
 impl ContentState {
@@ -104,6 +120,7 @@ pub(crate) fn complete(inner: &Arc<Inner>, state: &mut State, id: ContentId) {
     let former = content.former.take();
     let Phase::Running(r) = &content.phase else { return };
     let (base, folder) = (content.folder(inner), r.folder.clone());
+    content.keeping.beside_bytes = 0;
     if folder == base {
         return;
     }
