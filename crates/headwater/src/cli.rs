@@ -5,7 +5,7 @@ use headwater_model::NodeId;
 
 use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
 use crate::commands::{
-    consent, control, doctor, explain, export, get, key, list, origin, peer, publish, resident, sim, status, top,
+    consent, control, doctor, explain, export, get, key, list, origin, peer, play, publish, resident, sim, status, top,
     unpublish,
 };
 use crate::demo;
@@ -60,6 +60,7 @@ pub enum Command {
     Consent(consent::ConsentCommand),
     Status(status::Args),
     Top(top::Args),
+    Play(Box<play::PlayArgs>),
     Doctor(doctor::Args),
     Fetch(resident::FetchArgs),
     Forget(resident::ForgetArgs),
@@ -103,7 +104,8 @@ impl Logging {
     /// The filter that was asked for. What runs for long says what matters unasked; a doctor tells what it finds itself.
     pub fn filter(&self, command: &Command) -> &str {
         let unasked = match command {
-            Command::Doctor(_) => 0,
+            // It tells of troubles in its report.
+            Command::Doctor(_) | Command::Play(_) => 0,
             Command::Peer(_) => 2,
             _ => 1,
         };
@@ -162,6 +164,8 @@ mod tests {
             "headwater control --listen [::1]:0 --heartbeat 500ms --exit-with-stdin --json",
             "headwater origin . --up 10MB/s",
             "headwater sim s.toml --seed 7",
+            "headwater play http://a/live/index.m3u8 --probe --seconds 60 --hold-back 4 --json",
+            "headwater play hw://c/n --file index.m3u8 --player mpv --data d",
             "headwater consent list --data d --json",
             "headwater consent revoke https://films.example --data d",
             "headwater consent revoke --all --data d",
@@ -184,6 +188,9 @@ mod tests {
             "headwater consent revoke --data d",
             "headwater consent revoke http://films.example --data d",
             "headwater fetch",
+            "headwater play",
+            "headwater play http://a --seconds 60",
+            "headwater play http://a --probe --player mpv",
             "headwater limit --data d",
             "headwater limit --up fast",
             "headwater forget",

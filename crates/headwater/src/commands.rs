@@ -11,6 +11,7 @@ pub mod list;
 pub mod origin;
 pub mod peer;
 pub mod peer_status;
+pub mod play;
 pub mod publish;
 pub mod resident;
 pub mod sim;
@@ -47,6 +48,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Get(args) => get::run(*args).await,
         Command::Peer(args) => peer::run(*args).await,
         Command::Top(args) => top::run(args).await,
+        Command::Play(args) => play::run(*args).await,
         Command::Doctor(args) => interruptible(doctor::run(args)).await,
         Command::Fetch(args) => interruptible(resident::fetch(args)).await,
         Command::Forget(args) => interruptible(resident::forget(args)).await,

@@ -15,7 +15,7 @@ const RATE: f64 = 3e6;
 const BESIDE: Duration = Duration::from_millis(1500);
 
 /// A program, without proxies and without the user's settings; `None`, and said so, where it is missing.
-fn program(name: &str, package: &str) -> Option<Command> {
+pub fn program(name: &str, package: &str) -> Option<Command> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     if !std::env::split_paths(&folders).any(|folder| folder.join(name).is_file()) {
         eprintln!("SKIPPED: there is no {name}; install the package {package}");

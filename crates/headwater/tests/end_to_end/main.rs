@@ -9,6 +9,7 @@ mod gateway_programs;
 mod hostile;
 mod limited;
 mod limits;
+mod play;
 mod service;
 mod several;
 mod site;

@@ -1,0 +1,209 @@
+//! What is fetched of a media playlist, and when it is loaded again (RFC 8216, section 6.3).
+
+use crate::playlist::{ByteRange, MediaPlaylist, Segment};
+use headwater_model::time::{Micros, Time};
+use std::collections::VecDeque;
+
+/// Loads in a row that end before what is known, after which the packager is taken to have begun anew.
+const BACKWARDS_LOADS: u32 = 3;
+/// Target durations without anything new after which the stream stalls.
+const STALLED_TARGETS: u64 = 3;
+/// Of what was listed of late, so much is compared with what is listed later.
+const MAX_REMEMBERED: usize = 256;
+/// Before a playlist was read.
+const FIRST_PAUSE: Micros = Micros::from_secs(1);
+
+/// Where it begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begin {
+    /// With all that is listed.
+    Oldest,
+    /// So long before the end of a playlist that goes on; at the beginning of one that has ended.
+    Behind(Micros),
+}
+
+/// What is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// The playlist ends before what it listed earlier: an old copy, and not used.
+    Backwards,
+    /// It has for a while: the packager began anew, and its first segment counts as a discontinuity.
+    Restarted,
+    /// So many segments left the playlist before it was loaded.
+    Missed(u64),
+    /// A segment that was listed is listed as another one; the first one counts.
+    Changed(u64),
+    /// The target duration is another one, which must not be.
+    TargetDuration(Micros),
+    /// Nothing new has come for so long: the encoder or the packager stands still.
+    Stalled(Micros),
+    /// Something new has come after that.
+    GoesOn,
+}
+
+/// Follows one media playlist. Whoever drives it loads the playlist at [`Follower::next_load`] and says what came, and
+/// fetches what [`Follower::next_segment`] gives.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    begin: Begin,
+    target: Option<Micros>,
+    /// The number that comes next, once one is known.
+    next: Option<u64>,
+    remembered: VecDeque<(u64, String, Option<ByteRange>)>,
+    pending: VecDeque<Segment>,
+    begun: Time,
+    load_at: Option<Time>,
+    new_at: Time,
+    stalled: bool,
+    backwards: u32,
+}
+
+impl Follower {
+    /// Nothing is known yet; the playlist is to be loaded at once.
+    pub fn new(now: Time, begin: Begin) -> Self {
+        Follower {
+            begin,
+            target: None,
+            next: None,
+            remembered: VecDeque::new(),
+            pending: VecDeque::new(),
+            begun: now,
+            load_at: Some(now),
+            new_at: now,
+            stalled: false,
+            backwards: 0,
+        }
+    }
+
+    /// When the playlist is to be loaded; `None` after its end.
+    pub fn next_load(&self) -> Option<Time> {
+        self.load_at
+    }
+
+    /// Whether there is nothing more to load or to fetch.
+    pub fn is_over(&self) -> bool {
+        self.load_at.is_none() && self.pending.is_empty()
+    }
+
+    /// What is to be fetched next, in order.
+    pub fn next_segment(&mut self) -> Option<Segment> {
+        self.pending.pop_front()
+    }
+
+    /// A load begins.
+    pub fn loading(&mut self, now: Time) {
+        self.begun = now;
+    }
+
+    /// It failed.
+    pub fn failed(&mut self, now: Time) -> Vec<Trouble> {
+        self.load_at = Some(now + self.target.map_or(FIRST_PAUSE, |t| Micros(t.0 / 2)));
+        self.stalls(now).into_iter().collect()
+    }
+
+    /// It brought this.
+    pub fn loaded(&mut self, now: Time, list: &MediaPlaylist) -> Vec<Trouble> {
+        let mut troubles = Vec::new();
+        if self.target.is_some_and(|t| t != list.target_duration) {
+            troubles.push(Trouble::TargetDuration(list.target_duration));
+        }
+        self.target = Some(list.target_duration);
+        let before = self.pending.len();
+        let is_first = self.next.is_none();
+        self.take(list, &mut troubles);
+        let has_new = self.pending.len() > before;
+        if has_new {
+            self.new_at = now;
+            if std::mem::take(&mut self.stalled) {
+                troubles.push(Trouble::GoesOn);
+            }
+        } else {
+            troubles.extend(self.stalls(now));
+        }
+        let wait = if has_new || is_first { list.target_duration } else { Micros(list.target_duration.0 / 2) };
+        self.load_at = (!list.ended).then(|| (self.begun + wait).max(now));
+        troubles
+    }
+
+    fn take(&mut self, list: &MediaPlaylist, troubles: &mut Vec<Trouble>) {
+        let Some(last) = list.segments.last().map(|s| s.sequence) else { return };
+        let mut restarted = false;
+        match self.next {
+            None => {
+                let from = self.first_of(list);
+                self.next = list.segments.get(from).map(|s| s.sequence);
+            }
+            Some(next) if last.saturating_add(1) < next => {
+                self.backwards += 1;
+                if self.backwards < BACKWARDS_LOADS {
+                    return troubles.push(Trouble::Backwards);
+                }
+                troubles.push(Trouble::Restarted);
+                self.remembered.clear();
+                self.next = Some(list.media_sequence);
+                restarted = true;
+            }
+            Some(next) if list.media_sequence > next => {
+                troubles.push(Trouble::Missed(list.media_sequence - next));
+                self.next = Some(list.media_sequence);
+            }
+            Some(_) => {}
+        }
+        self.backwards = 0;
+        let Some(next) = self.next else { return };
+        self.compare(list, next, troubles);
+        for segment in list.segments.iter().filter(|s| s.sequence >= next) {
+            let mut segment = segment.clone();
+            segment.discontinuity |= std::mem::take(&mut restarted);
+            if self.remembered.len() == MAX_REMEMBERED {
+                self.remembered.pop_front();
+            }
+            self.remembered.push_back((segment.sequence, segment.uri.clone(), segment.range));
+            self.pending.push_back(segment);
+        }
+        self.next = last.checked_add(1).map(|after| after.max(next)).or(self.next);
+    }
+
+    /// The place in the playlist where a newcomer begins.
+    fn first_of(&self, list: &MediaPlaylist) -> usize {
+        let Begin::Behind(hold_back) = self.begin else { return 0 };
+        if list.ended {
+            return 0;
+        }
+        let mut behind = Micros(0);
+        let back = list.segments.iter().rev().position(|s| {
+            behind = behind + s.duration;
+            behind >= hold_back
+        });
+        back.map_or(0, |back| list.segments.len() - 1 - back)
+    }
+
+    /// Whether what was listed is still listed as it was.
+    fn compare(&mut self, list: &MediaPlaylist, next: u64, troubles: &mut Vec<Trouble>) {
+        let first = list.media_sequence;
+        self.remembered.retain(|(sequence, ..)| *sequence >= first);
+        for (sequence, uri, range) in self.remembered.iter_mut().filter(|(sequence, ..)| *sequence < next) {
+            let Some(listed) = usize::try_from(*sequence - first).ok().and_then(|at| list.segments.get(at)) else {
+                break;
+            };
+            if (&listed.uri, listed.range) != (uri, *range) {
+                troubles.push(Trouble::Changed(*sequence));
+                // It is told of once.
+                (*uri, *range) = (listed.uri.clone(), listed.range);
+            }
+        }
+    }
+
+    fn stalls(&mut self, now: Time) -> Option<Trouble> {
+        let quiet = now.since(self.new_at);
+        let patience = self.target?.times(STALLED_TARGETS);
+        (!self.stalled && quiet >= patience).then(|| {
+            self.stalled = true;
+            Trouble::Stalled(quiet)
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod tests;
