@@ -17,6 +17,8 @@ pub const UNPROVED_UP: Rate = Rate::from_mbit(5);
 pub const MAX_TAKEOVERS: usize = 3;
 /// Addresses on its own networks that are told to others there.
 const MAX_LOCAL_ADDRESSES: usize = 8;
+/// See [`may_explain`].
+const EXPLAINS_EVERY: Micros = Micros::from_secs(60);
 /// A process heard of so lately is still there: a little over a heartbeat.
 const ALIVE: Micros = Micros::from_millis(2_500);
 /// What a node sends to children that it had before it offered less is over by then.
@@ -50,6 +52,8 @@ pub struct Client {
     pub arrival: Arrival,
     /// Since when.
     pub since: Time,
+    /// When this process took the place of an earlier one, which explains that one's silence; once in a while only.
+    pub restarted: Option<Time>,
     /// Uplink that it offers and is believed to have.
     pub up: Rate,
     /// Which content has how much of it.
@@ -81,6 +85,11 @@ pub enum Welcome {
         /// The older session.
         old: u64,
     },
+}
+
+/// Whether a restart explains silence, after an earlier one did: who begins anew all the time is no parent.
+pub(crate) fn may_explain(now: Time, before: Option<Time>) -> bool {
+    before.is_none_or(|t| now.since(t) > EXPLAINS_EVERY)
 }
 
 /// All sessions.
@@ -162,6 +171,10 @@ impl ClientManager {
                 return Welcome::Refused { old };
             }
         }
+        let of_other_process = |c: &Client| c.arrival.certificate != arrival.certificate;
+        let before = self.clients.get(&node).and_then(|c| c.restarted);
+        let is_restarted = self.clients.get(&node).is_some_and(of_other_process) && may_explain(now, before);
+        let restarted = if is_restarted { Some(now) } else { before };
         let claim = arrival.introduction.up;
         let proved = if arrival.enrolled { Rate(u64::MAX) } else { UNPROVED_UP };
         let up = claim.min(proved);
@@ -172,6 +185,7 @@ impl ClientManager {
         let client = Client {
             arrival,
             since: now,
+            restarted,
             up,
             budget,
             proved,

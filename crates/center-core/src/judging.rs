@@ -42,7 +42,7 @@ impl Center {
         out: &mut Vec<Output>,
     ) {
         let (Some(c), Some(p)) = (self.clients.get(&child), self.clients.get(&parent)) else { return };
-        if offence.needs_life() && now.since(p.since) < NEWLY_HERE {
+        if offence.needs_life() && p.restarted.is_some_and(|t| now.since(t) < NEWLY_HERE) {
             return;
         }
         let (by, accused) = (witness(child, c), witness(parent, p));

@@ -25,11 +25,6 @@ use clap::Parser;
 
 use crate::cli::Cli;
 
-/// The system's allocator keeps what threads that come and go leave in its arenas: a waypoint grew by megabytes in half an
-/// hour.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(why) = logging::start(cli.logging.filter(&cli.command)) {

@@ -1,7 +1,7 @@
 //! A player without a screen: it follows an HLS playlist, fetches segments as a player does, and tells what a viewer would
 //! have seen. Decisions are those of `headwater-hls`; here is the HTTP around them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,8 @@ const TRIES: u32 = 3;
 const BETWEEN_TRIES: Duration = Duration::from_millis(500);
 /// Playlists that cannot be loaded in a row before the first one; later ones are waited for.
 const FIRST_TRIES: u32 = 5;
+/// Segments whose lag counts.
+const MAX_LAGS: usize = 1_000_000;
 /// Things told one by one.
 const MAX_TOLD: usize = 1000;
 
@@ -121,10 +123,14 @@ pub struct Probe {
 
 struct State {
     playlist: Url,
+    /// Where it came from, after redirections: its addresses are relative to that.
+    base: Url,
     follower: Follower,
     player: Player,
     continuity: Continuity,
-    map: Option<Map>,
+    map: Option<Arc<Map>>,
+    /// A discontinuity stood before a segment that was left out.
+    fresh: bool,
     segments: u64,
     bytes: u64,
     lags_us: Vec<u64>,
@@ -140,11 +146,13 @@ impl Probe {
         let builder = reqwest::Client::builder().read_timeout(PATIENCE).connect_timeout(PATIENCE);
         let builder = if proxy { builder } else { builder.no_proxy() };
         let state = State {
+            base: playlist.clone(),
             playlist,
             follower: Follower::new(Time(0), Begin::Behind(plan.hold_back)),
             player: Player::new(Time(0), plan.rules),
             continuity: Continuity::new(),
             map: None,
+            fresh: false,
             segments: 0,
             bytes: 0,
             lags_us: Vec::new(),
@@ -173,8 +181,16 @@ impl Probe {
         };
         tokio::select! {
             played = async { tokio::try_join!(self.follow(), self.fetch()) } => played.map(|_| ()),
-            () = over => Ok(()),
+            () = over => {
+                ensure!(!self.lock().report.playlist.is_empty(), "{}", self.last_trouble());
+                Ok(())
+            }
         }
+    }
+
+    fn last_trouble(&self) -> String {
+        let s = self.lock();
+        s.report.troubles.last().map_or_else(|| format!("no answer from {} yet", s.playlist), |t| t.what.clone())
     }
 
     /// What was seen until now.
@@ -253,13 +269,16 @@ impl Probe {
     /// The media playlist; of several renditions that with the highest rate.
     async fn load(&self, mut from: Url) -> Result<MediaPlaylist> {
         for _ in 0..2 {
-            let text = self.get(&from, None, MAX_PLAYLIST_BYTES).await?;
+            let (text, at) = self.get(&from, None, MAX_PLAYLIST_BYTES).await?;
             let text = std::str::from_utf8(&text).context("the playlist is no text")?;
             match playlist::parse(text)? {
-                Playlist::Media(list) => return Ok(list),
+                Playlist::Media(list) => {
+                    self.lock().base = at;
+                    return Ok(list);
+                }
                 Playlist::Multivariant(variants) => {
                     let best = variants.into_iter().max_by_key(|v| v.bandwidth).context("no renditions")?;
-                    from = from.join(&best.uri).with_context(|| format!("{:?} is no address", best.uri))?;
+                    from = at.join(&best.uri).with_context(|| format!("{:?} is no address", best.uri))?;
                     self.lock().playlist = from.clone();
                 }
             }
@@ -300,14 +319,15 @@ impl Probe {
     }
 
     async fn segment(&self, segment: Segment) {
+        self.lock().fresh |= segment.discontinuity;
         if segment.gap {
             return self.told(format!("segment {} is listed as missing", segment.sequence));
         }
         let (base, known) = {
             let s = self.lock();
-            (s.playlist.clone(), s.map.clone())
+            (s.base.clone(), s.map.clone())
         };
-        let new_map = segment.map.as_ref().filter(|m| known.as_ref() != Some(m));
+        let new_map = segment.map.as_ref().filter(|m| known.as_ref() != Some(*m));
         let init = match new_map {
             None => None,
             Some(map) => match self.get_again(&base, &map.uri, map.range).await {
@@ -324,7 +344,8 @@ impl Probe {
         let now = self.now();
         let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let mut s = self.lock();
-        let found = s.continuity.segment(init.as_deref(), &bytes, segment.discontinuity);
+        let fresh = std::mem::take(&mut s.fresh);
+        let found = s.continuity.segment(init.as_deref(), &bytes, fresh);
         if init.is_some() {
             s.map.clone_from(&segment.map);
         }
@@ -333,7 +354,10 @@ impl Probe {
         if let Some(recorded) = segment.recorded_unix_us {
             let complete = u128::from(recorded.saturating_add(segment.duration.0));
             if complete >= unix_us.saturating_sub(u128::from(now.0)) {
-                s.lags_us.push(u64::try_from(unix_us.saturating_sub(complete)).unwrap_or(u64::MAX));
+                let lag_us = u64::try_from(unix_us.saturating_sub(complete)).unwrap_or(u64::MAX);
+                if s.lags_us.len() < MAX_LAGS {
+                    s.lags_us.push(lag_us);
+                }
             }
         }
         for b in found.breaks {
@@ -356,7 +380,7 @@ impl Probe {
         let url = base.join(uri).with_context(|| format!("{uri:?} is no address"))?;
         let mut tries = 1;
         loop {
-            match self.get(&url, range, MAX_SEGMENT_BYTES).await {
+            match self.get(&url, range, MAX_SEGMENT_BYTES).await.map(|(bytes, _)| bytes) {
                 Err(e) if tries < TRIES => {
                     self.told(format!("{e:#}; once more"));
                     tries += 1;
@@ -367,7 +391,8 @@ impl Probe {
         }
     }
 
-    async fn get(&self, url: &Url, range: Option<ByteRange>, most: usize) -> Result<Vec<u8>> {
+    /// Bytes, and where they came from in the end.
+    async fn get(&self, url: &Url, range: Option<ByteRange>, most: usize) -> Result<(Vec<u8>, Url)> {
         let mut request = self.http.get(url.clone());
         if let Some(r) = range {
             request = request.header(RANGE, format!("bytes={}-{}", r.from, r.from.saturating_add(r.bytes - 1)));
@@ -376,12 +401,12 @@ impl Probe {
         let status = response.status();
         ensure!(status.is_success(), "{url} answers {status}");
         ensure!(range.is_none() || status == reqwest::StatusCode::PARTIAL_CONTENT, "{url} knows no ranges");
-        let mut bytes = Vec::new();
+        let (mut bytes, at) = (Vec::new(), response.url().clone());
         while let Some(chunk) = response.chunk().await.with_context(|| format!("{url} broke off"))? {
             ensure!(bytes.len() + chunk.len() <= most, "{url} has more than {most} bytes");
             bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
+        Ok((bytes, at))
     }
 }
 

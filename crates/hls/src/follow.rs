@@ -10,6 +10,10 @@ const BACKWARDS_LOADS: u32 = 3;
 const STALLED_TARGETS: u64 = 3;
 /// Of what was listed of late, so much is compared with what is listed later.
 const MAX_REMEMBERED: usize = 256;
+/// Segments that wait to be fetched; the oldest are left out where nobody fetches them.
+const MAX_PENDING: usize = 4096;
+/// No playlist is loaded more often.
+const LEAST_PAUSE: Micros = Micros::from_millis(200);
 /// Before a playlist was read.
 const FIRST_PAUSE: Micros = Micros::from_secs(1);
 
@@ -97,21 +101,23 @@ impl Follower {
 
     /// It failed.
     pub fn failed(&mut self, now: Time) -> Vec<Trouble> {
-        self.load_at = Some(now + self.target.map_or(FIRST_PAUSE, |t| Micros(t.0 / 2)));
+        self.load_at = Some(now + self.target.map_or(FIRST_PAUSE, |t| Micros(t.0 / 2).max(LEAST_PAUSE)));
         self.stalls(now).into_iter().collect()
     }
 
     /// It brought this.
     pub fn loaded(&mut self, now: Time, list: &MediaPlaylist) -> Vec<Trouble> {
         let mut troubles = Vec::new();
-        if self.target.is_some_and(|t| t != list.target_duration) {
+        let before = self.next;
+        if !self.take(list, &mut troubles) {
+            troubles.extend(self.stalls(now));
+            self.load_at = Some((self.begun + self.pause(2)).max(now));
+            return troubles;
+        }
+        if self.target.replace(list.target_duration).is_some_and(|t| t != list.target_duration) {
             troubles.push(Trouble::TargetDuration(list.target_duration));
         }
-        self.target = Some(list.target_duration);
-        let before = self.pending.len();
-        let is_first = self.next.is_none();
-        self.take(list, &mut troubles);
-        let has_new = self.pending.len() > before;
+        let has_new = self.next != before;
         if has_new {
             self.new_at = now;
             if std::mem::take(&mut self.stalled) {
@@ -120,13 +126,19 @@ impl Follower {
         } else {
             troubles.extend(self.stalls(now));
         }
-        let wait = if has_new || is_first { list.target_duration } else { Micros(list.target_duration.0 / 2) };
-        self.load_at = (!list.ended).then(|| (self.begun + wait).max(now));
+        let pause = self.pause(if has_new || before.is_none() { 1 } else { 2 });
+        self.load_at = (!list.ended).then(|| (self.begun + pause).max(now));
         troubles
     }
 
-    fn take(&mut self, list: &MediaPlaylist, troubles: &mut Vec<Trouble>) {
-        let Some(last) = list.segments.last().map(|s| s.sequence) else { return };
+    /// A part of the target duration.
+    fn pause(&self, part: u64) -> Micros {
+        self.target.map_or(FIRST_PAUSE, |t| Micros(t.0 / part).max(LEAST_PAUSE))
+    }
+
+    /// Takes what is new of a playlist; false when it is an old copy.
+    fn take(&mut self, list: &MediaPlaylist, troubles: &mut Vec<Trouble>) -> bool {
+        let Some(last) = list.segments.last().map(|s| s.sequence) else { return true };
         let mut restarted = false;
         match self.next {
             None => {
@@ -136,7 +148,8 @@ impl Follower {
             Some(next) if last.saturating_add(1) < next => {
                 self.backwards += 1;
                 if self.backwards < BACKWARDS_LOADS {
-                    return troubles.push(Trouble::Backwards);
+                    troubles.push(Trouble::Backwards);
+                    return false;
                 }
                 troubles.push(Trouble::Restarted);
                 self.remembered.clear();
@@ -150,7 +163,7 @@ impl Follower {
             Some(_) => {}
         }
         self.backwards = 0;
-        let Some(next) = self.next else { return };
+        let Some(next) = self.next else { return true };
         self.compare(list, next, troubles);
         for segment in list.segments.iter().filter(|s| s.sequence >= next) {
             let mut segment = segment.clone();
@@ -161,7 +174,13 @@ impl Follower {
             self.remembered.push_back((segment.sequence, segment.uri.clone(), segment.range));
             self.pending.push_back(segment);
         }
-        self.next = last.checked_add(1).map(|after| after.max(next)).or(self.next);
+        let too_many = self.pending.len().saturating_sub(MAX_PENDING);
+        if too_many > 0 {
+            self.pending.drain(..too_many);
+            troubles.push(Trouble::Missed(too_many as u64));
+        }
+        self.next = Some(last.saturating_add(1).max(next));
+        true
     }
 
     /// The place in the playlist where a newcomer begins.

@@ -113,7 +113,7 @@ fn what_was_listed_stays_as_it_was() {
     let mut other = list(2..=5);
     other.segments[1].uri = "other.ts".into();
     other.target_duration = Micros::from_secs(4);
-    let told = vec![TargetDuration(Micros::from_secs(4)), Changed(3)];
+    let told = vec![Changed(3), TargetDuration(Micros::from_secs(4))];
     assert_eq!(s.loads(&other), (vec![5], told, Some(4000)));
     assert_eq!(s.loads(&other).1, []);
     // An empty one is no news.

@@ -116,7 +116,12 @@ impl Player {
 
     /// Whether it fetches.
     pub fn wants_more(&self) -> bool {
-        self.state != State::Over && !self.ended && self.buffered < self.rules.fetch_ahead
+        let wanted = self.rules.fetch_ahead.max(match self.state {
+            State::Starting => self.rules.start_with,
+            State::Stalled => self.rules.go_on_with,
+            State::Playing | State::Over => Micros(0),
+        });
+        self.state != State::Over && !self.ended && self.buffered < wanted
     }
     /// When it wants more at the latest, if nothing happens.
     pub fn wants_more_at(&self) -> Time {
@@ -225,6 +230,11 @@ mod tests {
         assert!(!p.wants_more());
         assert_eq!(p.wants_more_at(), at(3.0));
         p.pass(at(3.1));
+        assert!(p.wants_more());
+        // It never starts with less than it needs.
+        let late = Rules { start_with: Micros::from_secs(40), ..Rules::default() };
+        let mut p = Player::new(Time(0), late);
+        p.arrived(at(1.0), Micros::from_secs(35));
         assert!(p.wants_more());
     }
 

@@ -1,11 +1,14 @@
 //! What a playlist says, as far as it must be understood; all else stays in the text, which travels untouched.
 
 use headwater_model::time::{Micros, Rate};
+use std::sync::Arc;
 
 /// A longer playlist is refused: a day of two-second segments takes a third of it.
 pub const MAX_PLAYLIST_BYTES: usize = 8 << 20;
 /// Segments or variants of a playlist.
 pub const MAX_ENTRIES: usize = 100_000;
+/// Of an address.
+pub const MAX_URI_BYTES: usize = 8 << 10;
 /// Of a segment, and of the target duration.
 const MAX_DURATION: Micros = Micros::from_secs(3600);
 
@@ -56,7 +59,7 @@ pub struct Segment {
     /// It is known to be missing.
     pub gap: bool,
     /// What must be read before it (EXT-X-MAP).
-    pub map: Option<Map>,
+    pub map: Option<Arc<Map>>,
     /// When its first moment was recorded, in Unix microseconds: said of it, or counted on from a segment before it.
     pub recorded_unix_us: Option<u64>,
 }
@@ -160,6 +163,7 @@ impl Reader {
         if self.list.segments.len() + self.variants.len() >= MAX_ENTRIES {
             return Err(Wrong::TooMany);
         }
+        let line = short(line).map_err(Wrong::Line)?;
         if let Some(bandwidth) = self.bandwidth.take() {
             self.variants.push(Variant { uri: line.into(), bandwidth });
             return Ok(());
@@ -178,6 +182,7 @@ impl Reader {
                 self.list.target_duration = duration(value).filter(|d| d.0 > 0).ok_or("the target duration is none")?;
                 self.has_target = true;
             }
+            "-X-MEDIA-SEQUENCE" if !self.list.segments.is_empty() => return Err("the media sequence after a segment"),
             "-X-MEDIA-SEQUENCE" => {
                 self.list.media_sequence = value.trim().parse().map_err(|_| "the media sequence is no number")?;
             }
@@ -194,7 +199,7 @@ impl Reader {
                         Some(ByteRange { from: from.unwrap_or(0), bytes })
                     }
                 };
-                self.next.map = Some(Map { uri: uri.into(), range });
+                self.next.map = Some(Arc::new(Map { uri: short(uri)?.into(), range }));
             }
             "-X-DISCONTINUITY" => self.next.discontinuity = true,
             "-X-GAP" => self.next.gap = true,
@@ -216,8 +221,11 @@ impl Reader {
         let before = self.list.segments.last();
         let sequence = match before {
             None => self.list.media_sequence,
-            Some(before) => before.sequence.checked_add(1).ok_or("the media sequence is too high")?,
+            Some(before) => before.sequence + 1,
         };
+        if sequence == u64::MAX {
+            return Err("the media sequence is too high");
+        }
         let counted_on = before.and_then(|b| b.recorded_unix_us?.checked_add(b.duration.0));
         let next = Segment { map: self.next.map.clone(), ..Segment::default() };
         let mut segment = std::mem::replace(&mut self.next, next);
@@ -249,6 +257,10 @@ impl Reader {
         }
         Ok(Playlist::Media(self.list))
     }
+}
+
+fn short(uri: &str) -> Result<&str, &'static str> {
+    if uri.len() > MAX_URI_BYTES { Err("an address that is too long") } else { Ok(uri) }
 }
 
 fn duration(seconds: &str) -> Option<Micros> {

@@ -36,7 +36,7 @@ fn a_live_playlist_is_understood() {
     let list = media(LIVE);
     assert_eq!((list.target_duration, list.media_sequence, list.ended), (Micros::from_secs(2), 41, false));
     let first_us = 1_795_942_800_250_000;
-    let map = |uri: &str, range| Some(Map { uri: uri.into(), range });
+    let map = |uri: &str, range| Some(Arc::new(Map { uri: uri.into(), range }));
     let init = map("init,1.mp4", Some(ByteRange { from: 0, bytes: 700 }));
     let segment = |sequence, uri: &str, us, duration| Segment {
         sequence,
@@ -119,8 +119,11 @@ fn what_is_wrong_is_said() {
         (&format!("{head}#EXT-X-MEDIA-SEQUENCE:-1\n"), line(3, "the media sequence is no number")),
         (
             &format!("{head}#EXT-X-MEDIA-SEQUENCE:{}\n#EXTINF:1,\na\n#EXTINF:1,\nb\n", u64::MAX),
-            line(7, "the media sequence is too high"),
+            line(5, "the media sequence is too high"),
         ),
+        (&format!("{head}#EXTINF:1,\na\n#EXT-X-MEDIA-SEQUENCE:7\n"), line(5, "the media sequence after a segment")),
+        (&format!("{head}#EXTINF:1,\n{}\n", "a".repeat(MAX_URI_BYTES + 1)), line(4, "an address that is too long")),
+        (&format!("{head}#EXT-X-MAP:URI=\"{}\"\n", "a".repeat(MAX_URI_BYTES + 1)), line(3, "an address that is")),
         (&format!("{head}#EXT-X-TARGETDURATION:0\n"), line(3, "the target duration is none")),
         (&format!("{head}{}", "#EXTINF:2,\na\n".repeat(MAX_ENTRIES + 1)), "more than".into()),
         (&"#EXTM3U\n".repeat(MAX_PLAYLIST_BYTES / 4), "bytes, more than".into()),

@@ -576,7 +576,7 @@ fn a_full_and_a_read_only_disk_are_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_share_a_handle() {
     let f = Arc::new(Fixture::file(1500 * PIECE - 5));
-    let store = StoreHandle::start(f.open().unwrap().0);
+    let store = StoreHandle::start(f.open().unwrap().0, Arc::default());
     for page in f.pages() {
         assert_eq!(store.put_page(page).await.unwrap(), Written::Stored);
     }
@@ -613,7 +613,7 @@ async fn many_tasks_share_a_handle() {
 #[tokio::test]
 async fn dropping_the_last_handle_closes_the_store() {
     let f = Fixture::file(3 * PIECE);
-    let store = StoreHandle::start(f.ready());
+    let store = StoreHandle::start(f.ready(), Arc::default());
     store.write(1, Bytes::copy_from_slice(f.piece(1))).await.unwrap();
     drop(store);
     let (_, opened) = loop {

@@ -124,6 +124,8 @@ pub struct Member {
     pub leased: u64,
     /// When its present session joined: what failed with an earlier one says nothing of this one.
     pub since: Time,
+    /// When its process took the place of an earlier one, which explains that one's silence; once in a while only.
+    pub restarted: Option<Time>,
     /// When its session broke or fell silent, if it did: it may still deliver, but what it holds does not count.
     pub away_since: Option<Time>,
     /// Alarms "no parent has what is missing" in a row.
@@ -179,6 +181,7 @@ impl Member {
             slow_to: None,
             leased: 0,
             since: Time(0),
+            restarted: None,
             away_since: None,
             starving: 0,
             tried: Time(0),

@@ -3,6 +3,7 @@
 use super::leases;
 use super::member::{Ix, Member, MemberInfo};
 use super::{Dcm, DcmOutput};
+use crate::client_manager::may_explain;
 use crate::trust::Standing;
 use headwater_model::SourceClass;
 use headwater_model::bits::Bits;
@@ -56,6 +57,12 @@ impl Dcm {
         if self.member(ix).is_some_and(|m| !same_socket(m) || m.info.reach.certificate != info.reach.certificate) {
             // Another socket: its connections are gone, and all edges with them.
             self.cut_all(now, ix);
+            if let Some(m) = self.member_mut(ix)
+                && m.info.reach.certificate != info.reach.certificate
+                && may_explain(now, m.restarted)
+            {
+                m.restarted = Some(now);
+            }
         }
         self.set_reach(now, &info.node, info.capabilities, info.reach);
         if let Some(m) = self.member_mut(ix) {

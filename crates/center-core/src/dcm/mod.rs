@@ -306,6 +306,9 @@ impl Dcm {
         let Some(ix) = self.by_node.get(node).copied() else { return claimed };
         self.present(ix);
         if let Some(m) = self.member_mut(ix) {
+            if said.pieces_held > m.pieces_held {
+                m.starving = 0;
+            }
             m.pieces_held = said.pieces_held;
         }
         if let Some(runs) = said.runs.as_ref().filter(|r| r.len() == self.layout.runs()) {

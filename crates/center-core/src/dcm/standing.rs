@@ -156,7 +156,7 @@ impl Dcm {
     /// How long the two of an edge that brought the child so many bytes are not tried again.
     pub(super) fn rest(&mut self, now: Time, child: Ix, parent: Ix, offence: Option<Offence>, served: Option<u64>) {
         let of_former = matches!(offence, None | Some(Offence::Silent));
-        if of_former && self.member(parent).is_some_and(|p| now.since(p.since) < NEWLY_HERE) {
+        if of_former && self.member(parent).and_then(|p| p.restarted).is_some_and(|t| now.since(t) < NEWLY_HERE) {
             return;
         }
         // Who brought a few pieces and fell silent may trickle. Of a spare that the child called in nothing is reported: one

@@ -75,8 +75,8 @@ pub async fn run(args: PlayArgs) -> Result<()> {
         if !matches!(address.scheme(), "http" | "https") {
             return Err(Ending::Usage(format!("{address} is no http address")).into());
         }
-        if args.file.is_some() {
-            return Err(Ending::Usage("--file is for hw:// names: give the whole address".into()).into());
+        if args.file.is_some() || args.peer.data.is_some() {
+            return Err(Ending::Usage("--file and --data are for hw:// names".into()).into());
         }
         address
     };
@@ -101,9 +101,11 @@ async fn at_gateway(args: &PlayArgs) -> Result<Url> {
     let url = tokio::time::timeout(OPENED_WITHIN, opened).await.context(
         "the peer does not serve it: it has no gateway, or does not know the content; see `headwater status`",
     )??;
-    let base: Url = url.parse().with_context(|| format!("{url:?} is no address"))?;
-    let file = args.file.as_deref().unwrap_or_default();
-    base.join(file).with_context(|| format!("{file:?} is no file's path"))
+    let mut address: Url = url.parse().with_context(|| format!("{url:?} is no address"))?;
+    if let (Some(file), Ok(mut path)) = (&args.file, address.path_segments_mut()) {
+        path.pop_if_empty().extend(file.split('/'));
+    }
+    Ok(address)
 }
 
 /// The program of this name, if it is on the path.

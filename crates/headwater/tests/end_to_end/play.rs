@@ -147,4 +147,6 @@ fn a_stream_of_a_folder_comes_through_the_peer_of_this_machine() {
     check(&["play", "film.mp4"], 2, "is no address");
     check(&["play", "file:///etc/passwd"], 2, "is no http address");
     check(&["play", "http://127.0.0.1:1/", "--probe", "--hold-back=-1"], 2, "0 to 1000000 seconds");
+    check(&["play", "http://127.0.0.1:1/", "--probe", "--seconds", "1"], 1, "no answer from http://127.0.0.1:1/");
+    check(&["play", "http://127.0.0.1:1/", "--file", "a"], 2, "are for hw:// names");
 }

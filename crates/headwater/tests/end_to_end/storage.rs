@@ -341,4 +341,10 @@ fn versions_keep_to_the_quota_together() {
     };
     peer.until("the second", newer);
     assert!(most.get() <= limit, "{} bytes of {limit}", most.get());
+
+    // One that fits in no case costs nothing of what is here.
+    site.write("film", 7 * MB, 53);
+    site.publish("film", &[]);
+    peer.until("a refusal", |v| contents(v).iter().any(|c| c["state"] == "failed"));
+    assert!(disk_bytes(Path::new(&site.path("peer/contents"))) >= 4 * MB as u64);
 }

@@ -5,7 +5,6 @@ use super::governor::read_datagrams;
 use super::messages::{disk_failed, from_peer, linked, unlinked};
 use super::probes::answer;
 use super::state::{self, Kept, Link, State};
-use crate::buffer_pool::Pool;
 use crate::store::Written;
 use bytes::Bytes;
 use headwater_model::assignment::Reach;
@@ -82,14 +81,21 @@ pub(crate) fn dial(inner: &Arc<Inner>, state: &mut State, node: NodeId, reach: R
                 return;
             }
         }
+        let link = |state: &State| state.links.get(&node).map(|l| l.id);
+        let before = link(&inner.lock());
         let failed = dial_all(&inner, node, &reach).await.err();
         let mut state = inner.lock();
         // The other end's dial may have come through.
-        let failed = failed.filter(|_| !state::is_linked(&state.links, &node, &reach));
+        let failed = failed.filter(|_| link(&state).is_none() || link(&state) == before);
         state.tell_control(&FromNode::DialResult(DialResult { node, error: failed.clone() }));
-        if let Some(why) = failed {
-            state.dialling.remove(&node);
-            state::happened_to_all(&inner, &mut state, || Input::Lost { node, why: why.clone() });
+        match failed {
+            Some(why) => {
+                state.dialling.remove(&node);
+                state::happened_to_all(&inner, &mut state, || Input::Lost { node, why: why.clone() });
+            }
+            // Of two connections one is kept, which those who wait for this one may not have heard of.
+            None if link(&state).is_some() => state::happened_to_all(&inner, &mut state, || Input::Connected(node)),
+            None => {}
         }
     });
 }
@@ -390,7 +396,6 @@ async fn read_stream(
         // The content ended here while the stream was on its way.
         return Ok(());
     };
-    let pool = Arc::new(Pool::new(layout.piece_bytes() as usize));
     let mut began = false;
     loop {
         let mut head = [0; PieceHeader::BYTES];
@@ -404,7 +409,7 @@ async fn read_stream(
         if !std::mem::replace(&mut began, true) {
             state::happened(&inner, &mut inner.lock(), version, Input::Began(node));
         }
-        let mut buffer = pool.take();
+        let mut buffer = inner.buffers.take(layout.piece_bytes() as usize);
         let body = buffer.whole().get_mut(..head.len as usize).ok_or(End::Rules("a piece over its limit".into()))?;
         if !filled(&mut stream, body).await? {
             return Ok(());

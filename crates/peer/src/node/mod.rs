@@ -25,6 +25,7 @@ mod storage;
 mod versions;
 mod web;
 
+use crate::buffer_pool::Pool;
 use crate::origin::{OriginClient, OriginConfig, OriginError};
 use crate::pacer::Pacer;
 pub use headwater_peer_core::{Conduct, DAY_MINUTES, Hours, Limits};
@@ -308,6 +309,8 @@ pub(crate) struct Inner {
     pub(crate) stopping: CancellationToken,
     /// What contents in the data folder may take, as last looked up.
     pub(crate) quota_bytes: AtomicU64,
+    /// For pieces on their way.
+    pub(crate) buffers: Arc<Pool>,
 }
 
 /// What a node's contents take of its disk.
@@ -470,6 +473,7 @@ impl Node {
             session_began: Notify::new(),
             control_wake: Notify::new(),
             stopping: CancellationToken::new(),
+            buffers: Arc::default(),
             quota_bytes: AtomicU64::new(config.quota_bytes.unwrap_or(u64::MAX)),
             listener,
             config,

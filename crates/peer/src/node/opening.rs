@@ -32,6 +32,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
     // Whatever is here may have equal pieces; what exactly is found out when the log is known.
     let (own, named) = (content.destination.as_ref().map(Destination::path), content.have.iter());
     let looks_first = named.map(PathBuf::as_path).chain(own).any(std::path::Path::exists);
+    let pinned = content.keeping.pinned || storage::is_pinned(inner, id, &content.folder(inner));
     {
         let mut state = inner.lock();
         if let Some(known) = state.contents.get_mut(&id) {
@@ -42,7 +43,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
             return again(inner, id);
         }
         let mut content = content;
-        content.keeping.pinned = storage::is_pinned(inner, id, &content.folder(inner));
+        content.keeping.pinned = pinned;
         content.looks_first = looks_first;
         if state.by_web {
             content.note(super::control::NO_UDP.into());
@@ -204,7 +205,7 @@ fn open_store(inner: &Arc<Inner>, log: &Log, place: &Where, pages: Vec<Page>) ->
     if let Err(e) = std::fs::write(folder.join("log"), encode_log(log)) {
         tracing::warn!("cannot keep the log: {e}");
     }
-    let store = StoreHandle::start(store);
+    let store = StoreHandle::start(store, inner.buffers.clone());
     Ok(OpenedStore { track: Arc::new(track), store, folder: folder.clone(), sources, notes: opened.notes })
 }
 

@@ -4,7 +4,7 @@ use super::Inner;
 use super::connections::store_piece;
 use super::https_fetch::{Waypoint, WaypointError};
 use super::state::{Running, happened};
-use crate::buffer_pool::{Pool, Pooled};
+use crate::buffer_pool::Pooled;
 use crate::origin::{Access, Expected, OriginError};
 use crate::publish::object_url;
 use crate::store::StoreHandle;
@@ -83,6 +83,11 @@ struct Job {
 }
 
 impl Job {
+    /// For a piece.
+    fn buffer(&self) -> Pooled {
+        self.inner.buffers.take(self.track.layout.piece_bytes() as usize)
+    }
+
     async fn fetch(&self, waypoint: Option<Waypoint>, pieces: Vec<Range<u32>>) -> Result<(), FetchFailure> {
         let layout = &self.track.layout;
         let per_request = (MAX_REQUEST_BYTES / u64::from(layout.piece_bytes())).max(1) as u32;
@@ -138,14 +143,12 @@ struct Cutter<'a> {
     pieces: Range<u32>,
     filled: usize,
     buffer: Pooled,
-    pool: Arc<Pool>,
     writes: JoinSet<()>,
 }
 
 impl<'a> Cutter<'a> {
     fn new(job: &'a Job, from: PieceFrom, pieces: Range<u32>) -> Self {
-        let pool = Arc::new(Pool::new(job.track.layout.piece_bytes() as usize));
-        Self { job, from, pieces, filled: 0, buffer: pool.take(), pool, writes: JoinSet::new() }
+        Self { job, from, pieces, filled: 0, buffer: job.buffer(), writes: JoinSet::new() }
     }
 
     fn take(&mut self, mut chunk: Bytes) {
@@ -156,7 +159,7 @@ impl<'a> Cutter<'a> {
             self.buffer.whole()[self.filled..self.filled + some.len()].copy_from_slice(&some);
             self.filled += some.len();
             if self.filled == len {
-                let data = std::mem::replace(&mut self.buffer, self.pool.take()).freeze(0..len);
+                let data = std::mem::replace(&mut self.buffer, self.job.buffer()).freeze(0..len);
                 let (inner, store, version) = (self.job.inner.clone(), self.job.store.clone(), self.job.version);
                 let from = self.from;
                 self.writes.spawn(async move { store_piece(&inner, &store, version, from, piece, data).await });

@@ -58,6 +58,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         let tended = inner.clone();
         // A panic there has been told of, and the next time may do better.
         let _ = tokio::task::spawn_blocking(move || {
+            tended.buffers.trim();
             remember_use(&tended);
             keep_to_quota(&tended);
             try_again(&tended);
@@ -92,12 +93,16 @@ pub(crate) fn make_room(
             return Ok(());
         }
         let (pinned, unused_ms) = (content.keeping.pinned, local_unix_ms().saturating_sub(published_unix_ms));
-        let (all_bytes, unused) = (bytes.saturating_add(beside_bytes), Micros::from_millis(unused_ms));
-        let new = Kept { content: id, bytes: all_bytes, pinned, in_use: false, others: 0, unused };
-        let others = kept(&state).into_iter().filter(|k| k.content != id);
-        let all: Vec<Kept> = others.chain([new]).collect();
-        let Eviction { contents, short_bytes } = evict(&all, quota_bytes, 0);
-        if short_bytes == 0 && !contents.contains(&id) {
+        let unused = Micros::from_millis(unused_ms);
+        let others: Vec<Kept> = kept(&state).into_iter().filter(|k| k.content != id).collect();
+        // What has to go for so many bytes, where they may come.
+        let goes = |bytes| {
+            let new = Kept { content: id, bytes, pinned, in_use: false, others: 0, unused };
+            let all: Vec<Kept> = others.iter().cloned().chain([new]).collect();
+            let Eviction { contents, short_bytes } = evict(&all, quota_bytes, 0);
+            (short_bytes == 0 && !contents.contains(&id)).then_some(contents)
+        };
+        if let Some(contents) = goes(bytes.saturating_add(beside_bytes)) {
             if let Some(content) = state.contents.get_mut(&id) {
                 (content.keeping.room_bytes, content.keeping.beside_bytes) = (bytes, beside_bytes);
             }
@@ -106,10 +111,10 @@ pub(crate) fn make_room(
             remove(evicted);
             return Ok(());
         }
-        drop(state);
-        if beside_bytes == 0 {
+        if beside_bytes == 0 || goes(bytes).is_none() {
             return Err(FetchError::NoRoom { needed_bytes: bytes, quota_bytes });
         }
+        drop(state);
         versions::give_up_others(inner, id, &base, folder);
         beside_bytes = 0;
     }
@@ -319,5 +324,10 @@ fn try_again(inner: &Arc<Inner>) {
 
 /// Bytes that the contents in the data folder take of the quota.
 pub(crate) fn kept_bytes(state: &State) -> u64 {
-    state.contents.values().filter(|c| c.is_in_data_folder()).map(|c| c.keeping.room_bytes).sum()
+    state
+        .contents
+        .values()
+        .filter(|c| c.is_in_data_folder())
+        .map(|c| c.keeping.room_bytes + c.keeping.beside_bytes)
+        .sum()
 }

@@ -91,7 +91,7 @@ impl Drop for Work {
 
 impl StoreHandle {
     /// Puts `store` to work.
-    pub fn start(store: Store) -> StoreHandle {
+    pub(crate) fn start(store: Store, pool: Arc<Pool>) -> StoreHandle {
         let store = Arc::new(store);
         let piece_bytes = store.layout().piece_bytes() as usize;
         let slots = (MAX_WAITING_BYTES / piece_bytes).clamp(MIN_WAITING, MAX_WAITING);
@@ -100,7 +100,6 @@ impl StoreHandle {
             write(&of_writer, command);
             saver.nudge();
         });
-        let pool = Arc::new(Pool::new(HEAD_BYTES + piece_bytes));
         let of_reader = store.clone();
         let reader = Queue::new("store-reader", slots, move |ReadCommand { piece, mut into, answer }| {
             if !answer.is_closed() {
@@ -169,7 +168,7 @@ impl StoreHandle {
     /// As [`Store::read`].
     pub async fn read_after<const N: usize>(&self, piece: u32, head: [u8; N]) -> Result<Option<Bytes>, StoreError> {
         const { assert!(N <= HEAD_BYTES) }
-        let mut buffer = self.work.pool.take();
+        let mut buffer = self.work.pool.take(HEAD_BYTES + self.store.layout().piece_bytes() as usize);
         // What the system has in memory is there at once: to wake another thread would take longer.
         let data = buffer.whole().get_mut(HEAD_BYTES..).unwrap_or_default();
         let read = match self.store.read_at_once(piece, data) {
