@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use headwater_hls::follow::{Begin, Follower, Trouble};
+use headwater_hls::follow::{Follower, Trouble};
 use headwater_hls::media::{Break, Continuity};
 use headwater_hls::player::{Player, Rules};
 use headwater_hls::playlist::{self, ByteRange, MAX_PLAYLIST_BYTES, Map, MediaPlaylist, Playlist, Segment};
@@ -148,7 +148,7 @@ impl Probe {
         let state = State {
             base: playlist.clone(),
             playlist,
-            follower: Follower::new(Time(0), Begin::Behind(plan.hold_back)),
+            follower: Follower::new(Time(0), plan.hold_back),
             player: Player::new(Time(0), plan.rules),
             continuity: Continuity::new(),
             map: None,
@@ -299,20 +299,15 @@ impl Probe {
                 if s.player.is_over() {
                     return Ok(());
                 }
-                if s.player.wants_more() {
-                    s.follower.next_segment().ok_or(None)
-                } else {
-                    Err(Some(s.player.wants_more_at()))
-                }
+                let segment = if s.player.wants_more() { s.follower.next_segment() } else { None };
+                segment.ok_or(s.player.wakes_at())
             };
             match next {
                 Ok(segment) => self.segment(segment).await,
-                Err(full_until) => {
-                    // Also while the last of it is played.
-                    let again =
-                        full_until.map_or(Duration::from_millis(200), |t| Duration::from_micros(t.since(self.now()).0));
-                    let pause = again.clamp(Duration::from_millis(1), Duration::from_millis(200));
-                    let _ = tokio::time::timeout(pause, self.news.notified()).await;
+                Err(None) => self.news.notified().await,
+                Err(Some(at)) => {
+                    let at = self.begun + Duration::from_micros(at.0);
+                    let _ = tokio::time::timeout_at(at, self.news.notified()).await;
                 }
             }
         }

@@ -17,15 +17,6 @@ const LEAST_PAUSE: Micros = Micros::from_millis(200);
 /// Before a playlist was read.
 const FIRST_PAUSE: Micros = Micros::from_secs(1);
 
-/// Where it begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Begin {
-    /// With all that is listed.
-    Oldest,
-    /// So long before the end of a playlist that goes on; at the beginning of one that has ended.
-    Behind(Micros),
-}
-
 /// What is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Trouble {
@@ -49,7 +40,7 @@ pub enum Trouble {
 /// fetches what [`Follower::next_segment`] gives.
 #[derive(Clone, Debug)]
 pub struct Follower {
-    begin: Begin,
+    hold_back: Micros,
     target: Option<Micros>,
     /// The number that comes next, once one is known.
     next: Option<u64>,
@@ -63,10 +54,11 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Nothing is known yet; the playlist is to be loaded at once.
-    pub fn new(now: Time, begin: Begin) -> Self {
+    /// Nothing is known yet; the playlist is to be loaded at once. It begins `hold_back` before the end of a playlist that
+    /// goes on, and with all of one that has ended.
+    pub fn new(now: Time, hold_back: Micros) -> Self {
         Follower {
-            begin,
+            hold_back,
             target: None,
             next: None,
             remembered: VecDeque::new(),
@@ -101,7 +93,7 @@ impl Follower {
 
     /// It failed.
     pub fn failed(&mut self, now: Time) -> Vec<Trouble> {
-        self.load_at = Some(now + self.target.map_or(FIRST_PAUSE, |t| Micros(t.0 / 2).max(LEAST_PAUSE)));
+        self.load_at = Some(now + self.pause(2));
         self.stalls(now).into_iter().collect()
     }
 
@@ -185,14 +177,13 @@ impl Follower {
 
     /// The place in the playlist where a newcomer begins.
     fn first_of(&self, list: &MediaPlaylist) -> usize {
-        let Begin::Behind(hold_back) = self.begin else { return 0 };
         if list.ended {
             return 0;
         }
         let mut behind = Micros(0);
         let back = list.segments.iter().rev().position(|s| {
             behind = behind + s.duration;
-            behind >= hold_back
+            behind >= self.hold_back
         });
         back.map_or(0, |back| list.segments.len() - 1 - back)
     }

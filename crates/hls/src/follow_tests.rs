@@ -2,6 +2,8 @@ use super::*;
 use Trouble::*;
 
 const TARGET: Micros = Micros::from_secs(2);
+/// It begins with all that is listed.
+const ALL: Micros = Micros(u64::MAX);
 
 /// A playlist of these numbers; every segment takes two seconds.
 fn list(sequences: std::ops::RangeInclusive<u64>) -> MediaPlaylist {
@@ -21,9 +23,9 @@ struct Story {
 }
 
 impl Story {
-    fn new(begin: Begin) -> Self {
+    fn new(hold_back: Micros) -> Self {
         let now = Time(7_000_000);
-        Story { follower: Follower::new(now, begin), now }
+        Story { follower: Follower::new(now, hold_back), now }
     }
 
     /// Loads when it is due; what is to be fetched then, the troubles, and how long it waits before the next load, in ms.
@@ -40,10 +42,10 @@ impl Story {
 
 #[test]
 fn it_begins_where_it_should() {
-    let hold_back = |s| Begin::Behind(Micros::from_secs(s));
+    let hold_back = Micros::from_secs;
     let ended = MediaPlaylist { ended: true, ..list(1..=9) };
     for (begin, list, expected) in [
-        (Begin::Oldest, list(1..=9), 1..=9),
+        (ALL, list(1..=9), 1..=9),
         (hold_back(6), list(1..=9), 7..=9),
         (hold_back(5), list(1..=9), 7..=9),
         (hold_back(1), list(1..=9), 9..=9),
@@ -58,7 +60,7 @@ fn it_begins_where_it_should() {
 
 #[test]
 fn it_follows() {
-    let mut s = Story::new(Begin::Behind(TARGET));
+    let mut s = Story::new(TARGET);
     assert_eq!(s.loads(&list(1..=5)), (vec![5], vec![], Some(2000)));
     assert_eq!(s.loads(&list(2..=6)), (vec![6], vec![], Some(2000)));
     // Nothing new: sooner.
@@ -73,7 +75,7 @@ fn it_follows() {
 
 #[test]
 fn an_old_copy_is_not_believed_and_a_new_beginning_is() {
-    let mut s = Story::new(Begin::Oldest);
+    let mut s = Story::new(ALL);
     s.loads(&list(10..=15));
     assert_eq!(s.loads(&list(9..=13)), (vec![], vec![Backwards], Some(1000)));
     assert_eq!(s.loads(&list(11..=16)), (vec![16], vec![], Some(2000)));
@@ -91,7 +93,7 @@ fn an_old_copy_is_not_believed_and_a_new_beginning_is() {
 
 #[test]
 fn a_stalled_encoder_is_told_of_once() {
-    let mut s = Story::new(Begin::Oldest);
+    let mut s = Story::new(ALL);
     s.loads(&list(1..=3));
     let mut told = Vec::new();
     for n in 0..12 {
@@ -108,7 +110,7 @@ fn a_stalled_encoder_is_told_of_once() {
 
 #[test]
 fn what_was_listed_stays_as_it_was() {
-    let mut s = Story::new(Begin::Oldest);
+    let mut s = Story::new(ALL);
     s.loads(&list(1..=4));
     let mut other = list(2..=5);
     other.segments[1].uri = "other.ts".into();
@@ -123,7 +125,7 @@ fn what_was_listed_stays_as_it_was() {
 proptest::proptest! {
     #[test]
     fn every_number_comes_once_and_in_order(loads in proptest::collection::vec((0u64..40, 0u64..8), 1..40)) {
-        let mut s = Story::new(Begin::Oldest);
+        let mut s = Story::new(ALL);
         let mut last: Option<u64> = None;
         for (first, more) in loads {
             let (segments, troubles, _) = s.loads(&list(first..=first + more));

@@ -123,9 +123,15 @@ impl Player {
         });
         self.state != State::Over && !self.ended && self.buffered < wanted
     }
-    /// When it wants more at the latest, if nothing happens.
-    pub fn wants_more_at(&self) -> Time {
-        self.now + (self.buffered - self.rules.fetch_ahead)
+    /// When it wants more or is over, if nothing arrives; `None` where only that helps.
+    pub fn wakes_at(&self) -> Option<Time> {
+        match self.state {
+            State::Playing if self.ended => Some(self.now + self.buffered),
+            State::Playing if !self.wants_more() => {
+                Some(self.now + (self.buffered - self.rules.fetch_ahead) + Micros(1))
+            }
+            _ => None,
+        }
     }
     /// Whether all was played.
     pub fn is_over(&self) -> bool {
@@ -215,7 +221,8 @@ mod tests {
         p.arrived(at(0.1), Micros::from_secs(2));
         p.ended(at(1.0));
         assert!(!p.wants_more());
-        p.pass(at(9.0));
+        assert_eq!(p.wakes_at(), Some(at(3.0)));
+        p.pass(at(3.0));
         assert!(p.is_over() && p.stalls().is_empty());
         assert_eq!((p.played(), p.startup()), (Micros::from_secs(2), Some(Micros::from_secs(1))));
         let mut empty = Player::new(Time(0), Rules::default());
@@ -228,9 +235,9 @@ mod tests {
         let mut p = Player::new(Time(0), Rules::default());
         (0..16).for_each(|_| p.arrived(at(1.0), Micros::from_secs(2)));
         assert!(!p.wants_more());
-        assert_eq!(p.wants_more_at(), at(3.0));
-        p.pass(at(3.1));
-        assert!(p.wants_more());
+        assert_eq!(p.wakes_at(), Some(at(3.0) + Micros(1)));
+        p.pass(at(3.0) + Micros(1));
+        assert!(p.wants_more() && p.wakes_at().is_none());
         // It never starts with less than it needs.
         let late = Rules { start_with: Micros::from_secs(40), ..Rules::default() };
         let mut p = Player::new(Time(0), late);

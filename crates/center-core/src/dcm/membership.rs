@@ -161,8 +161,6 @@ impl Dcm {
         let counts = m.counts();
         if !came.is_empty() {
             m.runs_at = now;
-            // Alarms come with a report, which alone does not end a row of them.
-            m.starving = 0;
         }
         for run in came {
             if counts {

@@ -307,6 +307,7 @@ impl Dcm {
         self.present(ix);
         if let Some(m) = self.member_mut(ix) {
             if said.pieces_held > m.pieces_held {
+                // Something came; alarms come with a report, which alone does not end a row of them.
                 m.starving = 0;
             }
             m.pieces_held = said.pieces_held;

@@ -175,6 +175,20 @@ fn what_goes_on_has_no_breaks() {
 /// Changes a story that went well.
 type Change = fn(&mut Vec<Given>);
 
+/// What is told of a stream after each change.
+fn check(stories: &[(&str, Change, &str)], stream: impl Fn() -> Vec<Given>) {
+    let mut wrong = Vec::new();
+    for (name, change, expected) in stories {
+        let mut story = stream();
+        change(&mut story);
+        let found = told(&reports(&story));
+        if found != *expected {
+            wrong.push(format!("{name}: {found}, not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 fn cut(given: &mut Given, from: usize, to: usize) {
     given.bytes.drain(from..to);
 }
@@ -267,16 +281,7 @@ fn stories_of_transport_streams() {
             " |  |  | ",
         ),
     ];
-    let mut wrong = Vec::new();
-    for (name, change, expected) in stories {
-        let mut story = ts(0..5);
-        change(&mut story);
-        let found = told(&reports(&story));
-        if found != *expected {
-            wrong.push(format!("{name}: {found}, not {expected}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    check(stories, || ts(0..5));
 }
 
 #[test]
@@ -399,16 +404,7 @@ fn stories_of_fragmented_mp4() {
             " |  |  |  | ",
         ),
     ];
-    let mut wrong = Vec::new();
-    for (name, change, expected) in stories {
-        let mut story = fmp4(0..5);
-        change(&mut story);
-        let found = told(&reports(&story));
-        if found != *expected {
-            wrong.push(format!("{name}: {found}, not {expected}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    check(stories, || fmp4(0..5));
 }
 
 #[test]
