@@ -4,8 +4,8 @@
 //! A grant is soft state, refreshed by every heartbeat that names the content and worth nothing three heartbeats after the
 //! last one. The first content has all there is. When others want some, it is split by priority and by use: who uses
 //! little leaves the rest to the others, whoever wants more has at least its fair share. Who wants nothing keeps a small
-//! reserve, so that children can be found for it when it begins to. Live contents, when there are some, are a class of
-//! claims that `fill` serves before those here.
+//! reserve, so that children can be found for it when it begins to. Live streams are served first: each has half as much
+//! again as its children take, and what is needed for some at least; files share the rest.
 
 use headwater_model::id::ContentId;
 use headwater_model::node::Priority;
@@ -18,6 +18,8 @@ const LEASE: u64 = 3;
 const IDLE: u64 = 2;
 /// This part of the uplink is kept for contents that want nothing, in equal shares for all.
 const RESERVE: u64 = 16;
+/// A live stream has this part of the uplink, whatever its children take: so that some can be found for it.
+const LIVE_LEAST: u64 = 4;
 /// A grant changes by more than this part of it or not at all: each change may re-index a swarm.
 const STEP: u64 = 8;
 /// Who uses this share of its grant wants more, in percent.
@@ -35,12 +37,15 @@ pub struct Use {
     pub used: Option<Rate>,
     /// How much the content matters at this node.
     pub priority: Priority,
+    /// It is a live stream, which goes before downloads.
+    pub live: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Grant {
     rate: Rate,
     priority: Priority,
+    live: bool,
     renewed: Time,
     wanted: Time,
     /// Until then it counts as one that wants more: it has had no chance to show what it uses.
@@ -85,12 +90,13 @@ impl Budget {
         self.split(now, changed);
     }
 
-    /// The node takes part in a content, or says so again.
-    pub fn join(&mut self, now: Time, content: ContentId, changed: &mut Vec<Changed>) {
+    /// The node takes part in a content, or says so again; `live` for a live stream.
+    pub fn join(&mut self, now: Time, content: ContentId, live: bool, changed: &mut Vec<Changed>) {
         let fresh_until = now + self.heartbeat.times(LEASE);
-        let new =
-            Grant { rate: Rate(0), priority: Priority::default(), renewed: now, wanted: now, fresh_until, used: None };
+        let (rate, priority) = (Rate(0), Priority::default());
+        let new = Grant { rate, priority, live, renewed: now, wanted: now, fresh_until, used: None };
         let g = self.grants.entry(content).or_insert(new);
+        g.live = live;
         (g.renewed, g.wanted, g.fresh_until) = (now, now, fresh_until);
         self.split(now, changed);
     }
@@ -112,7 +118,7 @@ impl Budget {
             g.fresh_until = fresh;
         }
         g.renewed = now;
-        g.priority = said.priority;
+        (g.priority, g.live) = (said.priority, said.live);
         if said.wants {
             g.wanted = now;
         }
@@ -179,8 +185,9 @@ impl Budget {
                     Some(used) => (used.0.saturating_mul(HEADROOM_PERCENT) / 100).saturating_sub(reserve),
                     None => u64::MAX,
                 };
+                let most = if g.live { most.max(self.total.0 / LIVE_LEAST) } else { most };
                 let wants = lives(g) && (fresh || now.since(g.wanted) <= idle);
-                Claim { weight: if lives(g) { g.priority.weight() } else { 0 }, most, wants }
+                Claim { weight: if lives(g) { g.priority.weight() } else { 0 }, most, wants, first: g.live }
             })
             .collect();
         let shares = fill(self.total.0 - reserve * living, &claims);
@@ -193,23 +200,31 @@ struct Claim {
     weight: u64,
     most: u64,
     wants: bool,
+    /// It is served before those that are not.
+    first: bool,
 }
 
 /// Weighted max-min shares of `total`: nobody gets more than it claims while another gets less than it claims and than its
-/// weight is worth. What all claims leave is split by weight among those who want something; among all where nobody does.
+/// weight is worth; those that go first get theirs before the others. What all claims leave is split by weight among those
+/// who want something; among all where nobody does.
 fn fill(total: u64, claims: &[Claim]) -> Vec<u64> {
     let anybody = claims.iter().any(|c| c.wants);
     let takes = |c: &Claim| c.weight > 0 && (c.wants || !anybody);
     let mut order: Vec<usize> = (0..claims.len()).filter(|ix| takes(&claims[*ix])).collect();
-    order.sort_by_key(|ix| claims[*ix].most / claims[*ix].weight);
-    let weights: u64 = order.iter().map(|ix| claims[*ix].weight).sum();
+    order.sort_by_key(|ix| (!claims[*ix].first, claims[*ix].most / claims[*ix].weight));
+    let weights_of = |first: Option<bool>| -> u64 {
+        order.iter().map(|ix| &claims[*ix]).filter(|c| first.is_none_or(|f| c.first == f)).map(|c| c.weight).sum()
+    };
+    let (mut weights_left, weights) = ([weights_of(Some(true)), weights_of(Some(false))], weights_of(None));
     let mut shares = vec![0; claims.len()];
-    let (mut left, mut weights_left) = (total, weights);
+    let mut left = total;
     for ix in &order {
-        let Claim { weight, most, .. } = claims[*ix];
-        shares[*ix] = portion(left, weight, weights_left).min(most);
+        let Claim { weight, most, first, .. } = claims[*ix];
+        let [before, after] = &mut weights_left;
+        let of_class = if first { before } else { after };
+        shares[*ix] = portion(left, weight, *of_class).min(most);
         left -= shares[*ix];
-        weights_left -= weight;
+        *of_class -= weight;
     }
     for ix in order {
         shares[ix] += portion(left, claims[ix].weight, weights);

@@ -8,6 +8,10 @@ fn id(n: u8) -> ContentId {
     ContentId([n; 32])
 }
 
+fn says(wants: bool, used: Rate, priority: Priority) -> Use {
+    Use { wants, used: Some(used), priority, live: false }
+}
+
 /// Runs a story and says what each of its contents has at the end, in thousandths of the uplink. A line is a heartbeat: for
 /// each content `-` (not named), `.` (wants nothing), or what it could use in thousandths, with `h` or `l` for its priority;
 /// it uses that or its grant. `join N`, `leave N` and `up N` (thousandths) are lines of their own.
@@ -19,7 +23,7 @@ fn story(story: &str) -> Vec<u64> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |w: &str| w.parse::<u64>().unwrap();
         match words[..] {
-            ["join", n] => budget.join(now, id(number(n) as u8), &mut changed),
+            ["join", n] => budget.join(now, id(number(n) as u8), false, &mut changed),
             ["leave", n] => budget.leave(now, &id(number(n) as u8), &mut changed),
             ["up", n] => budget.set_total(now, Rate(TOTAL * number(n) / 1000), &mut changed),
             _ => {
@@ -34,7 +38,7 @@ fn story(story: &str) -> Vec<u64> {
                     let could = word.trim_end_matches(['h', 'l']).parse::<u64>().ok();
                     let used = could.map_or(0, |c| (TOTAL * c / 1000).min(budget.grant(&content).0));
                     if *word != "-" {
-                        budget.refresh(now, &content, Use { wants: could.is_some(), used: Some(Rate(used)), priority });
+                        budget.refresh(now, &content, says(could.is_some(), Rate(used), priority));
                     }
                 }
                 budget.split(now, &mut changed);
@@ -43,6 +47,28 @@ fn story(story: &str) -> Vec<u64> {
         assert_eq!(budget.check(), Vec::<String>::new(), "after {line:?}");
     }
     budget.grants.values().map(|g| g.rate.0 * 1000 / TOTAL).collect()
+}
+
+/// (what the children of the stream take, what it has at least, what a file has at least that wants all), in thousandths
+#[test]
+fn a_live_stream_goes_before_files() {
+    for (used, live, file) in [(0, 250, 700), (300, 450, 500), (500, 750, 200), (900, 960, 30), (1000, 960, 30)] {
+        let mut budget = Budget::new(Rate(TOTAL), HEARTBEAT);
+        let (mut now, mut changed) = (Time(0), Vec::new());
+        budget.join(now, id(0), false, &mut changed);
+        budget.join(now, id(1), true, &mut changed);
+        assert!(budget.grant(&id(1)).0 * 1000 / TOTAL >= 960, "at first all of it may be needed");
+        for _ in 0..8 {
+            now = now + HEARTBEAT;
+            budget.refresh(now, &id(0), says(true, budget.grant(&id(0)), Priority::High));
+            let taken = Rate(TOTAL * used / 1000).min(budget.grant(&id(1)));
+            budget.refresh(now, &id(1), Use { live: true, ..says(true, taken, Priority::Normal) });
+            budget.split(now, &mut changed);
+            assert_eq!(budget.check(), Vec::<String>::new());
+        }
+        let has = |n: u8| budget.grant(&id(n)).0 * 1000 / TOTAL;
+        assert!(has(1) >= live && has(0) >= file, "{used}: {} and {}", has(1), has(0));
+    }
 }
 
 #[test]
@@ -122,7 +148,7 @@ proptest! {
         for step in steps {
             let mut changed = Vec::new();
             match step {
-                Step::Join(n) => budget.join(now, id(n), &mut changed),
+                Step::Join(n) => budget.join(now, id(n), false, &mut changed),
                 Step::Leave(n) => {
                     told.remove(&id(n));
                     budget.leave(now, &id(n), &mut changed);
@@ -131,7 +157,7 @@ proptest! {
                 Step::Heartbeat(after, said) => {
                     now = now + Micros(after);
                     for (n, wants, used, p) in said {
-                        budget.refresh(now, &id(n), Use { wants, used: Some(Rate(used)), priority: priority(p) });
+                        budget.refresh(now, &id(n), says(wants, Rate(used), priority(p)));
                     }
                     budget.split(now, &mut changed);
                 }
@@ -157,29 +183,29 @@ proptest! {
         let mut changed = Vec::new();
         for step in steps {
             match step {
-                Step::Join(n) => budget.join(now, id(n), &mut changed),
+                Step::Join(n) => budget.join(now, id(n), false, &mut changed),
                 Step::Leave(n) => budget.leave(now, &id(n), &mut changed),
                 Step::Up(_) => {}
                 Step::Heartbeat(after, said) => {
                     now = now + Micros(after);
                     for (n, wants, used, p) in said {
-                        budget.refresh(now, &id(n), Use { wants, used: Some(Rate(used)), priority: priority(p) });
+                        budget.refresh(now, &id(n), says(wants, Rate(used), priority(p)));
                     }
                     budget.split(now, &mut changed);
                 }
             }
         }
-        budget.join(now, id(11), &mut changed);
+        budget.join(now, id(11), false, &mut changed);
         for (n, _) in others.iter().enumerate() {
-            budget.join(now, id(n as u8), &mut changed);
+            budget.join(now, id(n as u8), false, &mut changed);
         }
         for _ in 0..2 {
             now = now + HEARTBEAT;
             for (n, (wants, used, p)) in others.iter().enumerate() {
-                budget.refresh(now, &id(n as u8), Use { wants: *wants, used: Some(Rate(*used)), priority: priority(*p) });
+                budget.refresh(now, &id(n as u8), says(*wants, Rate(*used), priority(*p)));
             }
             let used = budget.grant(&id(11));
-            budget.refresh(now, &id(11), Use { wants: true, used: Some(used), priority: priority(own) });
+            budget.refresh(now, &id(11), says(true, used, priority(own)));
             budget.split(now, &mut changed);
         }
         let weights: u64 = budget.grants.values().map(|g| g.priority.weight()).sum();
@@ -193,14 +219,14 @@ proptest! {
         let mut budget = Budget::new(Rate(TOTAL), HEARTBEAT);
         let mut now = Time(0);
         for (n, _) in uses.iter().enumerate() {
-            budget.join(now, id(n as u8), &mut Vec::new());
+            budget.join(now, id(n as u8), false, &mut Vec::new());
         }
         for beat in 0..60 {
             now = now + HEARTBEAT;
             let mut changed = Vec::new();
             for (n, (could, p)) in uses.iter().enumerate() {
                 let used = Rate((*could).min(budget.grant(&id(n as u8)).0));
-                budget.refresh(now, &id(n as u8), Use { wants: *could > 0, used: Some(used), priority: priority(*p) });
+                budget.refresh(now, &id(n as u8), says(*could > 0, used, priority(*p)));
             }
             budget.split(now, &mut changed);
             prop_assert!(beat < 40 || changed.is_empty(), "beat {}: {:?}", beat, changed);

@@ -6,6 +6,7 @@ use crate::network_monitor::{Trouble, region_name};
 use crate::trust::{Network, Offence, Standing, Verdict, Witness};
 use crate::{Center, Event, Output};
 use headwater_model::id::{ContentId, NodeId};
+use headwater_model::live::LIVE_PIECE_BYTES;
 use headwater_model::time::{Micros, Rate, Time};
 
 /// A parent serves a child well from this fraction on of what the child's busy parents give on average.
@@ -49,19 +50,24 @@ impl Center {
         if !self.trust.is_slanderer(&child) {
             self.history.trouble(parent, child, Trouble::Silent);
         }
-        let mut children = Vec::new();
-        if let Some(dcm) = self.directory.dcm(&content)
-            && let Some(m) = dcm.member_of(&parent)
-        {
-            let nodes = m.children.iter().filter_map(|ix| dcm.node_of(*ix));
-            children.extend(nodes.filter_map(|n| Some(witness(n, self.clients.get(&n)?).network)));
-        }
+        let nodes = self.directory.coordinator(&content).map(|c| c.children_of(&parent)).unwrap_or_default();
+        let network = |n: NodeId| Some(witness(n, self.clients.get(&n)?).network);
+        let children = nodes.into_iter().filter_map(network).collect::<Vec<_>>();
         let mut verdicts = Vec::new();
         self.trust.accuse(now, by, accused, offence, children, &mut verdicts);
-        if self.directory.dcm(&content).is_some_and(|dcm| dcm.had_a_piece(&child, &parent)) {
+        if self.had_a_piece(content, &child, &parent) {
             self.trust.fed(now, by, &parent);
         }
         self.carry_out(now, verdicts, out);
+    }
+
+    /// Whether a child has told of a piece that it had from a parent.
+    fn had_a_piece(&self, content: ContentId, child: &NodeId, parent: &NodeId) -> bool {
+        if let Some(dcm) = self.directory.dcm(&content) {
+            return dcm.had_a_piece(child, parent);
+        }
+        let bytes = self.progress(&content, child).and_then(|p| p.last.get(parent)).copied().unwrap_or(0);
+        bytes >= u64::from(LIVE_PIECE_BYTES)
     }
 
     /// A child's heartbeat speaks for the parents that serve it well.
@@ -150,8 +156,8 @@ impl Center {
             if let Verdict::Standing { node, standing, .. } = verdict {
                 let contents = self.clients.get(&node).map(|c| c.contents.clone()).unwrap_or_default();
                 for content in contents {
-                    if let Some(dcm) = self.directory.dcm_mut(&content) {
-                        dcm.set_standing(now, &node, standing);
+                    if let Some(coordinator) = self.directory.coordinator_mut(&content) {
+                        coordinator.set_standing(now, &node, standing);
                         self.collect(now, content, out);
                     }
                 }

@@ -1,7 +1,7 @@
 //! The control center among liars and on bad links: nodes that say what they say, and what becomes of whom.
 
 use crate::client_manager::Arrival;
-use crate::content_directory::Content;
+use crate::content_directory::{Content, Kind};
 use crate::network_monitor::Trouble;
 use crate::trust::{Standing, Verdict};
 use crate::{Center, Config, Event, Input, Output};
@@ -64,10 +64,11 @@ impl Swarm {
         s.say(Input::Publish(Box::new(Content {
             version: VERSION,
             name: "film".into(),
-            layout: Layout::single(PIECE_BYTES, MBYTES << 20).unwrap(),
+            kind: Kind::File(Layout::single(PIECE_BYTES, MBYTES << 20).unwrap()),
             origin_needs_credentials: false,
             share_origin_credentials: false,
             dcm: None,
+            trees: None,
         })));
         nodes.iter().for_each(|n| s.arrives(*n, u64::from(*n), asn(*n)));
         nodes.iter().for_each(|n| s.joins(*n));
@@ -98,10 +99,7 @@ impl Swarm {
 
     fn joins(&mut self, n: u8) {
         let (complete, leases) = (n == 1, Vec::new());
-        self.say(Input::Join(
-            node(n),
-            Join { version: VERSION, runs: None, complete, parents: Vec::new(), leases, looks_first: false },
-        ));
+        self.say(Input::Join(node(n), Join { complete, leases, ..Join::to(VERSION) }));
     }
 
     fn say(&mut self, input: Input) {
@@ -193,6 +191,7 @@ impl Swarm {
                 from,
                 to,
                 priority: Priority::Normal,
+                live: None,
             };
             let heartbeat = Heartbeat { interval: self.interval, contents: vec![content], ..Heartbeat::default() };
             self.say(Input::Heartbeat(node(n), heartbeat));
@@ -222,10 +221,7 @@ fn who_spoils_loses_its_children_and_gets_no_more() {
     assert!(s.center.history().node(&node(liar)).unwrap().bad >= 2);
     // It comes back with another session: nothing is forgotten.
     s.say(Input::Departed { node: node(liar), session: 2, bye: true });
-    s.say(Input::Join(
-        node(3),
-        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
-    ));
+    s.say(Input::Join(node(3), Join::to(VERSION)));
     s.pass(500);
     assert_eq!(s.standing(liar), Standing::Banned);
 }
@@ -591,10 +587,7 @@ fn who_offers_nothing_has_no_children_and_fetches_on() {
     let nodes: Vec<u8> = (1..=12).collect();
     let mut s = Swarm::new(&nodes, |_| 1);
     s.beat(|_, _| FINE);
-    let (quiet, again) = (
-        2,
-        Join { version: VERSION, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false },
-    );
+    let (quiet, again) = (2, Join::to(VERSION));
     assert!(!s.children(quiet).is_empty());
     for (up, serves) in [(Rate(0), false), (Rate::from_mbit(5), true), (Rate::from_mbit(1), true)] {
         s.say(Input::Offers(node(quiet), up));

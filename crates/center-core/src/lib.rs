@@ -2,7 +2,7 @@
 //! draws random numbers; the server and the simulator drive the same code.
 //!
 //! [`Center`] routes between the parts, each in a file of its name: client manager, content directory with the service
-//! manager, a [`dcm::Dcm`] per content, network monitor, history.
+//! manager, a [`dcm::Dcm`] per file and [`trees::Trees`] per live stream, network monitor, history.
 #![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the cores")]
 #![warn(missing_docs)]
 
@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod client_manager;
 mod config;
 pub mod content_directory;
+mod coordinator;
 pub mod dcm;
 pub mod explain;
 pub mod history;
@@ -19,6 +20,7 @@ pub mod place_table;
 mod probing;
 mod progress;
 pub mod reachability;
+pub mod trees;
 pub mod trust;
 
 pub use config::Config;
@@ -27,6 +29,7 @@ pub use progress::Progress;
 use budgets::{Budget, Changed};
 use client_manager::{Arrival, Client, ClientManager, Welcome};
 use content_directory::{Content, ContentDirectory, Published};
+use coordinator::Coordinator;
 use dcm::{DcmOutput, MemberInfo};
 use headwater_model::assignment::{Assignment, Lease, Refusal};
 use headwater_model::id::{ContentId, NodeId, Version};
@@ -283,8 +286,8 @@ impl Center {
     }
     /// Violated invariants of all swarms and of all nodes' budgets; empty when the state is sound.
     pub fn check(&self, now: Time) -> Vec<dcm::Problem> {
-        let dcms = self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref());
-        let mut problems: Vec<dcm::Problem> = dcms.flat_map(|dcm| dcm.check(now)).collect();
+        let coordinators = self.directory.iter().filter_map(|(_, c)| c.coordinator());
+        let mut problems: Vec<dcm::Problem> = coordinators.flat_map(|c| c.check(now)).collect();
         for (node, client) in self.clients.iter() {
             let of = |p| format!("the budget of {node:?}: {p}");
             problems.extend(client.budget.check().into_iter().map(of));
@@ -292,10 +295,9 @@ impl Center {
                 problems.push(of(format!("{:?} of an uplink of {:?}", client.budget.total(), client.up)));
             }
             for (content, granted) in client.budget.grants() {
-                let member = self.directory.dcm(content).and_then(|d| d.member_of(node));
-                let Some(m) = member.filter(|m| m.away_since.is_none() && m.forwards()) else { continue };
-                if m.info.up != granted {
-                    problems.push(of(format!("{granted:?} are granted to a content that uses {:?}", m.info.up)));
+                let Some(up) = self.directory.coordinator(content).and_then(|c| c.uplink_of(node)) else { continue };
+                if up != granted {
+                    problems.push(of(format!("{granted:?} are granted to a content that uses {up:?}")));
                 }
             }
         }
@@ -327,8 +329,8 @@ impl Center {
     /// When [`Input::Tick`] is due.
     pub fn next_timeout(&self) -> Time {
         let probes = self.prober.as_ref().and_then(Prober::next_timeout);
-        let dcms = self.directory.iter().filter_map(|(_, c)| c.dcm.as_ref()?.next_timeout());
-        dcms.chain(probes).fold(self.tick_at.min(self.judge_at), |a, b| a.min(b))
+        let coordinators = self.directory.iter().filter_map(|(_, c)| c.coordinator()?.next_timeout());
+        coordinators.chain(probes).fold(self.tick_at.min(self.judge_at), |a, b| a.min(b))
     }
 
     /// A node has seen a higher epoch than this one (this machine's clock went back, or the identity was restored from an
@@ -338,15 +340,15 @@ impl Center {
             return;
         }
         self.epoch = epoch;
-        for dcm in self.directory.dcms_mut() {
-            dcm.raise_epoch(now, epoch);
+        for coordinator in self.directory.coordinators_mut() {
+            coordinator.raise_epoch(now, epoch);
         }
     }
 
     /// Sends all assignments again, with new tickets: the shell asks for it at half the life of a ticket.
     pub fn renew(&mut self, now: Time) {
-        for dcm in self.directory.dcms_mut() {
-            dcm.renew(now);
+        for coordinator in self.directory.coordinators_mut() {
+            coordinator.renew(now);
         }
     }
 
@@ -366,7 +368,7 @@ impl Center {
             Input::Alarm(node, v, alarm) => {
                 self.totals.alarms += 1;
                 let mut heard = false;
-                self.with_dcm(now, v, out, |d| heard = d.alarm(now, &node, &alarm));
+                self.with_coordinator(now, v, out, |c| heard = c.alarm(now, &node, &alarm));
                 if heard {
                     out.push(Output::Event(Event::Alarm(v.content, node, alarm)));
                 }
@@ -434,11 +436,11 @@ impl Center {
         self.probing(now, out, |p| p.left(now, &node));
         self.history.went(now, &node);
         for content in client.contents {
-            let Some(dcm) = self.directory.dcm_mut(&content) else { continue };
+            let Some(coordinator) = self.directory.coordinator_mut(&content) else { continue };
             if bye {
                 self.leave(now, node, content, out);
             } else {
-                dcm.away(now, &node);
+                coordinator.away(now, &node);
                 self.collect(now, content, out);
             }
         }
@@ -466,8 +468,9 @@ impl Center {
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
         }
+        let is_live = content.kind.is_live();
         if !join.looks_first {
-            self.regrant(&node, |budget, changed| budget.join(now, id, changed));
+            self.regrant(&node, |budget, changed| budget.join(now, id, is_live, changed));
         }
         let (Some(client), Some(content)) = (self.clients.get(&node), self.directory.get(&id)) else { return };
         let arrival = &client.arrival;
@@ -498,15 +501,15 @@ impl Center {
             return;
         }
         let restarted = now < self.restarted_until;
-        let Some(dcm) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };
-        dcm.join(now, info, join);
+        let Some(manager) = self.directory.serve(now, &id, &self.config, self.epoch, restarted) else { return };
+        manager.join(now, info, join);
         self.collect(now, id, out);
     }
 
     fn leave(&mut self, now: Time, node: NodeId, content: ContentId, out: &mut Vec<Output>) {
         self.takes_no_part(now, &node, &content);
-        if let Some(dcm) = self.directory.dcm_mut(&content) {
-            dcm.leave(now, &node);
+        if let Some(coordinator) = self.directory.coordinator_mut(&content) {
+            coordinator.leave(now, &node);
         }
         self.record(now, content, node, false, out);
         self.collect(now, content, out);
@@ -515,8 +518,7 @@ impl Center {
     fn publish(&mut self, now: Time, content: Content, out: &mut Vec<Output>) {
         let id = content.version.content;
         let (published, former) = self.directory.publish(content);
-        let members: Vec<NodeId> = former.iter().flat_map(|d| d.members().map(|m| m.info.node)).collect();
-        for node in members {
+        for node in former {
             self.takes_no_part(now, &node, &id);
             out.push(Output::Withdrawn(node, id, "a newer version was published".into()));
         }
@@ -531,9 +533,9 @@ impl Center {
 
     fn unpublish(&mut self, now: Time, id: ContentId, out: &mut Vec<Output>) {
         let Some(content) = self.directory.unpublish(now, &id) else { return };
-        for m in content.dcm.iter().flat_map(|d| d.members()) {
-            self.takes_no_part(now, &m.info.node, &id);
-            out.push(Output::Withdrawn(m.info.node, id, "its publisher withdrew it".into()));
+        for node in content.coordinator().map(Coordinator::nodes).unwrap_or_default() {
+            self.takes_no_part(now, &node, &id);
+            out.push(Output::Withdrawn(node, id, "its publisher withdrew it".into()));
         }
         self.forget_progress_of(id);
     }
@@ -547,8 +549,8 @@ impl Center {
             for node in self.clients.fell_quiet(now, self.config.heartbeat.times(2)) {
                 let contents = self.clients.get(&node).map(|c| c.contents.clone()).unwrap_or_default();
                 for content in contents {
-                    if let Some(dcm) = self.directory.dcm_mut(&content) {
-                        dcm.away(now, &node);
+                    if let Some(coordinator) = self.directory.coordinator_mut(&content) {
+                        coordinator.away(now, &node);
                         self.collect(now, content, out);
                     }
                 }
@@ -562,12 +564,12 @@ impl Center {
         let due: Vec<ContentId> = self
             .directory
             .iter()
-            .filter(|(_, c)| c.dcm.as_ref().and_then(|d| d.next_timeout()).is_some_and(|t| t <= now))
+            .filter(|(_, c)| c.coordinator().and_then(Coordinator::next_timeout).is_some_and(|t| t <= now))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                dcm.tick(now);
+            if let Some(coordinator) = self.directory.coordinator_mut(&id) {
+                coordinator.tick(now);
             }
             self.collect(now, id, out);
         }
@@ -584,14 +586,27 @@ impl Center {
         }
     }
 
+    fn with_coordinator(
+        &mut self,
+        now: Time,
+        version: Version,
+        out: &mut Vec<Output>,
+        f: impl FnOnce(&mut dyn Coordinator),
+    ) {
+        if let Some(coordinator) = self.directory.coordinator_mut(&version.content).filter(|c| c.version() == version) {
+            f(coordinator);
+            self.collect(now, version.content, out);
+        }
+    }
+
     /// What a DCM wants said becomes the center's outputs.
     fn collect(&mut self, now: Time, content: ContentId, out: &mut Vec<Output>) {
-        let Some(dcm) = self.directory.dcm_mut(&content) else { return };
-        let version = dcm.version();
+        let Some(coordinator) = self.directory.coordinator_mut(&content) else { return };
+        let version = coordinator.version();
         let mut said = std::mem::take(&mut self.scratch);
         let mut accusations: Vec<(NodeId, NodeId, Offence)> = Vec::new();
         let mut guilty: Vec<(NodeId, Offence)> = Vec::new();
-        dcm.drain(&mut said);
+        coordinator.drain(&mut said);
         for o in said.drain(..) {
             match o {
                 DcmOutput::Assign(node, assignment) => {
@@ -650,12 +665,15 @@ impl Center {
 
     /// Something happens to a node's budget: the contents whose grants change learn it.
     fn regrant(&mut self, node: &NodeId, what: impl FnOnce(&mut Budget, &mut Vec<Changed>)) {
-        let Some(client) = self.clients.get_mut(node) else { return };
+        let (now, Some(client)) = (self.now, self.clients.get_mut(node)) else { return };
         what(&mut client.budget, &mut self.regranted);
         for (content, rate) in self.regranted.drain(..) {
-            if let Some(dcm) = self.directory.dcm_mut(&content) {
-                dcm.set_rate(node, rate);
+            if let Some(coordinator) = self.directory.coordinator_mut(&content) {
+                coordinator.set_rate(now, node, rate);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod live_tests;

@@ -24,8 +24,8 @@ impl Center {
         let contents: Vec<ContentId> =
             self.clients.get(&node).map(|c| c.contents.iter().copied().collect()).unwrap_or_default();
         for id in contents {
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                dcm.dial_failed(now, &node, &result.node);
+            if let Some(coordinator) = self.directory.coordinator_mut(&id) {
+                coordinator.dial_failed(now, &node, &result.node);
                 self.collect(now, id, out);
             }
         }
@@ -94,8 +94,8 @@ impl Center {
         let Some(client) = self.clients.get(&node) else { return };
         let (capabilities, reach) = (client.arrival.introduction.capabilities, client.reach());
         for id in client.contents.clone() {
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                dcm.set_reach(now, &node, capabilities, reach.clone());
+            if let Some(coordinator) = self.directory.coordinator_mut(&id) {
+                coordinator.set_reach(now, &node, capabilities, reach.clone());
                 self.collect(now, id, out);
             }
         }

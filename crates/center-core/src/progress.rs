@@ -54,7 +54,7 @@ impl Center {
         for report in &said.contents {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
-            let (pieces, piece_bytes) = (content.layout.pieces(), content.layout.piece_bytes());
+            let (pieces, piece_bytes) = (content.kind.pieces(), content.kind.piece_bytes());
             let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
             let mut served = Vec::new();
             // Less than before: a process that began anew counts from 0. A node whose session is new counts on.
@@ -82,13 +82,13 @@ impl Center {
                 confirmed.extend(up.map(|up| (e.node, up)));
             }
             p.max_rate = p.max_rate.max(Rate::of(moved, self.config.heartbeat));
-            let complete = report.pieces_held == pieces && p.complete_at.is_none();
-            if let Some(dcm) = self.directory.dcm_mut(&id) {
-                let used = dcm.heartbeat(now, &node, said.interval, report);
+            let complete = pieces == Some(report.pieces_held) && p.complete_at.is_none();
+            if let Some(coordinator) = self.directory.coordinator_mut(&id) {
+                let used = coordinator.heartbeat(now, &node, said.interval, report);
                 claimed.0 = claimed.0.saturating_add(used.0);
                 // Interval 0 is none: such a report tells of a part of one.
                 if let Some(client) = self.clients.get_mut(&node).filter(|_| said.interval > 0) {
-                    client.budget.refresh(now, &id, dcm.use_of(&node, used, report.priority));
+                    client.budget.refresh(now, &id, coordinator.use_of(&node, used, report.priority));
                 }
             }
             if complete {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use headwater_center_core::client_manager::Arrival;
-use headwater_center_core::content_directory::Content;
+use headwater_center_core::content_directory::{Content, Kind};
 use headwater_center_core::{Center, Config, Input, Output};
 use headwater_model::assignment::Assignment;
 use headwater_model::log::Object;
@@ -58,10 +58,11 @@ impl World {
         let content = Content {
             version,
             name: "f".into(),
-            layout: layout.clone(),
+            kind: Kind::File(layout.clone()),
             origin_needs_credentials: false,
             share_origin_credentials: false,
             dcm: None,
+            trees: None,
         };
         center.handle(Time(1), Input::Publish(Box::new(content)), &mut Vec::new());
         let (hosts, probes, failing) = (Vec::new(), Vec::new(), Vec::new());
@@ -129,8 +130,7 @@ impl World {
     }
 
     fn joins(&mut self, node: NodeId, complete: bool) {
-        let join =
-            Join { version: self.version, runs: None, complete, parents: vec![], leases: vec![], looks_first: false };
+        let join = Join { complete, ..Join::to(self.version) };
         self.input(Input::Join(node, join));
     }
 
@@ -201,6 +201,7 @@ impl World {
                 from: from.unwrap_or_default(),
                 to: vec![],
                 priority: Priority::Normal,
+                live: None,
             };
             self.input(Input::Heartbeat(node, Heartbeat { interval, contents: vec![report], ..Heartbeat::default() }));
         }
@@ -325,14 +326,7 @@ fn no_pair_that_cannot_connect_is_ever_assigned() {
                     let i = rng.below(known) as usize;
                     w.hosts[i].before = [Nothing, Independent, Dependent][rng.below(3) as usize];
                     let whole = Bits::full(w.layout.runs());
-                    let join = Join {
-                        version: w.version,
-                        runs: Some(whole),
-                        complete: false,
-                        parents: vec![],
-                        leases: vec![],
-                        looks_first: false,
-                    };
+                    let join = Join { runs: Some(whole), ..Join::to(w.version) };
                     w.input(Input::Join(w.hosts[i].node, join));
                 }
                 _ => {

@@ -5,9 +5,10 @@ use crate::identity::FolderError;
 use crate::store::{ContentRow, StoreError};
 use bytes::Bytes;
 use headwater_center_core::Input;
-use headwater_center_core::content_directory::{Content, MAX_CONTENTS};
-use headwater_model::log::{Log, Track, fingerprint};
-use headwater_model::{ContentId, Hash, Layout, NodeId, Version};
+use headwater_center_core::content_directory::{Content, Kind, MAX_CONTENTS};
+use headwater_model::live::LiveTrack;
+use headwater_model::log::{Log, Said, fingerprint};
+use headwater_model::{ContentId, Hash, NodeId, Version};
 use headwater_wire::limits::{
     MAX_HEADER_NAME_BYTES, MAX_HEADER_VALUE_BYTES, MAX_HEADERS, MAX_LOG_BYTES, MAX_QUERY_BYTES,
 };
@@ -33,6 +34,8 @@ pub(crate) struct Published {
     pub(crate) root: Hash,
     /// Root over the pieces' sums, where the log has it.
     pub(crate) sums: Option<Hash>,
+    /// What a live stream's log says.
+    pub(crate) live: Option<LiveTrack>,
     /// Only for bearers of a viewer's token.
     pub(crate) restricted: bool,
     pub(crate) share_origin_credentials: bool,
@@ -104,23 +107,25 @@ pub(crate) enum PublishError {
 
 impl Published {
     /// `None` when the messages would be too large for the wire.
-    fn new(log: &Log, track: &Track, terms: Terms, published_unix_ms: u64) -> Option<(Published, Vec<u8>)> {
+    fn new(log: &Log, said: &Said, terms: Terms, published_unix_ms: u64) -> Option<(Published, Vec<u8>)> {
         let encoded = headwater_wire::encode_log(log);
         if encoded.len() > MAX_LOG_BYTES {
             return None;
         }
         let frame = |access| FromControl::Content { log: log.clone(), access }.encode();
+        let closed = said.closed();
         let has_access = terms.access != OriginAccess::default();
         let published = Published {
-            version: track.version,
-            name: track.name.clone(),
+            version: said.version(),
+            name: said.name().to_owned(),
             key: fingerprint(&log.first_key),
-            bytes: track.layout.bytes(),
-            pieces: track.layout.pieces(),
-            objects: track.objects.len(),
-            origins: track.origins.clone(),
-            root: track.root,
-            sums: track.sums,
+            bytes: closed.map_or(0, |t| t.layout.bytes()),
+            pieces: closed.map_or(0, |t| t.layout.pieces()),
+            objects: closed.map_or(0, |t| t.objects.len()),
+            origins: said.origins().to_vec(),
+            root: closed.map_or(Hash::default(), |t| t.root),
+            sums: closed.and_then(|t| t.sums),
+            live: said.live().cloned(),
             restricted: terms.restricted,
             share_origin_credentials: terms.share_origin_credentials,
             published_unix_ms,
@@ -138,14 +143,19 @@ impl Published {
     }
 
     /// As the core needs it.
-    fn for_core(&self, layout: Layout) -> Input {
+    fn for_core(&self, said: Said) -> Input {
+        let kind = match said {
+            Said::Closed(track) => Kind::File(track.layout),
+            Said::Live(track) => Kind::Live(track.terms),
+        };
         Input::Publish(Box::new(Content {
             version: self.version,
             name: self.name.clone(),
-            layout,
+            kind,
             origin_needs_credentials: self.frame_with_access.is_some(),
             share_origin_credentials: self.share_origin_credentials,
             dcm: None,
+            trees: None,
         }))
     }
 
@@ -180,14 +190,14 @@ impl Contents {
     /// A content that was kept; its log is verified again. `None` for one that is not believed any more.
     pub(crate) fn restore(&mut self, row: &ContentRow) -> Option<Input> {
         let log = headwater_wire::decode_log(&row.log).ok()?;
-        let track = log.verify(&row.name, None).ok().filter(|t| t.version == row.version)?;
+        let said = log.verify_either(&row.name, None).ok().filter(|s| s.version() == row.version)?;
         let terms = Terms {
             access: row.access.clone(),
             share_origin_credentials: row.share_origin_credentials,
             restricted: row.restricted,
         };
-        let (published, _) = Published::new(&log, &track, terms, row.published_unix_ms)?;
-        let input = published.for_core(track.layout);
+        let (published, _) = Published::new(&log, &said, terms, row.published_unix_ms)?;
+        let input = published.for_core(said);
         self.insert(published);
         Some(input)
     }
@@ -290,13 +300,13 @@ impl Hub {
     pub(crate) async fn publish(
         self: &Arc<Hub>,
         file: StaticLog,
-        track: Track,
+        said: Said,
         terms: Terms,
     ) -> Result<(), PublishError> {
         let hub = self.clone();
         self.uninterrupted(async move {
             let kept = crate::pages::to_keep(&file.leaves, &file.sums);
-            hub.keep_and_publish(file.log, track, Some(terms), Some(kept)).await
+            hub.keep_and_publish(file.log, said, Some(terms), Some(kept)).await
         })
         .await
     }
@@ -313,19 +323,19 @@ impl Hub {
     async fn keep_and_publish(
         self: &Arc<Hub>,
         log: Log,
-        track: Track,
+        said: Said,
         terms: Option<Terms>,
         leaves: Option<Vec<u8>>,
     ) -> Result<(), PublishError> {
         let _one_at_a_time = self.publishing.lock().await;
-        let id = track.version.content;
+        let id = said.version().content;
         let terms = terms.unwrap_or_else(|| {
             let restricted = self.identity.is_restricted(&id);
             let fresh = Terms { access: OriginAccess::default(), share_origin_credentials: false, restricted };
             self.lock().contents.get(&id).map_or(fresh, Published::terms)
         });
         let too_large = || PublishError::Limit(format!("the log has more than {MAX_LOG_BYTES} bytes"));
-        let (published, encoded) = Published::new(&log, &track, terms.clone(), unix_ms()).ok_or_else(too_large)?;
+        let (published, encoded) = Published::new(&log, &said, terms.clone(), unix_ms()).ok_or_else(too_large)?;
         self.lock().contents.check(&published)?;
         let (hub, key, restricted) = (self.clone(), published.key, terms.restricted);
         let remember = move || {
@@ -334,8 +344,8 @@ impl Hub {
         };
         tokio::task::spawn_blocking(remember).await.map_err(|_| PublishError::Stopping)??;
         let row = ContentRow {
-            version: track.version,
-            name: track.name.clone(),
+            version: said.version(),
+            name: said.name().to_owned(),
             log: encoded,
             access: terms.access,
             share_origin_credentials: terms.share_origin_credentials,
@@ -344,9 +354,9 @@ impl Hub {
         };
         self.store.publish(row, leaves).await?;
         let mut state = self.lock();
-        state.events.say(unix_ms(), format!("{} (epoch {}) is published", track.name, track.version.epoch));
+        state.events.say(unix_ms(), format!("{} (epoch {}) is published", said.name(), said.version().epoch));
         state.pages.forget(&published.version);
-        let input = published.for_core(track.layout);
+        let input = published.for_core(said);
         // The core answers with messages that name the new version: it must be known here first.
         state.contents.insert(published);
         self.input(&mut state, input);
@@ -389,15 +399,15 @@ impl Hub {
         }
         let Ok(_permit) = self.verifying.acquire().await else { return };
         let verify = move || {
-            let track = log.verify(&log.name, None);
-            (log, track)
+            let said = log.verify_either(&log.name, None);
+            (log, said)
         };
-        let Ok((log, track)) = tokio::task::spawn_blocking(verify).await else { return };
-        match track {
+        let Ok((log, said)) = tokio::task::spawn_blocking(verify).await else { return };
+        match said {
             Err(e) => tracing::warn!("{node:.8} announced a log that is not true: {e}"),
-            Ok(track) => {
+            Ok(said) => {
                 let hub = self.clone();
-                let publish = async move { hub.keep_and_publish(log, track, None, None).await };
+                let publish = async move { hub.keep_and_publish(log, said, None, None).await };
                 match self.uninterrupted(publish).await {
                     Ok(()) => self.lock().contents.announced_by(version, node),
                     Err(e) => tracing::warn!("a content that {node:.8} announced is not published: {e}"),

@@ -72,6 +72,9 @@ pub(crate) fn words(event: &Event) -> String {
             let what = match alarm {
                 Alarm::ParentLost { parent, why } => format!("lost its parent {parent:.8}: {why}"),
                 Alarm::Silent { parent } => format!("hears nothing from its parent {parent:.8}"),
+                Alarm::Behind { parent, substreams } => {
+                    format!("gets {} substreams late from its parent {parent:.8}", substreams.len())
+                }
                 Alarm::Slow { parent } => format!("gets a trickle from its parent {parent:.8}"),
                 Alarm::BadPieces { parent } => format!("got wrong bytes from its parent {parent:.8}"),
                 Alarm::Attacked { from } => format!("is attacked from {from}"),

@@ -16,7 +16,7 @@ use headwater_center_core::{Center, Input, Output};
 use headwater_model::assignment::{Assignment, Lease, LeaseSource};
 use headwater_model::report::Heartbeat;
 use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
-use headwater_model::{ContentId, Hash, NodeId, Time, Version};
+use headwater_model::{ContentId, Hash, NodeId, Substreams, Time, Version};
 use headwater_wire::{FromControl, GivenTicket, TicketSecret};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -83,6 +83,15 @@ pub(crate) enum Outgoing {
     ParentKeys,
     /// An answer to a request for a page; a place for the next one is free.
     Page(Box<FromControl>),
+}
+
+/// What a ticket is good for.
+#[derive(Clone, Copy)]
+struct Scope {
+    /// Of a file.
+    highest_piece: u32,
+    /// Of a live stream.
+    substreams: Substreams,
 }
 
 /// How a session ends.
@@ -354,8 +363,13 @@ impl Hub {
     /// An assignment with its tickets.
     pub(crate) fn with_tickets(&self, child: &NodeId, assignment: Assignment, highest_piece: u32) -> FromControl {
         let (version, epoch) = (assignment.version, assignment.generation.epoch);
-        let seal = |parent: &NodeId| self.ticket(child, parent, version, highest_piece, epoch);
-        let tickets = assignment.parents.iter().chain(&assignment.spares).map(|p| seal(&p.node)).collect();
+        let all = || assignment.parents.iter().chain(&assignment.spares);
+        let seal = |parent: &NodeId| {
+            // A node may be parent of some substreams and spare of others.
+            let substreams = all().filter(|p| p.node == *parent).fold(Substreams::default(), |s, p| s.or(p.substreams));
+            self.ticket(child, parent, version, Scope { highest_piece, substreams }, epoch)
+        };
+        let tickets = all().map(|p| seal(&p.node)).collect();
         FromControl::Assignment { assignment, tickets }
     }
 
@@ -365,13 +379,14 @@ impl Hub {
             LeaseSource::Origin => None,
             LeaseSource::Waypoint { node, .. } => {
                 let epoch = self.lock().center.epoch();
-                Some(self.ticket(child, node, lease.version, highest_piece, epoch))
+                let scope = Scope { highest_piece, substreams: Substreams::default() };
+                Some(self.ticket(child, node, lease.version, scope, epoch))
             }
         };
         FromControl::Lease { lease, ticket }
     }
 
-    fn ticket(&self, child: &NodeId, parent: &NodeId, version: Version, highest_piece: u32, epoch: u64) -> GivenTicket {
+    fn ticket(&self, child: &NodeId, parent: &NodeId, version: Version, scope: Scope, epoch: u64) -> GivenTicket {
         let now = unix_ms();
         let number = key_number(now);
         let key = self.identity.parent_key(parent, number);
@@ -379,7 +394,8 @@ impl Hub {
             child: *child,
             parent: *parent,
             version,
-            highest_piece,
+            highest_piece: scope.highest_piece,
+            substreams: scope.substreams,
             key_number: number,
             control_epoch: epoch,
             expires_unix_ms: now + MAX_LIFE_MS,
@@ -506,7 +522,7 @@ impl State {
     /// Runs of a version, if it is the published one.
     pub(crate) fn runs_of(&self, version: headwater_model::Version) -> Option<u32> {
         let content = self.center.directory().get(&version.content)?;
-        (content.version == version).then(|| content.layout.runs())
+        content.kind.layout().filter(|_| content.version == version).map(|layout| layout.runs())
     }
 
     /// Of each content that a heartbeat tells of, how many nodes hold all of it.

@@ -7,6 +7,7 @@ use crate::tokens::TokenRole;
 use headwater_center_core::Input;
 use headwater_center_core::client_manager::Arrival;
 use headwater_model::assignment::Refusal;
+use headwater_model::live::is_source;
 use headwater_model::node::{From, Known};
 use headwater_model::reach::canonical;
 use headwater_model::{NodeId, Role};
@@ -460,7 +461,8 @@ impl Inbox {
             }
             return Ok(true);
         }
-        let join = join.with_runs(|v| state.runs_of(v))?;
+        let is_source = join.source.is_some();
+        let join = join.with_runs(|v| state.runs_of(v), is_source)?;
         self.hub.input(&mut state, Input::Join(self.node, join));
         Ok(true)
     }
@@ -471,6 +473,11 @@ impl Inbox {
         let Some(content) = state.contents.get(&id) else {
             return state.contents.was_withdrawn(&id).then_some(Refusal::Unpublished);
         };
+        let is_claimed = |claim| content.live.as_ref().is_some_and(|t| is_source(t, &self.node, claim));
+        if join.source.as_ref().is_some_and(|claim| !is_claimed(claim)) {
+            let why = "only a node that has the publisher's key is a source of its stream";
+            return Some(Refusal::NotPermitted(why.into()));
+        }
         let role = state.center.clients().get(&self.node).map(|c| c.arrival.introduction.role);
         // A waypoint of the operator comes because it was told to.
         if !content.restricted || (self.enrolled && role == Some(Role::Waypoint)) {

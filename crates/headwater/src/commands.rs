@@ -13,6 +13,7 @@ pub mod peer;
 pub mod peer_status;
 pub mod play;
 pub mod publish;
+mod publish_live;
 pub mod resident;
 pub mod sim;
 pub mod status;

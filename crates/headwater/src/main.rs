@@ -11,6 +11,7 @@ mod hours;
 mod lifetime;
 mod local_api;
 mod logging;
+mod memory;
 mod origin_server;
 mod probe;
 mod progress;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         eprintln!("headwater: --log: {why}");
         return ExitCode::from(2);
     }
+    memory::is_shared_by_threads();
     // An error means that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Runtime::new() {

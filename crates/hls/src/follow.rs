@@ -51,6 +51,8 @@ pub struct Follower {
     new_at: Time,
     stalled: bool,
     backwards: u32,
+    /// What it has is of an earlier run; no playlist was used in this one.
+    resumes: bool,
 }
 
 impl Follower {
@@ -68,7 +70,14 @@ impl Follower {
             new_at: now,
             stalled: false,
             backwards: 0,
+            resumes: false,
         }
+    }
+
+    /// For who has all before `next` from an earlier run. It goes on there if the playlist still has it, else where a
+    /// newcomer begins.
+    pub fn resume(now: Time, hold_back: Micros, next: u64) -> Self {
+        Follower { next: Some(next), resumes: true, ..Follower::new(now, hold_back) }
     }
 
     /// When the playlist is to be loaded; `None` after its end.
@@ -134,8 +143,7 @@ impl Follower {
         let mut restarted = false;
         match self.next {
             None => {
-                let from = self.first_of(list);
-                self.next = list.segments.get(from).map(|s| s.sequence);
+                self.next = Some(self.first_of(list));
             }
             Some(next) if last.saturating_add(1) < next => {
                 self.backwards += 1;
@@ -145,16 +153,17 @@ impl Follower {
                 }
                 troubles.push(Trouble::Restarted);
                 self.remembered.clear();
-                self.next = Some(list.media_sequence);
+                self.next = Some(self.goes_on_at(list));
                 restarted = true;
             }
             Some(next) if list.media_sequence > next => {
-                troubles.push(Trouble::Missed(list.media_sequence - next));
-                self.next = Some(list.media_sequence);
+                let at = self.goes_on_at(list);
+                troubles.push(Trouble::Missed(at.saturating_sub(next)));
+                self.next = Some(at);
             }
             Some(_) => {}
         }
-        self.backwards = 0;
+        (self.backwards, self.resumes) = (0, false);
         let Some(next) = self.next else { return true };
         self.compare(list, next, troubles);
         for segment in list.segments.iter().filter(|s| s.sequence >= next) {
@@ -175,17 +184,22 @@ impl Follower {
         true
     }
 
-    /// The place in the playlist where a newcomer begins.
-    fn first_of(&self, list: &MediaPlaylist) -> usize {
+    /// The number that it goes on with where that which came next is gone.
+    fn goes_on_at(&self, list: &MediaPlaylist) -> u64 {
+        if self.resumes { self.first_of(list) } else { list.media_sequence }
+    }
+
+    /// The number that a newcomer begins with.
+    fn first_of(&self, list: &MediaPlaylist) -> u64 {
         if list.ended {
-            return 0;
+            return list.media_sequence;
         }
         let mut behind = Micros(0);
-        let back = list.segments.iter().rev().position(|s| {
+        let first = list.segments.iter().rev().find(|s| {
             behind = behind + s.duration;
             behind >= self.hold_back
         });
-        back.map_or(0, |back| list.segments.len() - 1 - back)
+        first.map_or(list.media_sequence, |s| s.sequence)
     }
 
     /// Whether what was listed is still listed as it was.

@@ -13,6 +13,7 @@ fn list(sequences: std::ops::RangeInclusive<u64>) -> MediaPlaylist {
         target_duration: TARGET,
         media_sequence: *sequences.start(),
         ended: false,
+        encrypted: false,
         segments: sequences.map(segment).collect(),
     }
 }
@@ -26,6 +27,11 @@ impl Story {
     fn new(hold_back: Micros) -> Self {
         let now = Time(7_000_000);
         Story { follower: Follower::new(now, hold_back), now }
+    }
+
+    fn resumes(next: u64) -> Self {
+        let now = Time(7_000_000);
+        Story { follower: Follower::resume(now, TARGET, next), now }
     }
 
     /// Loads when it is due; what is to be fetched then, the troubles, and how long it waits before the next load, in ms.
@@ -120,6 +126,28 @@ fn what_was_listed_stays_as_it_was() {
     assert_eq!(s.loads(&other).1, []);
     // An empty one is no news.
     assert_eq!(s.loads(&MediaPlaylist { segments: vec![], ..other }).1, []);
+}
+
+#[test]
+fn it_goes_on_after_a_restart() {
+    // All that is new, more than it would hold back.
+    let mut s = Story::resumes(4);
+    assert_eq!(s.loads(&list(1..=9)), ((4..=9).collect(), vec![], Some(2000)));
+    assert_eq!(s.loads(&list(1..=10)), (vec![10], vec![], Some(2000)));
+    // Nothing is new yet.
+    let mut s = Story::resumes(10);
+    assert_eq!(s.loads(&list(1..=9)), (vec![], vec![], Some(1000)));
+    assert_eq!(s.loads(&list(1..=10)), (vec![10], vec![], Some(2000)));
+    // It was away for too long: as a newcomer.
+    let mut s = Story::resumes(4);
+    assert_eq!(s.loads(&list(6..=9)), (vec![9], vec![Missed(5)], Some(2000)));
+    // Only at first.
+    assert_eq!(s.loads(&list(12..=14)), (vec![12, 13, 14], vec![Missed(2)], Some(2000)));
+    // The packager was restarted too.
+    let mut s = Story::resumes(50);
+    assert_eq!(s.loads(&list(1..=3)).1, [Backwards]);
+    assert_eq!(s.loads(&list(1..=3)).1, [Backwards]);
+    assert_eq!(s.loads(&list(1..=3)), (vec![3], vec![Restarted], Some(2000)));
 }
 
 proptest::proptest! {

@@ -39,6 +39,8 @@ pub struct MediaPlaylist {
     pub media_sequence: u64,
     /// Nothing more will come.
     pub ended: bool,
+    /// It has segments that need a key (EXT-X-KEY with another method than NONE).
+    pub encrypted: bool,
     /// In order; their numbers rise by one.
     pub segments: Vec<Segment>,
 }
@@ -205,6 +207,7 @@ impl Reader {
             "-X-GAP" => self.next.gap = true,
             "-X-PROGRAM-DATE-TIME" => self.next.recorded_unix_us = Some(unix_us(value).ok_or("the date is none")?),
             "-X-ENDLIST" => self.list.ended = true,
+            "-X-KEY" => self.list.encrypted |= attribute(value, "METHOD") != Some("NONE"),
             "-X-STREAM-INF" => {
                 let bandwidth: u64 = attribute(value, "BANDWIDTH").and_then(|v| v.parse().ok()).unwrap_or(0);
                 self.bandwidth = Some(Rate(bandwidth / 8));

@@ -71,6 +71,17 @@ fn a_live_playlist_is_understood() {
 }
 
 #[test]
+fn keys_are_seen() {
+    let with = |tag: &str| media(&format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n{tag}\n#EXTINF:2,\na.ts\n")).encrypted;
+    assert!(!with("#EXT-X-KEY:METHOD=NONE"));
+    for tag in
+        ["#EXT-X-KEY:METHOD=AES-128,URI=\"METHOD=NONE\"", "#EXT-X-KEY:URI=\"k\",METHOD=SAMPLE-AES", "#EXT-X-KEY:"]
+    {
+        assert!(with(tag), "{tag}");
+    }
+}
+
+#[test]
 fn renditions_are_listed() {
     let text = "#EXTM3U\n#EXT-X-STREAM-INF:CODECS=\"avc1,mp4a\",BANDWIDTH=2000000\nlow/index.m3u8\n\
                 #EXT-X-MEDIA:TYPE=AUDIO,URI=\"x\"\n#EXT-X-STREAM-INF:BANDWIDTH=8000000\nhigh.m3u8?a=b\n";

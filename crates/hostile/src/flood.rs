@@ -39,7 +39,7 @@ pub async fn run(setup: Arc<Setup>, story: Story) -> anyhow::Result<()> {
 
 /// What costs a control center most, in turn.
 fn costly(version: Version, turn: u64) -> FromNode {
-    let join = || Join { version, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false };
+    let join = || Join::to(version);
     match turn % 4 {
         0 => FromNode::Join(headwater_wire::Join::new(join(), Token(String::new()))),
         1 => FromNode::Alarm { version, alarm: Alarm::Starving { runs: (0..16).collect() } },
@@ -64,6 +64,7 @@ fn costly(version: Version, turn: u64) -> FromNode {
                 from: (0..256).map(edge).collect(),
                 to: (0..256).map(edge).collect(),
                 priority: Priority::Normal,
+                live: None,
             };
             let heartbeat = Heartbeat { interval: turn, contents: vec![report], ..Heartbeat::default() };
             FromNode::Heartbeat(headwater_wire::Heartbeat::new(heartbeat, unix_ms()))

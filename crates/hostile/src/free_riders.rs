@@ -145,8 +145,7 @@ fn hello() -> Hello {
 }
 
 fn join(version: Version) -> FromNode {
-    let join =
-        Join { version, runs: None, complete: false, parents: Vec::new(), leases: Vec::new(), looks_first: false };
+    let join = Join::to(version);
     FromNode::Join(headwater_wire::Join::new(join, Token(String::new())))
 }
 
@@ -170,6 +169,7 @@ fn heartbeat(parent: NodeId, track: &Track, taken: &Taken, heartbeat_ms: u64) ->
         from: vec![edge],
         to: Vec::new(),
         priority: Priority::Normal,
+        live: None,
     };
     let interval = unix_ms() / heartbeat_ms.max(1);
     let heartbeat = Heartbeat { interval, contents: vec![report], ..Heartbeat::default() };

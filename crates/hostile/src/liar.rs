@@ -9,6 +9,7 @@ use crate::story::{Story, unix_ms};
 use crate::wires::{self, Event, Events, Kept, Link};
 use crate::{replay, slander, streams};
 use bytes::Bytes;
+use headwater_model::Substreams;
 use headwater_model::assignment::{Assignment, Parent, Reach};
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Heartbeat, Join};
 use headwater_model::{Bits, Micros, NodeId, Priority, Rate, Ticket, Version};
@@ -190,9 +191,9 @@ impl Liar {
             version,
             complete: self.content.is_some() && all,
             runs,
-            parents: self.parents.iter().filter(|(_, p)| p.open).map(|(n, _)| *n).collect(),
+            parents: self.parents.iter().filter(|(_, p)| p.open).map(|(n, _)| (*n, Substreams::default())).collect(),
             leases: self.leased.iter().copied().collect(),
-            looks_first: false,
+            ..Join::to(version)
         };
         self.tell_control(&FromNode::Join(headwater_wire::Join::new(join, Token(String::new()))));
     }
@@ -224,6 +225,7 @@ impl Liar {
             from,
             to,
             priority: Priority::Normal,
+            live: None,
         };
         self.runs_told = runs;
         let up_used = if self.kind() == Kind::LiesSent { Rate::from_mbit(10_000) } else { Rate(0) };

@@ -2,6 +2,7 @@
 //! control center and simulator. Tickets are added where an assignment is sent, checked where it is used.
 
 use crate::id::{Hash, NodeId, Version};
+use crate::live::Substreams;
 use crate::node::SourceClass;
 use crate::time::{Micros, Rate};
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ pub struct Parent {
     pub promised: Rate,
     /// Where.
     pub reach: Reach,
+    /// What it gives of a live stream: of a spare, what it may be asked for.
+    pub substreams: Substreams,
 }
 
 /// A child.
@@ -51,6 +54,8 @@ pub struct Child {
     pub punch: bool,
     /// Where.
     pub reach: Reach,
+    /// What it is given of a live stream.
+    pub substreams: Substreams,
 }
 
 /// All parents and children of a node in one content.
@@ -66,6 +71,8 @@ pub struct Assignment {
     pub spares: Vec<Parent>,
     /// To serve.
     pub children: Vec<Child>,
+    /// Of a live stream: this node is its source.
+    pub source: bool,
 }
 
 /// Leave to fetch a run of pieces without asking a parent for each.

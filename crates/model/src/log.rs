@@ -6,12 +6,15 @@
 
 use crate::id::{ContentId, Hash, Version};
 use crate::layout::{Layout, LayoutError};
+use crate::live::{LiveTerms, LiveTrack};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
 /// Format of the signed bytes of an entry without sums.
 pub const LOG_VERSION: u32 = 1;
 /// Format of those of an entry with sums.
 pub const LOG_VERSION_WITH_SUMS: u32 = 2;
+/// Format of that of a live track.
+pub const LOG_VERSION_LIVE: u32 = 3;
 /// Entries of one log.
 pub const MAX_ENTRIES: usize = 4096;
 /// Objects in one entry.
@@ -66,6 +69,8 @@ pub struct Entry {
     /// In the last entry, if the publisher made them: root over the rolling sums of all pieces
     /// ([`crate::sums::root`]).
     pub sums: Option<Hash>,
+    /// The track is a live one, and this its only entry: see [`crate::live`].
+    pub live: Option<LiveTerms>,
 }
 
 /// An entry and its signature.
@@ -118,6 +123,53 @@ pub struct Track {
     pub sums: Option<Hash>,
 }
 
+/// What a verified log says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// A file or folder.
+    Closed(Track),
+    /// A live stream.
+    Live(LiveTrack),
+}
+
+impl Said {
+    /// Content and version.
+    pub fn version(&self) -> Version {
+        match self {
+            Said::Closed(t) => t.version,
+            Said::Live(t) => t.version,
+        }
+    }
+    /// Name of the content.
+    pub fn name(&self) -> &str {
+        match self {
+            Said::Closed(t) => &t.name,
+            Said::Live(t) => &t.name,
+        }
+    }
+    /// Places of the content.
+    pub fn origins(&self) -> &[String] {
+        match self {
+            Said::Closed(t) => &t.origins,
+            Said::Live(t) => &t.origins,
+        }
+    }
+    /// A file or folder, if it is one.
+    pub fn closed(&self) -> Option<&Track> {
+        match self {
+            Said::Closed(t) => Some(t),
+            Said::Live(_) => None,
+        }
+    }
+    /// A live stream, if it is one.
+    pub fn live(&self) -> Option<&LiveTrack> {
+        match self {
+            Said::Closed(_) => None,
+            Said::Live(t) => Some(t),
+        }
+    }
+}
+
 /// Why a log is not believed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LogError {
@@ -152,6 +204,9 @@ pub enum LogError {
     /// The log is not closed, or empty.
     #[error("the log has no last entry: it was cut off")]
     Open,
+    /// A stream where a file or folder is meant, or the other way round.
+    #[error("{0}")]
+    Kind(&'static str),
     /// Geometry.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -171,7 +226,12 @@ impl Entry {
             number(out, s.len() as u64);
             out.extend_from_slice(s.as_bytes());
         };
-        number(&mut out, u64::from(if self.sums.is_some() { LOG_VERSION_WITH_SUMS } else { LOG_VERSION }));
+        let format = match (&self.live, &self.sums) {
+            (Some(_), _) => LOG_VERSION_LIVE,
+            (None, Some(_)) => LOG_VERSION_WITH_SUMS,
+            (None, None) => LOG_VERSION,
+        };
+        number(&mut out, u64::from(format));
         text(&mut out, &self.track);
         number(&mut out, self.epoch);
         number(&mut out, u64::from(self.number));
@@ -194,6 +254,11 @@ impl Entry {
         out.push(u8::from(self.last));
         if let Some(sums) = &self.sums {
             out.extend_from_slice(&sums.0);
+        }
+        if let Some(live) = &self.live {
+            out.push(live.substreams.get());
+            number(&mut out, live.rate.0);
+            number(&mut out, live.window.0);
         }
         out
     }
@@ -229,23 +294,63 @@ impl Log {
         self.entries.first().map(|e| Version { content: self.content(), epoch: e.entry.epoch })
     }
 
+    /// Whether it says that the content is a live stream (unverified).
+    pub fn is_live(&self) -> bool {
+        self.entries.first().is_some_and(|e| e.entry.live.is_some())
+    }
+
+    /// [`Log::verify_live`] or [`Log::verify`], as the log is one or the other.
+    ///
+    /// # Errors
+    /// [`LogError`] says what is wrong first.
+    pub fn verify_either(&self, name: &str, pinned: Option<&Hash>) -> Result<Said, LogError> {
+        match self.is_live() {
+            true => self.verify_live(name, pinned).map(Said::Live),
+            false => self.verify(name, pinned).map(Said::Closed),
+        }
+    }
+
+    /// What the log of a live stream says, checked as [`Log::verify`] checks that of a file.
+    ///
+    /// # Errors
+    /// [`LogError`] says what is wrong first.
+    pub fn verify_live(&self, name: &str, pinned: Option<&Hash>) -> Result<LiveTrack, LogError> {
+        let key = self.verify_key(name, pinned)?;
+        let signed = self.entries.first().ok_or(LogError::Open)?;
+        let e = &signed.entry;
+        let terms = e.live.ok_or(LogError::Kind("this is a file or a folder, no live stream"))?;
+        check_limits(e)?;
+        let content = self.content();
+        check_signature(&key, content, signed)?;
+        let is_first = e.number == 0 && e.previous == Hash::default() && self.entries.len() == 1;
+        let is_open = !e.last && e.objects.is_empty() && (e.first_leaf, e.leaves) == (0, 0) && e.sums.is_none();
+        if !is_first || !is_open {
+            return Err(LogError::Chain(e.number));
+        }
+        if !terms.is_sane() {
+            return Err(LogError::Limit("substreams, rate or window of a stream"));
+        }
+        Layout::new(e.piece_bytes, &[])?;
+        Ok(LiveTrack {
+            version: Version { content, epoch: e.epoch },
+            name: self.name.clone(),
+            terms,
+            piece_bytes: e.piece_bytes,
+            origins: e.origins.clone(),
+            key,
+        })
+    }
+
     /// Checks everything: key pinned by `pinned`, name, key changes, signatures, chain, limits, geometry.
     ///
     /// # Errors
     /// [`LogError`] says what is wrong first.
     pub fn verify(&self, name: &str, pinned: Option<&Hash>) -> Result<Track, LogError> {
-        let found = fingerprint(&self.first_key);
-        if let Some(pinned) = pinned.filter(|p| **p != found) {
-            return Err(LogError::WrongKey { pinned: *pinned, found });
-        }
-        if self.name != name {
-            return Err(LogError::WrongName { wanted: name.into(), found: self.name.clone() });
-        }
-        if name.is_empty() || name.len() > MAX_PATH_BYTES {
-            return Err(LogError::Limit("name longer than 1,024 bytes or empty"));
-        }
-        let key = self.signing_key()?;
+        let key = self.verify_key(name, pinned)?;
         let content = self.content();
+        if self.is_live() {
+            return Err(LogError::Kind("this is a live stream, no file or folder"));
+        }
         let first = &self.entries.first().ok_or(LogError::Open)?.entry;
         if self.entries.len() > MAX_ENTRIES {
             return Err(LogError::Limit("more than 4,096 entries"));
@@ -255,8 +360,7 @@ impl Log {
             let e = &signed.entry;
             check_limits(e)?;
             let bytes = e.signed_bytes();
-            key.verify_strict(&bound_to(content, &bytes), &Signature::from_bytes(&signed.signature))
-                .map_err(|_| LogError::Signature("an entry"))?;
+            check_signature(&key, content, signed)?;
             let follows = e.number as usize == i
                 && e.previous == previous
                 && e.first_leaf == leaves
@@ -289,6 +393,21 @@ impl Log {
         Ok(Track { version, name: self.name.clone(), objects, layout, root, origins: first.origins.clone(), sums })
     }
 
+    /// The key that signs, of a log of this name under the pinned key.
+    fn verify_key(&self, name: &str, pinned: Option<&Hash>) -> Result<VerifyingKey, LogError> {
+        let found = fingerprint(&self.first_key);
+        if let Some(pinned) = pinned.filter(|p| **p != found) {
+            return Err(LogError::WrongKey { pinned: *pinned, found });
+        }
+        if self.name != name {
+            return Err(LogError::WrongName { wanted: name.into(), found: self.name.clone() });
+        }
+        if name.is_empty() || name.len() > MAX_PATH_BYTES {
+            return Err(LogError::Limit("name longer than 1,024 bytes or empty"));
+        }
+        self.signing_key()
+    }
+
     fn signing_key(&self) -> Result<VerifyingKey, LogError> {
         if self.key_changes.len() > MAX_KEY_CHANGES {
             return Err(LogError::Limit("more than 16 key changes"));
@@ -302,6 +421,12 @@ impl Log {
         }
         Ok(key)
     }
+}
+
+fn check_signature(key: &VerifyingKey, content: ContentId, signed: &SignedEntry) -> Result<(), LogError> {
+    let bytes = bound_to(content, &signed.entry.signed_bytes());
+    let signature = Signature::from_bytes(&signed.signature);
+    key.verify_strict(&bytes, &signature).map_err(|_| LogError::Signature("an entry"))
 }
 
 fn check_limits(e: &Entry) -> Result<(), LogError> {
@@ -371,6 +496,7 @@ mod tests {
                 origins: vec!["http://o/f".into()],
                 last: i + 1 == count,
                 sums: None,
+                live: None,
             };
             (leaves, previous) = (after, Hash::of(&[&entry.signed_bytes()]));
             log.entries.push(sign(log.content(), entry, &k));

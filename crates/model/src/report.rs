@@ -2,6 +2,7 @@
 
 use crate::bits::Bits;
 use crate::id::{NodeId, Version};
+use crate::live::Substreams;
 use crate::node::{Capabilities, Priority, Role};
 use crate::time::{Micros, Rate};
 use std::net::{IpAddr, SocketAddr};
@@ -34,12 +35,29 @@ pub struct Join {
     pub runs: Option<Bits>,
     /// Whether it holds everything.
     pub complete: bool,
-    /// Parents that serve it already (after the control center was away).
-    pub parents: Vec<NodeId>,
+    /// Parents that serve it already (after the control center was away), and what each gives of a live stream.
+    pub parents: Vec<(NodeId, Substreams)>,
     /// Leases that it is working on.
     pub leases: Vec<u32>,
     /// It takes no part yet and wants log and pages only: it looks through what it has first, and joins again.
     pub looks_first: bool,
+    /// It is a source of this live stream: its publisher's key says so.
+    pub source: bool,
+}
+
+impl Join {
+    /// Of a node that has nothing of it.
+    pub fn to(version: Version) -> Join {
+        Join {
+            version,
+            runs: None,
+            complete: false,
+            parents: Vec::new(),
+            leases: Vec::new(),
+            looks_first: false,
+            source: false,
+        }
+    }
 }
 
 /// Traffic with one other node in one content; cumulative since the node joined.
@@ -63,6 +81,19 @@ pub struct EdgeReport {
     pub offers_nothing: bool,
 }
 
+/// How a live stream fares at a node, in a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LiveReport {
+    /// Number of the newest entry that it has.
+    pub newest_entry: u64,
+    /// Of what came in the interval, in the 95th percentile: time from the source having a piece to its being verified here.
+    pub lag: Micros,
+    /// Pieces that it knows of and lacks.
+    pub missing: u32,
+    /// Pieces that it gave up, since it joined.
+    pub lost: u64,
+}
+
 /// One content in a heartbeat.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ContentReport {
@@ -82,6 +113,8 @@ pub struct ContentReport {
     pub to: Vec<EdgeReport>,
     /// How much it matters at the node: its share of the node's uplink.
     pub priority: Priority,
+    /// Of a live stream.
+    pub live: Option<LiveReport>,
 }
 
 /// A heartbeat: what happened in one numbered interval of control time.
@@ -115,6 +148,13 @@ pub enum Alarm {
     Silent {
         /// Which parent.
         parent: NodeId,
+    },
+    /// A parent of a live stream falls behind with these substreams.
+    Behind {
+        /// Which parent.
+        parent: NodeId,
+        /// With which.
+        substreams: Substreams,
     },
     /// A parent sends a trickle, while others deliver at many times its rate.
     Slow {

@@ -5,6 +5,7 @@
 //! others is useless, on another connection and at another parent.
 
 use crate::id::{Hash, NodeId, Version};
+use crate::live::Substreams;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -33,6 +34,8 @@ pub struct Ticket {
     pub version: Version,
     /// Highest piece that may be asked for.
     pub highest_piece: u32,
+    /// Substreams that may be asked for, of a live stream.
+    pub substreams: Substreams,
     /// Which of the parent's keys.
     pub key_number: u64,
     /// Epoch of the control center that gave it.
@@ -90,6 +93,7 @@ impl Ticket {
             &self.version.content.0,
             &self.version.epoch.to_be_bytes(),
             &self.highest_piece.to_be_bytes(),
+            &self.substreams.0.to_be_bytes(),
             &self.key_number.to_be_bytes(),
             &self.control_epoch.to_be_bytes(),
             &self.expires_unix_ms.to_be_bytes(),
@@ -158,6 +162,7 @@ mod tests {
             parent: id(2),
             version: Version::default(),
             highest_piece: 10,
+            substreams: Substreams(3),
             key_number: 4,
             control_epoch: 1,
             expires_unix_ms: 1000,
@@ -177,6 +182,8 @@ mod tests {
         assert_eq!(check(&ticket, 1, 1, &proof, &nonce, &Hash([1; 32])), Err(TicketError::Stolen), "at another parent");
         let mut more = ticket.clone();
         more.highest_piece = 99;
+        assert_eq!(check(&more, 1, 1, &proof, &nonce, &cert), Err(TicketError::Forged));
+        let more = Ticket { substreams: Substreams(7), ..ticket.clone() };
         assert_eq!(check(&more, 1, 1, &proof, &nonce, &cert), Err(TicketError::Forged));
         let old = Ticket { key_number: 2, ..ticket.clone() };
         assert_eq!(check(&old, 1, 1, &proof, &nonce, &cert), Err(TicketError::OldKey));

@@ -1,7 +1,7 @@
 //! A peer's decisions as state machines: inputs in, outputs out. Nothing here reads a clock, does I/O or draws random
 //! numbers; the native peer and the simulator drive the same code.
 //!
-//! [`Swarm`] is one content at one node, as child and as parent. [`ControlSession`] keeps the session with the control
+//! [`Swarm`] is one file or folder at one node, as child and as parent; [`live::Channel`] a live stream. [`ControlSession`] keeps the session with the control
 //! center, [`Finder`] finds pieces in what is here already, [`evict`] says what goes when the disk's quota is used up. The
 //! shell moves bytes, checks tickets and hashes, and says what happened.
 #![deny(clippy::disallowed_methods, reason = "time and I/O are arguments of the cores")]
@@ -12,6 +12,7 @@ mod children;
 mod edges;
 mod intake;
 mod limits;
+pub mod live;
 mod origin;
 mod pages;
 mod parents;

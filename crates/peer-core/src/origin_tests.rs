@@ -3,6 +3,7 @@
 use super::*;
 use crate::swarm::{Config, Input};
 use crate::{PieceFrom, PieceOutcome};
+use headwater_model::Substreams;
 use headwater_model::assignment::{Assignment, Generation, Lease, Parent, Reach};
 use headwater_model::bits::Bits;
 use headwater_model::id::{ContentId, Version};
@@ -44,10 +45,24 @@ impl Story {
     /// A parent that holds everything and says nothing more.
     fn parent_comes(&mut self, node: NodeId) {
         let (reach, promised) = (Reach::default(), Rate(1_000_000));
-        let parents = vec![Parent { node, class: SourceClass::Peer, dial: true, promised, reach }];
+        let parents = vec![Parent {
+            node,
+            class: SourceClass::Peer,
+            dial: true,
+            promised,
+            reach,
+            substreams: Substreams::default(),
+        }];
         let generation = Generation { epoch: 1, counter: 1 };
         let (spares, children) = (vec![], vec![]);
-        self.says(Input::Assigned(Assignment { version: VERSION, generation, parents, spares, children }));
+        self.says(Input::Assigned(Assignment {
+            version: VERSION,
+            generation,
+            parents,
+            spares,
+            children,
+            source: false,
+        }));
         self.says(Input::Connected(node));
         self.says(Input::Answered { parent: node, refused: None });
         self.says(Input::HasAll(node, Bits::full(self.swarm.have().len())));

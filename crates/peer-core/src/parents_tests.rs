@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::swarm::{Config, Input};
+use headwater_model::Substreams;
 use headwater_model::assignment::{Assignment, Generation, Reach};
 use headwater_model::id::{ContentId, Version};
 use headwater_model::layout::Layout;
@@ -54,7 +55,14 @@ struct Told {
 
 /// A parent that promises so many bytes per second.
 fn entry(node: NodeId, rate: u64) -> Parent {
-    Parent { node, class: SourceClass::Peer, dial: true, promised: Rate(rate), reach: Reach::default() }
+    Parent {
+        node,
+        class: SourceClass::Peer,
+        dial: true,
+        promised: Rate(rate),
+        reach: Reach::default(),
+        substreams: Substreams::default(),
+    }
 }
 
 /// A node that has nothing but the hashes, and may not read from the origin.
@@ -88,6 +96,7 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
         parents: servers[..last].iter().map(entry).collect(),
         spares: vec![entry(&servers[last])],
         children: Vec::new(),
+        source: false,
     };
     let mut told = Told::default();
     let mut out = Vec::new();
@@ -300,7 +309,14 @@ fn a_spare_that_becomes_a_parent_is_dialled() {
     let assign = |counter, parents: &[Parent], spares: &[Parent]| {
         let generation = Generation { epoch: 1, counter };
         let (parents, spares) = (parents.to_vec(), spares.to_vec());
-        Input::Assigned(Assignment { version: VERSION, generation, parents, spares, children: Vec::new() })
+        Input::Assigned(Assignment {
+            version: VERSION,
+            generation,
+            parents,
+            spares,
+            children: Vec::new(),
+            source: false,
+        })
     };
     swarm.handle(Time(1), assign(1, &[], std::slice::from_ref(&entry)), &mut out);
     assert!(!out.iter().any(|o| matches!(o, Output::Dial(_))));
@@ -360,7 +376,14 @@ fn a_paused_child_asks_nobody_and_begins_anew_with_whatever_assignment() {
     let (mut swarm, parent) = (newcomer(&layout), NodeId([1; 32]));
     let assigned = |counter| {
         let (parents, generation) = (vec![entry(parent, 1_000_000)], Generation { epoch: 1, counter });
-        Input::Assigned(Assignment { version: VERSION, generation, parents, spares: vec![], children: vec![] })
+        Input::Assigned(Assignment {
+            version: VERSION,
+            generation,
+            parents,
+            spares: vec![],
+            children: vec![],
+            source: false,
+        })
     };
     let opened = [
         Input::Connected(parent),
@@ -395,6 +418,7 @@ fn no_more_is_asked_of_parents_than_the_downlink_may_take() {
             parents: parents.iter().map(|p| entry(*p, 10_000_000)).collect(),
             spares: vec![],
             children: vec![],
+            source: false,
         }),
     ];
     for p in &parents {
@@ -441,6 +465,7 @@ fn an_edge_is_opened_anew_on_a_newer_connection() {
         parents: vec![entry(parent, 1_000_000)],
         spares: vec![],
         children: vec![],
+        source: false,
     };
     let opened = [
         Input::Connected(parent),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::swarm::{Config, Input, PieceOutcome};
 use crate::{PieceFrom, Swarm};
+use headwater_model::Substreams;
 use headwater_model::assignment::{Assignment, Generation, Lease, LeaseSource, Parent, Reach};
 use headwater_model::bits::Bits;
 use headwater_model::id::{ContentId, Version};
@@ -30,6 +31,7 @@ fn child(parents: u8, holds: impl Fn(u8, u32) -> bool, out: &mut Vec<Output>) ->
         dial: true,
         promised: Rate(1_000_000),
         reach: Reach::default(),
+        substreams: Substreams::default(),
     };
     let assignment = Assignment {
         version: VERSION,
@@ -37,6 +39,7 @@ fn child(parents: u8, holds: impl Fn(u8, u32) -> bool, out: &mut Vec<Output>) ->
         parents: (1..=parents).map(entry).collect(),
         spares: Vec::new(),
         children: Vec::new(),
+        source: false,
     };
     swarm.handle(Time(1), Input::Control(true), out);
     swarm.handle(Time(1), Input::Assigned(assignment), out);

@@ -10,6 +10,7 @@ use headwater_model::assignment::{Assignment, Generation, Lease, LeaseSource, Pa
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
+use headwater_model::live::Substreams;
 use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join};
 use headwater_model::rng::Rng;
@@ -686,9 +687,15 @@ impl Swarm {
             version: self.version,
             runs: Some(self.runs.clone()),
             complete: self.is_complete(),
-            parents: self.parents.iter().filter(|(_, p)| p.is_open() && p.assigned).map(|(n, _)| *n).collect(),
+            parents: self
+                .parents
+                .iter()
+                .filter(|(_, p)| p.is_open() && p.assigned)
+                .map(|(n, _)| (*n, Substreams::default()))
+                .collect(),
             leases: self.origin.under_way().collect(),
             looks_first: self.search != Search::Over,
+            source: false,
         }
     }
 
@@ -711,6 +718,7 @@ impl Swarm {
             from,
             to,
             priority: self.priority,
+            live: None,
         }
     }
 

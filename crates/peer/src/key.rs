@@ -5,8 +5,9 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use headwater_model::live::{LiveEntry, SignedLiveEntry, source_claim};
 use headwater_model::log::{Entry, SignedEntry, fingerprint, sign};
-use headwater_model::{ContentId, Hash, id};
+use headwater_model::{ContentId, Hash, NodeId, Version, id};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
 /// First line of the file, before the number of its format.
@@ -141,6 +142,19 @@ impl PublisherKey {
     /// `entry` of `content`'s log with this key's signature.
     pub fn sign(&self, content: ContentId, entry: Entry) -> SignedEntry {
         sign(content, entry, &self.seed.into())
+    }
+
+    /// An entry of `content`'s live track with this key's signature.
+    pub fn sign_live(&self, content: ContentId, entry: LiveEntry) -> SignedLiveEntry {
+        entry.sign(content, &self.seed.into())
+    }
+
+    /// Says that `node` is a source of this live stream.
+    pub fn claim_source(&self, version: Version, node: &NodeId) -> [u8; 64] {
+        let signature =
+            Ed25519KeyPair::from_seed_unchecked(&self.seed).map(|pair| pair.sign(&source_claim(version, node)));
+        // The seed made a key pair before; an empty signature is refused.
+        signature.ok().and_then(|s| s.as_ref().try_into().ok()).unwrap_or([0; 64])
     }
 }
 

@@ -5,6 +5,7 @@ mod circumstances;
 pub mod consents;
 pub mod downlink;
 pub mod hashing;
+pub mod ingest;
 pub mod key;
 pub mod node;
 pub mod origin;

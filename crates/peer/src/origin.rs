@@ -9,6 +9,7 @@ mod access;
 mod body;
 mod error;
 mod headers;
+mod open;
 #[cfg(test)]
 #[path = "origin_tests.rs"]
 mod tests;
@@ -28,9 +29,9 @@ pub use self::access::Access;
 use self::access::{credential_headers, with_query};
 pub use self::body::RangeStream;
 pub use self::error::OriginError;
-pub(crate) use self::error::causes;
-use self::error::shown;
+pub(crate) use self::error::{causes, shown};
 use self::headers::ContentRange;
+pub(crate) use self::open::{OpenBody, Wanted};
 use crate::downlink::Downlink;
 use crate::sources::{Sources, Way};
 
@@ -273,6 +274,29 @@ impl OriginClient {
         let answer = self.exchange(Method::GET, url, access, &asked).await?;
         let wanted = range.end - range.start;
         check_head(url, &answer.response, &range, expected)?;
+        Ok(RangeStream::new(answer.response, url, wanted, &self.config))
+    }
+
+    /// Asks for the bytes of `range` of a file of any length, once: a part of a stream that may still grow.
+    ///
+    /// # Errors
+    /// Any [`OriginError`]; [`NoRanges`](OriginError::NoRanges) if the whole file comes though it has no such beginning.
+    pub async fn fetch_part(&self, url: &Url, access: &Access, range: Range<u64>) -> Result<RangeStream, OriginError> {
+        if range.start >= range.end {
+            return Err(OriginError::BadRange { first: range.start, end: range.end, length: 0 });
+        }
+        let mut asked = HeaderMap::new();
+        let bytes = format!("bytes={}-{}", range.start, range.end - 1);
+        asked.insert(RANGE, plain_header("range", bytes)?);
+        let answer = self.exchange(Method::GET, url, access, &asked).await?;
+        let (status, headers) = (answer.response.status(), answer.response.headers());
+        let wanted = range.end - range.start;
+        let length = match status {
+            StatusCode::PARTIAL_CONTENT => content_range(url, headers)?.total,
+            StatusCode::OK => headers::content_length(headers).unwrap_or(wanted),
+            _ => return Err(refusal(url, &answer.response, &range)),
+        };
+        check_head(url, &answer.response, &range, &Expected { length, validator: None })?;
         Ok(RangeStream::new(answer.response, url, wanted, &self.config))
     }
 

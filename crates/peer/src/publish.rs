@@ -1,6 +1,7 @@
 //! Publishing: from a file or folder to a signed static log, and whether its origins have the same bytes.
 
 mod check;
+pub mod live;
 
 use std::ffi::OsString;
 use std::fs;
@@ -193,6 +194,7 @@ fn unsigned(objects: &[Object], layout: &Layout, origins: &[String], epoch: u64)
             last: number + 1 == count,
             // Its room is counted before it is known.
             sums: (number + 1 == count).then(Hash::default),
+            live: None,
         }
     };
     objects

@@ -44,7 +44,7 @@ fn a_file_becomes_a_log_that_is_believed() {
     )
     .unwrap();
     assert_eq!(most.load(Ordering::Relaxed), 300_000);
-    let track = made.verify("films/one", Some(&key.fingerprint())).unwrap();
+    let track = made.log.verify("films/one", Some(&key.fingerprint())).unwrap();
     assert_eq!(
         (track.layout.piece_bytes(), track.layout.pieces(), track.version.epoch),
         (65_536, 5, 1_700_000_000_000)
@@ -66,7 +66,7 @@ fn many_files_take_several_entries_each_over_all_leaves_so_far() {
     for e in entries {
         assert_eq!(e.root, merkle::root(&made.leaves[..e.leaves as usize]), "entry {}", e.number);
     }
-    assert_eq!(made.verify("films/one", None).unwrap().origins, ["http://o.example/x/?sig=1"]);
+    assert_eq!(made.verify("films/one", None).unwrap().origins(), ["http://o.example/x/?sig=1"]);
 }
 
 #[test]

@@ -161,12 +161,12 @@ impl Resolve for Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headwater_model::{NodeId, Rate};
+    use headwater_model::{NodeId, Rate, Substreams};
 
     fn parent(class: SourceClass, addresses: &[&str]) -> Parent {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
         let reach = Reach { addresses, ..Reach::default() };
-        Parent { node: NodeId([1; 32]), class, dial: true, promised: Rate(0), reach }
+        Parent { node: NodeId([1; 32]), class, dial: true, promised: Rate(0), reach, substreams: Substreams::default() }
     }
 
     #[test]

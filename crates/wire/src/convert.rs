@@ -3,6 +3,7 @@
 pub(crate) mod from_control;
 pub(crate) mod from_node;
 pub(crate) mod from_peer;
+mod live;
 pub(crate) mod static_log;
 pub mod web;
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use headwater_model::layout::{MAX_PIECES, MAX_RUNS};
 use headwater_model::merkle::{self, Page};
 use headwater_model::sums::{self, PageSums, Sum};
-use headwater_model::{Accepts, Bits, ContentId, Hash, NodeId, SourceClass, Ticket, Version};
+use headwater_model::{Accepts, Bits, ContentId, Hash, Micros, NodeId, Rate, SourceClass, Substreams, Ticket, Version};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -210,6 +211,7 @@ fn ticket(t: proto::Ticket) -> Result<Ticket, WireError> {
         parent: node("parent", &t.parent)?,
         version: version(t.version)?,
         highest_piece: t.highest_piece,
+        substreams: Substreams(t.substreams),
         key_number: t.key_number,
         control_epoch: t.control_epoch,
         expires_unix_ms: t.expires_unix_ms,
@@ -223,6 +225,7 @@ fn ticket_to_proto(t: &Ticket) -> proto::Ticket {
         parent: copy(&t.parent.0),
         version: version_to_proto(t.version),
         highest_piece: t.highest_piece,
+        substreams: t.substreams.0,
         key_number: t.key_number,
         control_epoch: t.control_epoch,
         expires_unix_ms: t.expires_unix_ms,

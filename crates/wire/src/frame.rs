@@ -9,6 +9,8 @@ use headwater_model::layout::{MAX_PIECE_BYTES, MAX_PIECES};
 pub const PEER_CONTROL_STREAM: u8 = 1;
 /// First byte of one that carries a framed [`DataHeader`](crate::DataHeader) and then pieces.
 pub const PEER_DATA_STREAM: u8 = 2;
+/// First byte of one that carries a framed [`DataHeader`](crate::DataHeader) and then pieces of a live stream.
+pub const PEER_LIVE_STREAM: u8 = 3;
 
 const LENGTH_BYTES: usize = 4;
 
@@ -96,6 +98,40 @@ impl PieceHeader {
         if piece >= MAX_PIECES {
             return Err(WireError::Value("piece"));
         }
+        if len == 0 || len > MAX_PIECE_BYTES {
+            let (got, limit) = (len as usize, MAX_PIECE_BYTES as usize);
+            return Err(WireError::Length { field: "len", got, limit });
+        }
+        Ok(Self { piece, len })
+    }
+}
+
+/// What stands before each piece of a live stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LivePieceHeader {
+    /// Number of the piece.
+    pub piece: u64,
+    /// Bytes that follow: 1 to [`MAX_PIECE_BYTES`].
+    pub len: u32,
+}
+
+impl LivePieceHeader {
+    /// Encoded length in bytes.
+    pub const BYTES: usize = 12;
+    /// Piece, then length, big-endian.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        out[..8].copy_from_slice(&self.piece.to_be_bytes());
+        out[8..].copy_from_slice(&self.len.to_be_bytes());
+        out
+    }
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// [`WireError`] for a length that no piece has.
+    pub fn decode(bytes: [u8; Self::BYTES]) -> Result<Self, WireError> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes;
+        let (piece, len) = (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u32::from_be_bytes([i, j, k, l]));
         if len == 0 || len > MAX_PIECE_BYTES {
             let (got, limit) = (len as usize, MAX_PIECE_BYTES as usize);
             return Err(WireError::Length { field: "len", got, limit });

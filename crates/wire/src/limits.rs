@@ -56,6 +56,10 @@ pub const MAX_REPORTED_EDGES: usize = 4096;
 pub const MAX_NAMED_PIECES: usize = 4096;
 /// Runs named in one alarm.
 pub const MAX_STARVING_RUNS: usize = report::MAX_STARVING_RUNS;
+/// Entries of a live stream in one message.
+pub const MAX_LIVE_ENTRIES: usize = 64;
+/// Pieces of a live stream that one message asks for.
+pub const MAX_LIVE_REQUEST: usize = 1024;
 /// Keys of a parent: the current, the previous and the next.
 pub const MAX_PARENT_KEYS: usize = 4;
 

@@ -3,6 +3,7 @@
 
 use crate::WireError;
 use crate::limits::*;
+use headwater_model::live::{MAX_ENTRY_PIECES, MAX_SUBSTREAMS};
 use headwater_model::log::{
     MAX_ENTRIES, MAX_ENTRY_OBJECTS, MAX_KEY_CHANGES, MAX_ORIGINS, MAX_PATH_BYTES, MAX_URL_BYTES,
 };
@@ -124,6 +125,17 @@ const fn shape(message: &'static str, least_bytes: usize, fields: &'static [Fiel
 }
 
 static OBJECT: Shape = shape("Object", 3, &[bytes(1, "path", MAX_PATH_BYTES), bytes(2, "media_type", MAX_PATH_BYTES)]);
+static LIVE_TERMS: Shape = shape("LiveTerms", 0, &[]);
+static LISTED: Shape = shape("Listed", 0, &[bytes(7, "origin_url", MAX_URL_BYTES)]);
+static LIVE_ENTRY: Shape = shape(
+    "LiveEntry",
+    SIGNATURE_BYTES,
+    &[
+        bytes(10, "leaves", MAX_ENTRY_PIECES * HASH_BYTES),
+        one(12, "listed", &LISTED),
+        bytes(14, "signature", SIGNATURE_BYTES),
+    ],
+);
 static ENTRY: Shape = shape(
     "Entry",
     2 * HASH_FIELD_BYTES + SIGNATURE_BYTES,
@@ -135,6 +147,7 @@ static ENTRY: Shape = shape(
         list(11, "origins", MAX_ORIGINS, MAX_URL_BYTES),
         bytes(13, "signature", SIGNATURE_BYTES),
         hash(14, "sums"),
+        one(15, "live", &LIVE_TERMS),
     ],
 );
 static KEY_CHANGE: Shape =
@@ -205,11 +218,14 @@ static JOIN: Shape = shape(
         list(5, "parents", MAX_PARENTS, HASH_BYTES),
         numbers(6, "leases", MAX_LEASES),
         bytes(7, "viewer_token", MAX_TOKEN_BYTES),
+        numbers(9, "parents_give", MAX_PARENTS),
+        bytes(10, "source", SIGNATURE_BYTES),
     ],
 );
 static LEASE_FAILED: Shape =
     shape("LeaseFailed", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
 static EDGE: Shape = shape("Edge", HASH_FIELD_BYTES, &[hash(1, "node")]);
+static LIVE_REPORT: Shape = shape("LiveReport", 0, &[]);
 static CONTENT_REPORT: Shape = shape(
     "ContentReport",
     VERSION_FIELD_BYTES,
@@ -218,11 +234,13 @@ static CONTENT_REPORT: Shape = shape(
         bytes(3, "runs", MAX_RUNS_BITMAP_BYTES),
         many(7, "from", MAX_REPORTED_EDGES, &EDGE),
         many(8, "to", MAX_REPORTED_EDGES, &EDGE),
+        one(10, "live", &LIVE_REPORT),
     ],
 );
 static HEARTBEAT: Shape = shape("Heartbeat", 0, &[many(6, "contents", MAX_REPORTED_CONTENTS, &CONTENT_REPORT)]);
 static PARENT_LOST: Shape = shape("ParentLost", HASH_FIELD_BYTES, &[hash(1, "parent"), bytes(2, "why", MAX_WHY_BYTES)]);
 static STARVING: Shape = shape("Starving", 0, &[numbers(1, "runs", MAX_STARVING_RUNS)]);
+static BEHIND: Shape = shape("Behind", HASH_FIELD_BYTES, &[hash(1, "parent")]);
 static ALARM_MESSAGE: Shape = shape(
     "AlarmMessage",
     VERSION_FIELD_BYTES,
@@ -235,6 +253,7 @@ static ALARM_MESSAGE: Shape = shape(
         hash(6, "slow"),
         bytes(7, "attacked_from", MAX_ADDRESS_BYTES),
         one(8, "reading", &STARVING),
+        one(9, "behind", &BEHIND),
     ],
 );
 static DIAL_RESULT: Shape = shape("DialResult", HASH_FIELD_BYTES, &[hash(1, "node"), bytes(3, "error", MAX_WHY_BYTES)]);
@@ -377,6 +396,20 @@ static REQUEST: Shape = of_pieces("Request");
 static CANCEL: Shape = of_pieces("Cancel");
 static CLOSE_EDGE: Shape =
     shape("CloseEdge", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
+static SUBSCRIBE: Shape = of_version("Subscribe");
+static LIVE_ENTRIES: Shape = shape(
+    "LiveEntries",
+    VERSION_FIELD_BYTES,
+    &[one(1, "version", &VERSION), many(2, "entries", MAX_LIVE_ENTRIES, &LIVE_ENTRY)],
+);
+static ENTRIES_WANTED: Shape = of_version("EntriesWanted");
+static LIVE_REQUEST: Shape =
+    shape("LiveRequest", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), numbers(2, "pieces", MAX_LIVE_REQUEST)]);
+static LIVE_POSITION: Shape = shape(
+    "LivePosition",
+    VERSION_FIELD_BYTES,
+    &[one(1, "version", &VERSION), numbers(4, "next", MAX_SUBSTREAMS as usize)],
+);
 pub(crate) static PEER_MESSAGE: Shape = shape(
     "PeerMessage",
     0,
@@ -391,5 +424,10 @@ pub(crate) static PEER_MESSAGE: Shape = shape(
         one(8, "page_request", &PAGE_REQUEST),
         one(9, "page", &PAGE_REPLY),
         one(10, "bad_piece", &BAD_PIECE),
+        one(11, "subscribe", &SUBSCRIBE),
+        one(12, "live_entries", &LIVE_ENTRIES),
+        one(13, "entries_wanted", &ENTRIES_WANTED),
+        one(14, "live_request", &LIVE_REQUEST),
+        one(15, "live_position", &LIVE_POSITION),
     ],
 );

@@ -160,10 +160,10 @@ fn runs_are_counted_by_who_knows_the_layout() {
     let (join, heartbeat) = (samples::join(), samples::heartbeat());
     let sent = || Join::new(join.clone(), Token::default());
     assert_eq!(sent().version(), join.version);
-    assert_eq!(sent().with_runs(|_| Some(samples::RUNS)), Ok(join.clone()));
-    assert_eq!(sent().with_runs(|_| None).unwrap().runs, None);
+    assert_eq!(sent().with_runs(|_| Some(samples::RUNS), false), Ok(join.clone()));
+    assert_eq!(sent().with_runs(|_| None, false).unwrap().runs, None);
     let too_many = Err(WireError::Value("a bitmap past the content's end"));
-    assert_eq!(sent().with_runs(|_| Some(samples::RUNS - 1)), too_many);
+    assert_eq!(sent().with_runs(|_| Some(samples::RUNS - 1), false), too_many);
 
     let sent = || Heartbeat::new(heartbeat.clone(), 1);
     assert_eq!(sent().with_runs(|_| Some(samples::RUNS)), Ok(heartbeat.clone()));

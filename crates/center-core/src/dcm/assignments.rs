@@ -1,8 +1,9 @@
 //! Saying what was decided: assignments of members whose edges changed, sent together.
 
 use super::member::{Ix, Member};
-use super::{Dcm, DcmOutput};
+use super::{Dcm, DcmOutput, MemberInfo};
 use headwater_model::assignment::{Assignment, Child, Generation, Parent, Reach};
+use headwater_model::live::Substreams;
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeSet;
 
@@ -50,13 +51,15 @@ impl Dcm {
                 class: other.class(),
                 dial: own.dials(&other.reachability()),
                 promised: self.promised(p),
-                reach: reach(m, other),
+                reach: reach(&m.info, &other.info),
+                substreams: Substreams::default(),
             })
         };
         let spare = |s: &Ix| !m.has_parent(*s) && self.member(*s).is_some_and(|s| self.could_serve(m, s));
         let child = |c: &Member| {
             let theirs = c.reachability();
-            Child { node: c.info.node, dial: own.dials(&theirs), punch: own.punches(&theirs), reach: reach(m, c) }
+            let (dial, punch) = (own.dials(&theirs), own.punches(&theirs));
+            Child { node: c.info.node, dial, punch, reach: reach(&m.info, &c.info), substreams: Substreams::default() }
         };
         Some(Assignment {
             version: self.version,
@@ -67,15 +70,16 @@ impl Dcm {
                 .filter_map(parent)
                 .collect(),
             children: m.children.iter().filter_map(|c| self.member(*c)).map(child).collect(),
+            source: false,
         })
     }
 }
 
 /// How `from` reaches `to`: on their own network first where they share a public address.
-fn reach(from: &Member, to: &Member) -> Reach {
-    let mut reach = to.info.reach.clone();
+pub(crate) fn reach(from: &MemberInfo, to: &MemberInfo) -> Reach {
+    let mut reach = to.reach.clone();
     if from.reachability().same_site(&to.reachability()) {
-        reach.addresses.splice(0..0, to.info.local_addresses.iter().copied());
+        reach.addresses.splice(0..0, to.local_addresses.iter().copied());
     }
     reach
 }

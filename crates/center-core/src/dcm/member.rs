@@ -19,6 +19,35 @@ const MAX_ALARMS_AT_ONCE: u32 = 64;
 /// See [`MAX_ALARMS_AT_ONCE`].
 const ALARMS_PER_S: u64 = 8;
 
+/// Alarms that a member may raise: a flood of them costs nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct AlarmAllowance {
+    /// Before the next one is due.
+    left: u32,
+    /// When that was counted.
+    at: Time,
+}
+
+impl Default for AlarmAllowance {
+    fn default() -> Self {
+        Self { left: MAX_ALARMS_AT_ONCE, at: Time(0) }
+    }
+}
+
+impl AlarmAllowance {
+    /// Counts an alarm; false when there are more than [`ALARMS_PER_S`] on average.
+    pub(crate) fn may_alarm(&mut self, now: Time) -> bool {
+        let new = now.since(self.at).0 * ALARMS_PER_S / 1_000_000;
+        if new > 0 {
+            let left = (u64::from(self.left) + new).min(u64::from(MAX_ALARMS_AT_ONCE)) as u32;
+            *self = Self { left, at: now };
+        }
+        let may = self.left > 0;
+        self.left -= u32::from(may);
+        may
+    }
+}
+
 /// Alarms about nodes that are no parents of the member, in a row of [`BASELESS_WITHIN`]s: words about parents that were
 /// just taken away cross the assignment that says so, but not so many.
 const MAX_BASELESS: u32 = 16;
@@ -59,6 +88,17 @@ pub struct MemberInfo {
     pub history: u32,
     /// What it may do as a parent.
     pub standing: Standing,
+}
+
+impl MemberInfo {
+    /// What decides who can connect to it.
+    pub fn reachability(&self) -> Reachability {
+        Reachability::new(&self.capabilities, self.observed)
+    }
+    /// Its class as a source.
+    pub fn class(&self) -> SourceClass {
+        super::class_of(self.role)
+    }
 }
 
 /// An edge as its child sees it.
@@ -142,8 +182,8 @@ pub struct Member {
     pub standing: Standing,
     /// While it is on trial: the child that tries it.
     pub tried_by: Option<Ix>,
-    /// Alarms that it may raise before the next one is due, and when that was counted.
-    pub alarms_left: (u32, Time),
+    /// Alarms that it may raise.
+    pub alarms: AlarmAllowance,
     /// Accusations of nodes that are not its parents: how many since when.
     pub baseless: (u32, Time),
     /// Addresses from which it was attacked, latest last: it has nothing to do with nodes there.
@@ -190,7 +230,7 @@ impl Member {
             decision: None,
             standing,
             tried_by: None,
-            alarms_left: (MAX_ALARMS_AT_ONCE, Time(0)),
+            alarms: AlarmAllowance::default(),
             baseless: (0, Time(0)),
             shuns: Vec::new(),
             indexed: None,
@@ -211,17 +251,6 @@ impl Member {
             Standing::OnTrial { .. } => self.tried_by.is_none(),
             Standing::Banned => false,
         }
-    }
-    /// Counts an alarm; false when it raises more than [`ALARMS_PER_S`], so that a flood of them costs nothing.
-    pub(super) fn may_alarm(&mut self, now: Time) -> bool {
-        let (left, at) = self.alarms_left;
-        let new = now.since(at).0 * ALARMS_PER_S / 1_000_000;
-        if new > 0 {
-            self.alarms_left = ((u64::from(left) + new).min(u64::from(MAX_ALARMS_AT_ONCE)) as u32, now);
-        }
-        let may = self.alarms_left.0 > 0;
-        self.alarms_left.0 -= u32::from(may);
-        may
     }
     /// Counts an accusation of a node that is not its parent; true when there are more than can be mistakes.
     pub(super) fn is_slander(&mut self, now: Time) -> bool {
@@ -250,10 +279,7 @@ impl Member {
     }
     /// Its class as a source.
     pub fn class(&self) -> SourceClass {
-        match self.info.role {
-            Role::Peer => SourceClass::Peer,
-            Role::Waypoint => SourceClass::Waypoint,
-        }
+        self.info.class()
     }
     /// Whether others can open a connection to it.
     pub fn accepts(&self) -> Accepts {
@@ -261,7 +287,7 @@ impl Member {
     }
     /// What decides who can connect to it.
     pub fn reachability(&self) -> Reachability {
-        Reachability::new(&self.info.capabilities, self.info.observed)
+        self.info.reachability()
     }
     /// Whether no stranger can open a connection to it.
     pub fn dial_only(&self) -> bool {
@@ -293,7 +319,8 @@ impl Member {
     }
 }
 
-fn forwards(capabilities: &Capabilities) -> bool {
+/// Whether a node with these passes anything on to peers.
+pub(crate) fn forwards(capabilities: &Capabilities) -> bool {
     capabilities.forwards.value != Forwards::No && capabilities.udp.value
 }
 

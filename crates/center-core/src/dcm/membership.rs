@@ -177,7 +177,7 @@ impl Dcm {
 
     /// Edges and leases that a returning node works on already: kept where they still make sense.
     pub(super) fn adopt(&mut self, now: Time, ix: Ix, join: &Join) {
-        for node in &join.parents {
+        for (node, _) in &join.parents {
             let Some(p) = self.by_node.get(node).copied() else { continue };
             let fits = match (self.member(ix), self.member(p)) {
                 (Some(c), Some(m)) => c.wants && p != ix && !c.has_parent(p) && self.could_serve(c, m),

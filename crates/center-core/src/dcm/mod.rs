@@ -19,9 +19,12 @@ mod standing_leases;
 #[cfg(test)]
 mod test_world;
 
+pub(crate) use assignments::reach;
 pub use check::Problem;
 pub use leases::Leases;
+pub(crate) use member::{AlarmAllowance, forwards};
 pub use member::{Ix, Member, MemberInfo};
+pub(crate) use pairs::FailedPairs;
 pub(crate) use standing::NEWLY_HERE;
 
 use crate::config::Config;
@@ -38,7 +41,6 @@ use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
 use member::{FarLinks, SpareIndex};
-use pairs::{Failure, PairKey};
 use reach::ByAccepts;
 use sites::Site;
 use standing_leases::StandingLeases;
@@ -77,7 +79,7 @@ pub struct Dcm {
     /// Children with fewer parents than they should have.
     hungry: BTreeSet<Ix>,
     /// Pairs that failed of late.
-    failed: BTreeMap<PairKey, Failure>,
+    failed: FailedPairs,
     /// Members that are banned or on trial.
     distrusted: BTreeSet<Ix>,
     /// Links between regions, from and to.
@@ -127,7 +129,7 @@ impl Dcm {
             by_node: BTreeMap::new(),
             spare: SpareIndex::default(),
             hungry: BTreeSet::new(),
-            failed: BTreeMap::new(),
+            failed: FailedPairs::default(),
             distrusted: BTreeSet::new(),
             between: BTreeMap::new(),
             lossy: BTreeMap::new(),
@@ -186,6 +188,19 @@ impl Dcm {
     /// The last choice of parents for `node`.
     pub fn decision(&self, node: &NodeId) -> Option<&Decision> {
         self.member_of(node)?.decision.as_deref()
+    }
+    /// Who takes part.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.by_node.keys().copied().collect()
+    }
+    /// Whom `node` feeds.
+    pub fn children_of(&self, node: &NodeId) -> Vec<NodeId> {
+        let children = self.member_of(node).map(|m| m.children.iter());
+        children.into_iter().flatten().filter_map(|ix| self.node_of(*ix)).collect()
+    }
+    /// The uplink that it counts on at `node`; nothing where that is away or passes nothing on.
+    pub fn uplink_of(&self, node: &NodeId) -> Option<Rate> {
+        self.member_of(node).filter(|m| m.away_since.is_none() && m.forwards()).map(|m| m.info.up)
     }
     /// How many members lack nothing.
     pub fn holders(&self) -> u32 {
@@ -450,8 +465,7 @@ impl Dcm {
             for node in gone {
                 self.leave(now, &node);
             }
-            let (forget, forget_grave) = (self.config.blacklist.times(2), self.config.ban);
-            self.failed.retain(|_, f| now.since(f.at) < if f.grave { forget_grave } else { forget });
+            self.failed.forget(now, &self.config);
             self.between.retain(|_, link| link.is_needed(now));
             self.lossy.retain(|_, until| *until > now);
             self.repair(now);

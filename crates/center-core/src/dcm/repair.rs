@@ -34,7 +34,7 @@ impl Dcm {
     /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
     pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) -> bool {
         let Some(ix) = self.by_node.get(node).copied() else { return false };
-        if !self.member_mut(ix).is_some_and(|m| m.may_alarm(now)) {
+        if !self.member_mut(ix).is_some_and(|m| m.alarms.may_alarm(now)) {
             return false;
         }
         match alarm {
@@ -47,6 +47,8 @@ impl Dcm {
                 self.gone_bad(now, ix, parent, None);
             }
             Alarm::Silent { parent } => self.gone_bad(now, ix, parent, Some(Offence::Silent)),
+            // Of a live stream, which a swarm is not.
+            Alarm::Behind { .. } => {}
             Alarm::Slow { parent } => self.gone_bad(now, ix, parent, Some(Offence::Slow)),
             Alarm::BadPieces { parent } => self.gone_bad(now, ix, parent, Some(Offence::BadPieces)),
             Alarm::Attacked { from } => self.attacked(now, ix, *from),

@@ -89,7 +89,7 @@ impl Dcm {
         let member = self.member_of(node);
         let https = member.is_some_and(|m| m.https_leases > 0);
         let children = member.is_some_and(|m| !m.children.is_empty());
-        Use { wants: children || https, used: (!https).then_some(used), priority }
+        Use { wants: children || https, used: (!https).then_some(used), priority, live: false }
     }
 
     pub(super) fn promised(&self, parent: Ix) -> Rate {

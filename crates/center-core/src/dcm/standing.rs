@@ -1,7 +1,7 @@
 //! Distrust in a swarm: what children say of parents that were assigned to them, and what follows from a verdict.
 
 use super::member::{Ix, Member};
-use super::pairs::{Failure, GRAVE, MAX_FAILED_PAIRS, PairKey};
+use super::pairs::GRAVE;
 use super::repair::occasion;
 use super::{Dcm, DcmOutput};
 use crate::network_monitor::Trouble;
@@ -193,16 +193,13 @@ impl Dcm {
 
     /// The child got wrong bytes from the parent: the two do not meet again for as long as a ban lasts.
     pub(super) fn spoil_pair(&mut self, now: Time, child: Ix, parent: Ix) {
-        if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent))
-            && self.failed.len() < MAX_FAILED_PAIRS
-        {
-            self.failed.insert(PairKey::of(c, p), Failure { at: now, times: 1, grave: true, spoilt: true });
+        if let (Some(c), Some(p)) = (self.node_of(child), self.node_of(parent)) {
+            self.failed.spoil(now, &c, &p);
         }
     }
 
     pub(super) fn spoilt(&self, now: Time, a: &Member, b: &Member) -> bool {
-        let failure = self.failed.get(&PairKey::of(a.info.node, b.info.node));
-        failure.is_some_and(|f| f.spoilt && now.since(f.at) < self.config.ban)
+        self.failed.spoilt(now, (&a.info.node, &b.info.node), &self.config)
     }
 
     /// Whether the child's other parents deliver so much more that `parent` cannot blame the child's line; or would, where

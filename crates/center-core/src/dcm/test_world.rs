@@ -84,11 +84,7 @@ impl World {
             standing: Standing::Good,
         };
         let version = Version::default();
-        self.dcm.join(
-            self.now,
-            info,
-            &Join { version, runs: None, complete, parents: vec![], leases, looks_first: false },
-        );
+        self.dcm.join(self.now, info, &Join { complete, leases, ..Join::to(version) });
         self.dcm.set_rate(&id(n), Rate::from_mbit(20));
         self.pass(0);
     }

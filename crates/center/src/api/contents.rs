@@ -87,6 +87,9 @@ pub(crate) struct ContentItem {
     pieces: u32,
     /// Number of objects.
     objects: usize,
+    /// Of a live stream, which has no bytes and no objects: its trees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<LiveItem>,
     /// Where its publisher keeps it.
     origins: Vec<String>,
     /// Who may join.
@@ -99,6 +102,23 @@ pub(crate) struct ContentItem {
     published_unix_ms: u64,
     /// Bytes that nodes fetched from the origin.
     origin_bytes: u64,
+}
+
+/// A live stream and its trees.
+#[derive(Default, Serialize, ToSchema)]
+pub(crate) struct LiveItem {
+    /// Rate that places are made for.
+    rate_bytes_per_s: u64,
+    /// Substreams, each with a tree of its own.
+    substreams: u8,
+    /// Edges in all trees.
+    edges: usize,
+    /// Slots of the source in use: one per tree is one copy.
+    source_slots: u32,
+    /// Places without a parent: their nodes read that substream from the origin.
+    unfed: usize,
+    /// Edges from the source to the node that is farthest from it.
+    max_depth: u32,
 }
 
 /// A content and its swarm.
@@ -222,22 +242,23 @@ pub(crate) async fn publish(
     let body = body_of(request, MAX_STATIC_LOG_BYTES).await?;
     let verify = move || {
         let file = StaticLog::decode(&body).map_err(|e| format!("the body is no static log: {e}"))?;
-        let track = file.verify(&file.log.name, None).map_err(|e| format!("the log is not true: {e}"))?;
-        Ok((file, track))
+        let said = file.verify(&file.log.name, None).map_err(|e| format!("the log is not true: {e}"))?;
+        Ok((file, said))
     };
     let verified = tokio::task::spawn_blocking(verify).await.map_err(|e| ApiError::internal(e.to_string()))?;
-    let (file, track) = verified.map_err(|e: String| ApiError::bad_request(e))?;
-    caller.manager_of(&track.name)?;
+    let (file, said) = verified.map_err(|e: String| ApiError::bad_request(e))?;
+    caller.manager_of(said.name())?;
     let key = headwater_model::log::fingerprint(&file.log.first_key);
     let control_id = Some(hub.identity.node.node);
-    let name = Name { control: hub.public.clone(), name: track.name.clone(), key, log: None, control_id };
+    let name = Name { control: hub.public.clone(), name: said.name().to_owned(), key, log: None, control_id };
+    let closed = said.closed();
     let reply = PublishedReply {
-        content: track.version.content.to_string(),
-        name: track.name.clone(),
-        epoch: track.version.epoch,
-        bytes: track.layout.bytes(),
-        pieces: track.layout.pieces(),
-        objects: track.objects.len(),
+        content: said.version().content.to_string(),
+        name: said.name().to_owned(),
+        epoch: said.version().epoch,
+        bytes: closed.map_or(0, |t| t.layout.bytes()),
+        pieces: closed.map_or(0, |t| t.layout.pieces()),
+        objects: closed.map_or(0, |t| t.objects.len()),
         hw: name.to_string(),
     };
     let terms = Terms {
@@ -245,13 +266,25 @@ pub(crate) async fn publish(
         share_origin_credentials: params.share_origin_credentials,
         restricted: params.audience == Audience::Tokens,
     };
-    hub.publish(file, track, terms).await?;
+    hub.publish(file, said, terms).await?;
     Ok((StatusCode::CREATED, Json(reply)))
 }
 
 fn item(state: &hub::State, c: &Published) -> ContentItem {
     let id = c.version.content;
     let dcm = state.center.directory().dcm(&id);
+    let trees = state.center.directory().trees(&id).map(|t| t.stats());
+    let live = c.live.as_ref().map(|track| {
+        let t = trees.unwrap_or_default();
+        LiveItem {
+            rate_bytes_per_s: track.terms.rate.0,
+            substreams: track.terms.substreams.get(),
+            edges: t.edges,
+            source_slots: t.source_slots_used,
+            unfed: t.unfed,
+            max_depth: t.max_depth,
+        }
+    });
     let count = |fit: &dyn Fn(&Member) -> bool| dcm.map_or(0, |d| d.members().filter(|m| fit(m)).count());
     ContentItem {
         content: id.to_string(),
@@ -261,9 +294,10 @@ fn item(state: &hub::State, c: &Published) -> ContentItem {
         bytes: c.bytes,
         pieces: c.pieces,
         objects: c.objects,
+        live,
         origins: c.origins.clone(),
         audience: if c.restricted { Audience::Tokens } else { Audience::Open },
-        members: count(&|_| true),
+        members: trees.map_or_else(|| count(&|_| true), |t| t.members),
         complete: count(&|m| !m.wants),
         published_unix_ms: c.published_unix_ms,
         origin_bytes: state.center.origin_bytes(id),

@@ -42,6 +42,7 @@ async fn a_swarm_from_publishing_to_explaining() {
         from: vec![],
         to: vec![],
         priority: Priority::Normal,
+        live: None,
     };
     let heartbeat = report::Heartbeat { interval: 1, contents: vec![content], ..Default::default() };
     seed.say(FromNode::Heartbeat(Heartbeat::new(heartbeat, 42))).await;

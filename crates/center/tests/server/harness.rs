@@ -181,6 +181,7 @@ pub fn sample_of(name: &str, key: u8, epoch: u64, objects: Vec<Object>) -> Sampl
         origins: vec!["http://origin.example/film.mp4".into()],
         last: true,
         sums: Some(sums::root(&sums)),
+        live: None,
     };
     log.entries.push(sign(log.content(), entry, &key));
     let version = log.version().unwrap();
@@ -271,7 +272,7 @@ impl Node {
     }
 
     pub async fn join_as(&mut self, version: Version, complete: bool, token: &str) {
-        let join = report::Join { version, runs: None, complete, parents: vec![], leases: vec![], looks_first: false };
+        let join = report::Join { complete, ..report::Join::to(version) };
         self.say(FromNode::Join(Join::new(join, Token(token.into())))).await;
     }
 

@@ -47,14 +47,7 @@ async fn bad_messages_end_the_session_with_a_reason() {
     let control = Control::start().await;
     let film = sample("film", 1, 1, 1000);
     control.publish(&film).await;
-    let past_the_end = report::Join {
-        version: film.version,
-        runs: Some(headwater_model::Bits::full(2000)),
-        complete: false,
-        parents: vec![],
-        leases: vec![],
-        looks_first: false,
-    };
+    let past_the_end = report::Join { runs: Some(headwater_model::Bits::full(2000)), ..report::Join::to(film.version) };
     let past_the_end = FromNode::Join(headwater_wire::Join::new(past_the_end, Default::default())).encode();
     let mut oversized = BytesMut::new();
     oversized.put_u32(6 << 20);
@@ -97,14 +90,7 @@ async fn a_node_that_does_not_read_loses_its_session() {
     let mut node = control.arrive().await;
     // Each answer is a log of 900 kB: they fill what the connection takes, then the queue.
     for _ in 0..1500 {
-        let join = report::Join {
-            version: large.version,
-            runs: None,
-            complete: false,
-            parents: vec![],
-            leases: vec![],
-            looks_first: false,
-        };
+        let join = report::Join::to(large.version);
         let join = FromNode::Join(headwater_wire::Join::new(join, Default::default())).encode();
         if node.writer.send(join).await.is_err() {
             break;
@@ -178,14 +164,7 @@ async fn who_looks_first_gets_log_and_pages_and_takes_part_later() {
     let film = sample("film", 1, 5, 600);
     control.publish(&film).await;
     let mut node = control.arrive().await;
-    let looks = report::Join {
-        version: newest(film.version.content),
-        runs: None,
-        complete: false,
-        parents: vec![],
-        leases: vec![],
-        looks_first: true,
-    };
+    let looks = report::Join { looks_first: true, ..report::Join::to(newest(film.version.content)) };
     node.say(FromNode::Join(Join::new(looks, Token::default()))).await;
     node.say(FromNode::PageRequest { version: film.version, page: 1 }).await;
     let part = |m: &FromControl| matches!(m, FromControl::Lease { .. } | FromControl::Assignment { .. });

@@ -61,8 +61,7 @@ impl WebNode {
 }
 
 fn join(version: headwater_model::Version) -> FromNode {
-    let join =
-        report::Join { version, runs: None, complete: false, parents: vec![], leases: vec![], looks_first: false };
+    let join = report::Join::to(version);
     FromNode::Join(Join::new(join, Default::default()))
 }
 

@@ -37,6 +37,7 @@ struct Listed {
     origin_bytes: u64,
     #[serde(default)]
     published_unix_ms: u64,
+    live: Option<serde_json::Value>,
 }
 
 pub async fn run(args: Args) -> Result<()> {
@@ -50,14 +51,15 @@ pub async fn run(args: Args) -> Result<()> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let row = |c: &Listed| {
+        let closed = |text: String| if c.live.is_some() { "-".to_owned() } else { text };
         vec![
             c.name.clone(),
             c.content.chars().take(8).collect(),
-            BinaryBytes(c.bytes).to_string(),
-            c.pieces.to_string(),
+            if c.live.is_some() { "live".into() } else { BinaryBytes(c.bytes).to_string() },
+            closed(c.pieces.to_string()),
             c.members.to_string(),
-            c.complete.to_string(),
-            format!("{:.2}", c.origin_bytes as f64 / c.bytes.max(1) as f64),
+            closed(c.complete.to_string()),
+            closed(format!("{:.2}", c.origin_bytes as f64 / c.bytes.max(1) as f64)),
             c.audience.clone(),
             format!("{} ago", HumanDuration(now.saturating_sub(Duration::from_millis(c.published_unix_ms)))),
         ]

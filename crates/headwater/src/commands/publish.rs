@@ -18,6 +18,7 @@ use serde_json::json;
 use url::Url;
 
 use super::key::{load, path_or_default};
+use super::publish_live::{self, LiveArgs};
 use super::{print, print_json};
 use crate::api_client::{ApiError, Audience};
 use crate::cli::ControlAccess;
@@ -31,7 +32,7 @@ const NO_CONTROL: &str = "none.invalid:7400";
 /// Tries after the first when the origin is checked: its publisher waits and can be told.
 const ORIGIN_RETRIES: u32 = 2;
 
-/// Publish a file or folder that lies on a web server
+/// Publish a file or folder that lies on a web server, or a live stream
 ///
 /// Hashes and signs it, writes the static log beside it, compares the origin's bytes with yours, registers it at the
 /// control center, and prints the name by which viewers get it. Publishing again under the same name makes a new version.
@@ -44,20 +45,21 @@ Examples:
       --origin-header 'Authorization: Bearer XYZ'     # the origin asks for credentials
   headwater publish film.mp4 --name films/one --origin https://cdn.example/film.mp4 \\
       --log-url https://cdn.example/film.mp4.hwlog    # names that work without a control center
+  headwater publish --live https://cdn.example/live/index.m3u8 --name channel1   # until it ends
 
 Without --control (or HEADWATER_CONTROL) only the static log is written and a name printed.")]
 pub struct Args {
     /// The file or folder
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "live")]
+    path: Option<PathBuf>,
     /// Where it lies on a web server or CDN, for a folder the folder's URL; may be given up to 8 times
-    #[arg(long, value_name = "URL", required = true)]
+    #[arg(long, value_name = "URL", required_unless_present = "live")]
     origin: Vec<Url>,
     /// What to call it, such as films/one
     #[arg(long, value_name = "NAME")]
-    name: String,
+    pub(super) name: String,
     #[command(flatten)]
-    control: ControlAccess,
+    pub(super) control: ControlAccess,
     /// The publisher's key [default: headwater/publisher.key in your configuration folder]
     #[arg(long, value_name = "PATH")]
     key: Option<PathBuf>,
@@ -69,7 +71,7 @@ pub struct Args {
     origin_query: Option<String>,
     /// Tell viewers these credentials too, so that they can use the origin
     #[arg(long)]
-    share_origin_credentials: bool,
+    pub(super) share_origin_credentials: bool,
     /// Compare every byte of the origin, not only 16 random pieces
     #[arg(long, conflicts_with = "no_check")]
     check_all: bool,
@@ -84,10 +86,12 @@ pub struct Args {
     log_url: Option<Url>,
     /// Who may get it
     #[arg(long, value_enum, default_value_t)]
-    audience: Audience,
-    /// Print one JSON object
+    pub(super) audience: Audience,
+    /// Print one JSON object; of a live stream one a line, for each thing that happens
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) live: LiveArgs,
 }
 
 fn piece_size(text: &str) -> Result<u32, String> {
@@ -104,17 +108,21 @@ pub async fn run(args: Args) -> Result<()> {
     // What can be known before the first byte is read is.
     let key_path = path_or_default(args.key.clone())?;
     let key = Arc::new(load(&key_path)?);
+    if let Some(url) = args.live.live.clone() {
+        return publish_live::run(args, url, access, key).await;
+    }
+    let path = args.path.clone().ok_or_else(|| Ending::Usage("which file or folder?".into()))?;
     let api = args.control.control.is_some().then(|| args.control.api()).transpose()?;
     let mut interrupted = pin!(lifetime::shutdown(false));
 
-    let hashed = hash(&args, Arc::clone(&key));
+    let hashed = hash(&args, &path, Arc::clone(&key));
     let (made, took) = or_interrupted(interrupted.as_mut(), hashed).await?;
     let track = made.log.verify(&args.name, Some(&key.fingerprint()))?;
     if !args.json {
-        print(&summary(&args.path, &track, took))?;
+        print(&summary(&path, &track, took))?;
     }
     // Not to be interrupted, so that it leaves nothing half written behind.
-    let log_path = write_beside(&args.path, &made)?;
+    let log_path = write_beside(&path, &made)?;
 
     let check = match args.no_check {
         true => None,
@@ -176,8 +184,12 @@ fn access(headers: &[String], query: Option<String>) -> Result<Access> {
     Ok(Access { headers: headers.iter().enumerate().map(one).collect::<Result<_, _>>()?, query })
 }
 
-async fn hash(args: &Args, key: Arc<headwater_peer::key::PublisherKey>) -> Result<(StaticLog, std::time::Duration)> {
-    let (path, name, origins) = (args.path.clone(), args.name.clone(), args.origin.clone());
+async fn hash(
+    args: &Args,
+    path: &Path,
+    key: Arc<headwater_peer::key::PublisherKey>,
+) -> Result<(StaticLog, std::time::Duration)> {
+    let (path, name, origins) = (path.to_owned(), args.name.clone(), args.origin.clone());
     let piece_bytes = args.piece_size;
     let epoch =
         SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_millis() as u64;

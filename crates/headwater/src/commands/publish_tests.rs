@@ -35,7 +35,7 @@ fn publish(files: &[(&str, usize)], path: &str, origins: &[Url]) -> Published {
     }
     let key = PublisherKey::create(&tempfile::tempdir().unwrap().path().join("key")).unwrap();
     let made = prepare(&dir.path().join(path), "n", &key, origins, Some(PIECE), 7, 2, &|_, _| {}).unwrap();
-    let track = made.verify("n", Some(&key.fingerprint())).unwrap();
+    let track = made.log.verify("n", Some(&key.fingerprint())).unwrap();
     Published { dir, track, made }
 }
 

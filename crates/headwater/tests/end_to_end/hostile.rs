@@ -48,14 +48,7 @@ impl Stranger {
 
     /// Joins and waits for an assignment with `parent` in it: its address and the ticket for it.
     async fn ticket_for(&mut self, version: Version, parent: NodeId) -> (SocketAddr, GivenTicket) {
-        let join = headwater_model::report::Join {
-            version,
-            runs: None,
-            complete: false,
-            parents: vec![],
-            leases: vec![],
-            looks_first: false,
-        };
+        let join = headwater_model::report::Join::to(version);
         self.writer.send(FromNode::Join(Join::new(join, Token(String::new()))).encode()).await.unwrap();
         loop {
             let message = FromControl::decode(self.reader.next().await.unwrap().unwrap()).unwrap();

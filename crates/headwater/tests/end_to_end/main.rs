@@ -9,6 +9,7 @@ mod gateway_programs;
 mod hostile;
 mod limited;
 mod limits;
+mod live;
 mod play;
 mod service;
 mod several;

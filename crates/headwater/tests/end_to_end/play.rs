@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Ends with the test.
-struct Encoder(Child);
+pub struct Encoder(Child);
 
 impl Drop for Encoder {
     fn drop(&mut self) {
@@ -18,7 +18,7 @@ impl Drop for Encoder {
 }
 
 /// A picture and a tone as HLS in `www/live`, with segments of a second; `None`, and said so, without ffmpeg.
-fn encode(site: &Site, is_live: bool, seconds: &str, more: &[&str]) -> Option<Encoder> {
+pub fn encode(site: &Site, is_live: bool, seconds: &str, more: &[&str]) -> Option<Encoder> {
     let mut ffmpeg = program("ffmpeg", "ffmpeg")?;
     fs::create_dir_all(site.path("www/live")).unwrap();
     ffmpeg.current_dir(site.path("www/live")).args(["-v", "error", "-nostdin"]);
@@ -35,7 +35,7 @@ fn encode(site: &Site, is_live: bool, seconds: &str, more: &[&str]) -> Option<En
     Some(Encoder(ffmpeg.stdout(Stdio::null()).spawn().unwrap()))
 }
 
-fn until(what: &str, condition: impl Fn() -> bool) {
+pub fn until(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
@@ -43,13 +43,13 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn probe(address: &str, more: &[&str]) -> Value {
+pub fn probe(address: &str, more: &[&str]) -> Value {
     let output = run(&[&["play", address, "--probe", "--json"], more].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn none_of(report: &Value, what: &[&str]) {
+pub fn none_of(report: &Value, what: &[&str]) {
     for what in what {
         assert_eq!(report[what].as_array().map(Vec::len), Some(0), "{what}: {report:#}");
     }

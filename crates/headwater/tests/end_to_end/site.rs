@@ -210,6 +210,15 @@ impl Site {
         Process::start(who, self.folder.path(), &[&arguments[..], stay, more].concat())
     }
 
+    /// Starts a `publish --live` of the playlist in `www/live`.
+    pub fn publish_live(&self, who: &str, more: &[&str]) -> Process {
+        let (url, key, data) = (format!("{}/live/index.m3u8", self.origin_url), self.path("key"), self.path(who));
+        let arguments =
+            ["publish", "--live", &url, "--name", "channel", "--control", &self.api, "--token", &self.token];
+        let own = ["--key", &key, "--data", &data, "--listen", "127.0.0.1:0"];
+        Process::start(who, self.folder.path(), &[&arguments[..], &own, more].concat())
+    }
+
     /// Starts a `peer`.
     pub fn peer(&self, who: &str, more: &[&str]) -> Process {
         self.peer_of(&self.control_address, who, more)

@@ -1,19 +1,19 @@
 //! Connections between peers: accepting, dialling, and the streams on them.
 
-use super::Inner;
 use super::governor::read_datagrams;
 use super::messages::{disk_failed, from_peer, linked, unlinked};
 use super::probes::answer;
 use super::state::{self, Kept, Link, State};
+use super::{Inner, live};
 use crate::store::Written;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use headwater_model::assignment::Reach;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::report::DialResult;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
 use headwater_transport::{Alpn, ReadError, Reader, Writer, certificate_of, node_of};
-use headwater_wire::frame::{PEER_CONTROL_STREAM, PEER_DATA_STREAM, PieceHeader};
+use headwater_wire::frame::{LivePieceHeader, PEER_CONTROL_STREAM, PEER_DATA_STREAM, PEER_LIVE_STREAM, PieceHeader};
 use headwater_wire::limits;
 use headwater_wire::{DataHeader, FromNode, FromPeer, WireError};
 use quinn::{Connection, RecvStream};
@@ -365,11 +365,11 @@ async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &Connection) 
     }
 }
 
-/// What a data stream begins with.
-async fn data_header(stream: &mut RecvStream) -> Result<DataHeader, End> {
+/// What a data stream begins with; and whether it is of a live stream.
+async fn data_header(stream: &mut RecvStream) -> Result<(DataHeader, bool), End> {
     let mut kind = [0];
     stream.read_exact(&mut kind).await?;
-    if kind[0] != PEER_DATA_STREAM {
+    if ![PEER_DATA_STREAM, PEER_LIVE_STREAM].contains(&kind[0]) {
         return Err(End::Rules("a second control stream".into()));
     }
     let mut length = [0; 4];
@@ -380,7 +380,7 @@ async fn data_header(stream: &mut RecvStream) -> Result<DataHeader, End> {
     }
     let mut header = vec![0; length as usize];
     stream.read_exact(&mut header).await?;
-    Ok(DataHeader::decode(header.into())?)
+    Ok((DataHeader::decode(header.into())?, kind[0] == PEER_LIVE_STREAM))
 }
 
 async fn read_stream(
@@ -391,7 +391,11 @@ async fn read_stream(
 ) -> Result<(), End> {
     // Streams are counted by the transport; one that says nothing must not keep its place.
     let opened = tokio::time::timeout(HELLO_PATIENCE, data_header(&mut stream)).await;
-    let version = opened.map_err(|_| End::Lost("a stream without a header".into()))??.version;
+    let (header, live) = opened.map_err(|_| End::Lost("a stream without a header".into()))??;
+    let version = header.version;
+    if live {
+        return read_live(inner, node, stream, version).await;
+    }
     let Some(layout) = inner.lock().running(version).map(|r| r.track.layout.clone()) else {
         // The content ended here while the stream was on its way.
         return Ok(());
@@ -424,6 +428,26 @@ async fn read_stream(
             store_piece(&inner, &store, version, PieceFrom::Parent(node), head.piece, data).await;
             drop(permit);
         });
+    }
+}
+
+/// Pieces of a live stream, until it ends.
+async fn read_live(inner: Arc<Inner>, node: NodeId, mut stream: RecvStream, version: Version) -> Result<(), End> {
+    loop {
+        let mut head = [0; LivePieceHeader::BYTES];
+        if !filled(&mut stream, &mut head).await? {
+            return Ok(());
+        }
+        let head = LivePieceHeader::decode(head)?;
+        if !live::may_push(&inner, version, &node) {
+            return Ok(());
+        }
+        let mut buffer = BytesMut::zeroed(head.len as usize);
+        if !filled(&mut stream, &mut buffer).await?
+            || !live::piece_came(&inner, version, Some(node), head.piece, buffer.freeze())
+        {
+            return Ok(());
+        }
     }
 }
 

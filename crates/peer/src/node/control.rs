@@ -8,6 +8,7 @@ use headwater_model::id::{ContentId, Version};
 use headwater_model::merkle;
 use headwater_model::report::{ContentReport, Heartbeat, Introduction};
 use headwater_model::time::{Micros, Rate, Time};
+use headwater_peer_core::live::LiveInput;
 use headwater_peer_core::{Input, SessionOutput};
 use headwater_transport::{Alpn, ControlReader, ControlWriter, Proved, Reader, Writer};
 use headwater_wire::limits;
@@ -278,8 +279,8 @@ async fn greet(inner: &Arc<Inner>, reached: Reached) -> Result<Session, String> 
         // It changed while the hello was on its way.
         state.tell_control(&FromNode::UplinkOffer(offers));
     }
-    for join in state.joins() {
-        opening::join_content(inner, &mut state, join);
+    for (join, claim) in state.joins() {
+        opening::join_as(inner, &mut state, join, claim);
     }
     state::happened_to_all(inner, &mut state, || Input::Control(true));
     let way = if by_web { "a WebSocket, as QUIC does not get through" } else { "QUIC" };
@@ -320,6 +321,15 @@ fn heartbeat(inner: &Inner, state: &mut State, interval: u64) {
             }
             contents.push(r.swarm.report(now, false));
         }
+        if let Phase::Live(l) = &mut content.phase {
+            for (node, path) in &links {
+                let rtt = Micros(path.rtt.as_micros() as u64);
+                l.channel.handle(now, LiveInput::Rtt(*node, rtt), &mut Vec::new());
+                let packets = LiveInput::Packets(*node, path.sent_packets, path.lost_packets);
+                l.channel.handle(now, packets, &mut Vec::new());
+            }
+            contents.push(l.channel.report(now));
+        }
     }
     contents.truncate(limits::MAX_REPORTED_CONTENTS);
     send(inner, state, now, interval, contents);
@@ -353,6 +363,11 @@ fn traffic(state: &mut State, now: Time) -> (Rate, Rate) {
         if let Phase::Running(r) = &content.phase {
             up += r.uploaded_bytes;
             down += r.peer_bytes + r.waypoint_bytes + r.origin_bytes + r.wasted_bytes;
+        }
+        if let Phase::Live(l) = &content.phase {
+            let s = l.channel.state();
+            up += s.uploaded_bytes;
+            down += s.peer_bytes + s.origin_bytes + s.wasted_bytes;
         }
     }
     let (at, up_before, down_before) = std::mem::replace(&mut state.told_traffic, (now, up, down));

@@ -8,6 +8,7 @@ mod consent;
 mod folder;
 mod pages;
 mod sessions;
+mod stream;
 
 use super::Inner;
 use super::http::{self, Pieces};
@@ -254,7 +255,9 @@ async fn content(
     request: &Request<Incoming>,
     ended: CancellationToken,
 ) -> Result<Response<Pieces>, Refused> {
-    let Readable { track, published_unix_ms, reader } = opened(inner, id).await?;
+    let Some(Readable { track, published_unix_ms, reader }) = opened(inner, id).await? else {
+        return stream::answer(inner, gateway, id, path, request, ended).await;
+    };
     let path = percent_decode_str(path).decode_utf8().map_err(|_| Refused::not_found())?;
     match folder::find(&track, &path) {
         None => {
@@ -279,12 +282,13 @@ async fn content(
     }
 }
 
-/// A content of which the log may just be on its way.
-async fn opened(inner: &Arc<Inner>, id: ContentId) -> Result<Readable, Refused> {
+/// A content of which the log may just be on its way; `None` for a live stream.
+async fn opened(inner: &Arc<Inner>, id: ContentId) -> Result<Option<Readable>, Refused> {
     let deadline = tokio::time::Instant::now() + OPENS_WITHIN;
     loop {
         match read(inner, id) {
-            Ok(readable) => return Ok(readable),
+            Ok(readable) => return Ok(Some(readable)),
+            Err(NotReadable::Live) => return Ok(None),
             Err(NotReadable::Unknown) => return Err(Refused::not_found()),
             Err(NotReadable::Failed(why)) => return Err(Refused::new(StatusCode::BAD_GATEWAY, why)),
             Err(NotReadable::NotYet) if tokio::time::Instant::now() < deadline => {

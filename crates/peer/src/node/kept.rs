@@ -127,13 +127,31 @@ impl TakenOut {
     }
 }
 
+/// Gives up a stream that nobody here watches any more.
+pub(super) fn leave_stream(inner: &Inner, state: &mut State, id: &ContentId) {
+    if let Some(taken) = take_out(inner, state, id) {
+        tracing::info!(content = %format!("{id:.8}"), "left, as nobody here watches it any more");
+        // A name that stays behind only brings the stream back at the next start.
+        tokio::task::spawn_blocking(move || drop(taken.remove()));
+    }
+}
+
 /// Tells everybody that deals with a content here that it ends.
 fn leave(state: &mut State, content: ContentState) -> Option<StoreHandle> {
     let version = match &content.phase {
         Phase::Running(r) => r.version(),
+        Phase::Live(l) => l.channel.version(),
         _ => content.first_join().version,
     };
     state.tell_control(&FromNode::Leave(version));
+    if let Phase::Live(l) = &content.phase {
+        for node in l.channel.partners() {
+            for as_child in [true, false] {
+                let why = if as_child { String::new() } else { "it gives the stream up".into() };
+                state.tell_peer(node, &FromPeer::CloseEdge { version, as_child, why });
+            }
+        }
+    }
     let Phase::Running(r) = content.phase else { return None };
     r.origin_jobs.values().for_each(AbortHandle::abort);
     let close = |as_child, why: &str| FromPeer::CloseEdge { version, as_child, why: why.into() };

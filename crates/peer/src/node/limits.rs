@@ -2,11 +2,12 @@
 //! control center, and hands children over when nobody is to be served any more.
 
 use super::state::{self, ContentState, Phase, State};
-use super::{HAND_OVER, HAND_OVER_LOOK, Inner, Node, UNLIMITED_CLAIM, opening};
+use super::{HAND_OVER, HAND_OVER_LOOK, Inner, Node, UNLIMITED_CLAIM, live, opening};
 use crate::circumstances::{self, POWER_SUPPLIES};
 use crate::volume::Volume;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::time::Rate;
+use headwater_peer_core::live::LiveInput;
 use headwater_peer_core::{Circumstances, Conduct, Input, Limits, Permission};
 use headwater_wire::{FromNode, FromPeer};
 use serde::{Deserialize, Serialize};
@@ -229,8 +230,8 @@ fn rejoin(inner: &Arc<Inner>, state: &mut State) {
     if !state.session.is_connected() {
         return;
     }
-    for join in state.joins() {
-        opening::join_content(inner, state, join);
+    for (join, claim) in state.joins() {
+        opening::join_as(inner, state, join, claim);
     }
 }
 
@@ -256,6 +257,10 @@ async fn hand_over(inner: Arc<Inner>) {
         })
         .flatten()
         .collect();
+    for (version, child) in live::children(state) {
+        state.tell_peer(&child, &FromPeer::CloseEdge { version, as_child: false, why: SERVES_NOBODY.into() });
+        live::happened(&inner, state, version, LiveInput::ChildClosed(child));
+    }
     for (version, child) in edges {
         if let Some(r) = state.running(version) {
             r.senders.remove(&child);

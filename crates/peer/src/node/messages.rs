@@ -4,7 +4,7 @@ use super::connections::End;
 use super::limits::SERVES_NOBODY;
 use super::opening::{self, keep_for_later};
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
-use super::{FetchError, Inner};
+use super::{FetchError, Inner, live};
 use bytes::Bytes;
 use headwater_model::Accepts;
 use headwater_model::assignment::{Parent, Refusal};
@@ -12,6 +12,7 @@ use headwater_model::id::{NodeId, Version};
 use headwater_model::merkle::Page;
 use headwater_model::report::DialResult;
 use headwater_model::ticket::{Ticket, TicketError};
+use headwater_peer_core::live::LiveInput;
 use headwater_peer_core::{Input, PageSource};
 use headwater_wire::{EdgeRefusal, Found, FromControl, FromNode, FromPeer, Held};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                     // The answer to a join again: only the credentials may be new.
                     r.access = access;
                 }
+                Some(Phase::Live(l)) => l.access = access,
                 Some(Phase::Asking) => {
                     let inner = inner.clone();
                     tokio::spawn(async move { opening::open(&inner, id, log, access, Vec::new()) });
@@ -68,6 +70,8 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
                 }
                 r.classes.extend(assignment.parents.iter().chain(&assignment.spares).map(|p| (p.node, p.class)));
                 happened(inner, state, version, Input::Assigned(assignment));
+            } else {
+                live::assigned(inner, state, assignment, tickets);
             }
         }
         FromControl::Lease { lease, ticket } => {
@@ -137,13 +141,14 @@ fn refused(inner: &Arc<Inner>, state: &mut State, version: Version, refusal: Ref
         // It may have lost its state: what this node holds is published anew from the publisher's own signature.
         Refusal::UnknownContent => {
             let known = state.contents.get(&version.content).and_then(|c| match &c.phase {
-                Phase::Running(r) => Some((r.log.clone(), r.swarm.join())),
+                Phase::Running(r) => Some((r.log.clone(), (r.swarm.join(), None))),
+                Phase::Live(l) => Some((l.log.clone(), l.join())),
                 _ => None,
             });
             match known {
-                Some((log, join)) => {
+                Some((log, (join, claim))) => {
                     state.tell_control(&FromNode::Announce(log));
-                    opening::join_content(inner, state, join);
+                    opening::join_as(inner, state, join, claim);
                     retry_join(inner, version);
                 }
                 None => fail(state, version, refusal),
@@ -162,9 +167,14 @@ fn retry_join(inner: &Arc<Inner>, version: Version) {
     tokio::spawn(async move {
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
         let mut state = inner.lock();
-        let Some(r) = state.running(version).filter(|r| !r.swarm.has_assignment()) else { return };
-        let join = r.swarm.join();
-        opening::join_content(&inner, &mut state, join);
+        let again = match state.contents.get(&version.content).map(|c| &c.phase) {
+            Some(Phase::Running(r)) if !r.swarm.has_assignment() => Some((r.swarm.join(), None)),
+            Some(Phase::Live(l)) if !l.channel.has_assignment() => Some(l.join()),
+            _ => None,
+        };
+        if let Some((join, claim)) = again {
+            opening::join_as(&inner, &mut state, join, claim);
+        }
     });
 }
 
@@ -256,6 +266,7 @@ pub(crate) fn from_peer(
     back: &mpsc::Sender<Bytes>,
     message: FromPeer,
 ) -> Result<(), End> {
+    let Some(message) = live::from_peer(inner, node, message)? else { return Ok(()) };
     let mut state = inner.lock();
     let state = &mut *state;
     match message {
@@ -268,10 +279,12 @@ pub(crate) fn from_peer(
             }
             if !refused {
                 happened(inner, state, version, Input::ChildOpened(node));
+                live::happened(inner, state, version, LiveInput::ChildOpened(node, ticket.substreams));
             }
         }
         FromPeer::EdgeAnswer { version, refusal } => {
             let refused = refusal.map(|(code, why)| if why.is_empty() { code.to_string() } else { why });
+            live::happened(inner, state, version, LiveInput::Answered { parent: node, refused: refused.clone() });
             happened(inner, state, version, Input::Answered { parent: node, refused });
         }
         FromPeer::Have { version, held } => {
@@ -285,12 +298,14 @@ pub(crate) fn from_peer(
         FromPeer::Request { version, pieces } => happened(inner, state, version, Input::Asked(node, pieces)),
         FromPeer::Cancel { version, pieces } => happened(inner, state, version, Input::Unasked(node, pieces)),
         FromPeer::CloseEdge { version, as_child: true, .. } => {
+            live::happened(inner, state, version, LiveInput::ChildClosed(node));
             happened(inner, state, version, Input::ChildClosed(node));
             if let Some(r) = state.running(version) {
                 r.senders.remove(&node);
             }
         }
         FromPeer::CloseEdge { version, as_child: false, why } => {
+            live::happened(inner, state, version, LiveInput::FeedClosed { node, why: why.clone() });
             happened(inner, state, version, Input::Lost { node, why });
         }
         FromPeer::PageRequest { version, page } => {
@@ -301,6 +316,11 @@ pub(crate) fn from_peer(
         }
         FromPeer::Page { version, page } => page_came(inner, state, version, page),
         FromPeer::BadPiece { version, piece } => recheck(inner, state, node, version, piece),
+        FromPeer::Subscribe { .. }
+        | FromPeer::LiveEntries { .. }
+        | FromPeer::EntriesWanted { .. }
+        | FromPeer::LiveRequest { .. }
+        | FromPeer::LivePosition { .. } => {}
     }
     Ok(())
 }
@@ -322,7 +342,7 @@ fn may_open(
     }
     let (own, control_ms) = (inner.listener.identity(), state.session.control_unix_ms(inner.now()));
     let keys = state.parent_keys.clone();
-    if state.running(version).is_none() {
+    if state.running(version).is_none() && state.live(version).is_none() {
         return Err((EdgeRefusal::NoSuchContent, "not here".into()));
     }
     let bad = |e: TicketError| (EdgeRefusal::BadTicket, e.to_string());

@@ -10,6 +10,7 @@ mod https_fetch;
 mod https_server;
 mod kept;
 mod limits;
+pub mod live;
 mod messages;
 mod meters;
 mod opening;
@@ -236,7 +237,7 @@ pub struct ContentStatus {
     pub content: String,
     /// Its name, once known.
     pub name: String,
-    /// `asking`, `opening`, `looking` (through what is here), `fetching`, `complete` or `failed`.
+    /// `asking`, `opening`, `looking` (through what is here), `fetching`, `live`, `complete` or `failed`.
     pub state: String,
     /// Its version; 0 until known.
     pub epoch: u64,
@@ -268,6 +269,8 @@ pub struct ContentStatus {
     pub control: bool,
     /// Where programs on this machine read it, if there is a gateway.
     pub gateway: Option<String>,
+    /// Of a live stream.
+    pub live: Option<live::LiveStatus>,
     /// What is worth telling the user, newest last.
     pub notes: Vec<String>,
 }

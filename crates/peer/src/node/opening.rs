@@ -2,7 +2,7 @@
 
 use super::meters::Meters;
 use super::state::{ContentState, Phase, Running, State, carry_out};
-use super::{FetchError, Inner, Outcome, pinned, random_seed, storage, versions};
+use super::{FetchError, Inner, Outcome, live, pinned, random_seed, storage, versions};
 use crate::origin::Access;
 use crate::sources::Sources;
 use crate::store::{Destination, Opened, Store, StoreError, StoreHandle};
@@ -98,15 +98,36 @@ fn limited_by(inner: &Inner) -> Option<String> {
 }
 
 pub(crate) fn join_content(inner: &Inner, state: &mut State, join: Join) {
+    join_as(inner, state, join, None);
+}
+
+/// As [`join_content`], where there is a claim as a source of the live stream.
+pub(crate) fn join_as(inner: &Inner, state: &mut State, join: Join, source: Option<[u8; 64]>) {
     if !state.limits.fetches() {
         return;
     }
     let token = Token(inner.config.viewer_token.clone().unwrap_or_default());
-    state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token)));
+    state.tell_control(&FromNode::Join(headwater_wire::Join::new(join, token).claiming(source)));
+}
+
+/// The log of a live stream is here.
+fn open_live(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access) {
+    let mut state = inner.lock();
+    let Some(content) = state.contents.get_mut(&id) else { return };
+    let name = &content.name;
+    let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
+    match log.verify_live(wanted, pinned(name).as_ref()) {
+        Ok(track) if track.version.content == id => live::run(inner, &mut state, id, log, track, access),
+        Ok(_) => content.fail(FetchError::Withdrawn("the control center sent the log of another content".into())),
+        Err(e) => content.fail(FetchError::Log(e)),
+    }
 }
 
 /// A log is here: the store is opened, then the swarm runs. `pages` come with a static log.
 pub(crate) fn open(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access, pages: Vec<Page>) {
+    if log.is_live() {
+        return open_live(inner, id, log, access);
+    }
     let place = {
         let mut state = inner.lock();
         let Some(content) = state.contents.get_mut(&id) else { return };

@@ -51,6 +51,8 @@ pub(crate) enum NotReadable {
     Unknown,
     /// Its log is being asked for, or its store opened.
     NotYet,
+    /// It is a live stream.
+    Live,
     /// It came to nothing.
     Failed(String),
 }
@@ -65,6 +67,7 @@ pub(crate) fn read(inner: &Arc<Inner>, id: ContentId) -> Result<Readable, NotRea
             Outcome::Failed(e) => e.to_string(),
             Outcome::Running | Outcome::Complete => String::new(),
         })),
+        (None, Phase::Live(_)) => Err(NotReadable::Live),
         (None, _) => Err(NotReadable::NotYet),
         (Some(r), _) => Ok(Readable {
             track: r.track.clone(),

@@ -113,10 +113,10 @@ async fn next(inner: &Arc<Inner>, version: Version, child: NodeId) -> Option<Rea
 }
 
 /// What holds sending to a child back.
-struct Paces<'a> {
-    governor: Option<&'a Governor>,
-    inner: &'a Inner,
-    child: NodeId,
+pub(super) struct Paces<'a> {
+    pub(super) governor: Option<&'a Governor>,
+    pub(super) inner: &'a Inner,
+    pub(super) child: NodeId,
 }
 
 impl Paces<'_> {
@@ -142,7 +142,7 @@ fn window_bytes(nodes: usize) -> u64 {
 
 /// Writes header and piece at the node's pace, in slices, so that the user's own packets never wait behind a whole piece.
 /// The first piece's header goes ahead: the child knows that it is on its way.
-async fn write(
+pub(super) async fn write(
     paces: &Paces<'_>,
     stream: &mut SendStream,
     place: &Place,

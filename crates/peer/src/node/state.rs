@@ -1,6 +1,7 @@
 //! What a node knows, behind one lock that is never held across I/O; and how a swarm's outputs are carried out.
 
 use super::limits::InForce;
+use super::live::{self, Live};
 use super::meters::Meters;
 use super::probes::PerSecond;
 use super::storage::Keeping;
@@ -16,6 +17,7 @@ use headwater_model::report::{Alarm, DialResult, Join};
 use headwater_model::ticket::{ParentKey, Ticket};
 use headwater_model::time::{Micros, Time};
 use headwater_model::{Name, SourceClass};
+use headwater_peer_core::live::LiveInput;
 use headwater_peer_core::{ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
 use headwater_wire::{Bitmap, Found, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,7 +33,7 @@ use tokio::task::AbortHandle;
 /// Notes kept for the user.
 const MAX_NOTES: usize = 16;
 /// Nodes whose tickets and classes are remembered, beside those that an edge exists with.
-const MAX_REMEMBERED: usize = 256;
+pub(crate) const MAX_REMEMBERED: usize = 256;
 /// How often time passes for swarms at least.
 const TICK: Duration = Duration::from_millis(50);
 /// A connection that no edge uses is closed after this long.
@@ -127,8 +129,13 @@ pub(crate) struct ContentState {
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
     pub(crate) keeping: Keeping,
+    /// Makes the claim to be a source of this live stream.
+    pub(crate) claim: Option<Claim>,
     notes: VecDeque<String>,
 }
+
+/// Signs, with the publisher's key, that this node is a source of a version.
+pub(crate) type Claim = Box<dyn Fn(Version) -> [u8; 64] + Send>;
 
 pub(crate) enum Phase {
     /// The log is being asked for.
@@ -137,6 +144,8 @@ pub(crate) enum Phase {
     Opening,
     /// The swarm runs.
     Running(Box<Running>),
+    /// The live stream runs.
+    Live(Box<Live>),
     /// It came to nothing.
     Failed,
 }
@@ -240,11 +249,12 @@ impl State {
         self.tell_control(&FromNode::MappedAddress(mapped));
     }
 
-    /// How all contents are joined, or joined again.
-    pub(crate) fn joins(&self) -> Vec<Join> {
+    /// How all contents are joined, or joined again; and the claim to be a live stream's source.
+    pub(crate) fn joins(&self) -> Vec<(Join, Option<[u8; 64]>)> {
         let join = |c: &ContentState| match &c.phase {
-            Phase::Running(r) => Some(r.swarm.join()),
-            Phase::Asking => Some(c.first_join()),
+            Phase::Running(r) => Some((r.swarm.join(), None)),
+            Phase::Live(l) => Some(l.join()),
+            Phase::Asking => Some((c.first_join(), None)),
             Phase::Opening | Phase::Failed => None,
         };
         self.contents.values().filter_map(join).collect()
@@ -315,6 +325,7 @@ impl ContentState {
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
             keeping: Keeping::new(),
+            claim: None,
             notes: VecDeque::new(),
         }
     }
@@ -323,6 +334,7 @@ impl ContentState {
     pub(crate) fn version(&self) -> Option<Version> {
         match &self.phase {
             Phase::Running(r) => Some(r.version()),
+            Phase::Live(l) => Some(l.channel.version()),
             _ => None,
         }
     }
@@ -331,6 +343,7 @@ impl ContentState {
     pub(crate) fn shown(&self) -> String {
         let name = match (&self.phase, &self.name) {
             (Phase::Running(r), _) => Some(r.track.name.as_str()),
+            (Phase::Live(l), _) => Some(l.track.name.as_str()),
             (_, name) => name.as_ref().map(|n| n.name.as_str()),
         };
         name.map_or_else(|| format!("content {:.8}", self.id), |name| format!("{name:?}"))
@@ -374,6 +387,7 @@ impl ContentState {
                 Phase::Running(r) if r.swarm.is_complete() => "complete",
                 Phase::Running(r) if r.looking.is_some() => "looking",
                 Phase::Running(_) => "fetching",
+                Phase::Live(_) => "live",
                 Phase::Failed => "failed",
             }),
             control: state.session.is_connected(),
@@ -397,6 +411,9 @@ impl ContentState {
             s.epoch = r.version().epoch;
             s.parents = r.swarm.open_parents();
             s.children = r.swarm.open_children();
+        }
+        if let Phase::Live(l) = &self.phase {
+            l.status(&mut s);
         }
         s
     }
@@ -422,14 +439,7 @@ impl ContentState {
     /// The join that asks for the log.
     pub(crate) fn first_join(&self) -> Join {
         let version = Version { content: self.id, epoch: 0 };
-        Join {
-            version,
-            runs: None,
-            complete: false,
-            parents: Vec::new(),
-            leases: Vec::new(),
-            looks_first: self.looks_first,
-        }
+        Join { looks_first: self.looks_first, ..Join::to(version) }
     }
 }
 
@@ -447,12 +457,21 @@ pub(crate) fn happened(inner: &Arc<Inner>, state: &mut State, version: Version, 
     }
 }
 
-/// Something happened to all swarms.
+/// Something happened to all swarms and live streams.
 pub(crate) fn happened_to_all(inner: &Arc<Inner>, state: &mut State, input: impl Fn() -> Input) {
     let versions: Vec<Version> = state.contents.values().filter_map(ContentState::version).collect();
     for version in versions {
         happened(inner, state, version, input());
     }
+    let of_streams = || match input() {
+        Input::Connected(node) => Some(LiveInput::Connected(node)),
+        Input::Replaced(node) => Some(LiveInput::Replaced(node)),
+        Input::Lost { node, why } => Some(LiveInput::Lost { node, why }),
+        Input::Control(there) => Some(LiveInput::Control(there)),
+        Input::Pause(paused) => Some(LiveInput::Pause(paused)),
+        _ => None,
+    };
+    live::happened_to_all(inner, state, of_streams);
 }
 
 /// A piece went through the store: counted by the class of its source, then told to the swarm.
@@ -655,9 +674,13 @@ pub(crate) async fn tick(inner: Arc<Inner>) {
                 r.tick_at = r.swarm.next_timeout(now);
             }
         }
+        live::tick(&inner, &mut state);
         if sweep_at <= now {
             sweep(&mut state, now);
             sweep_at = now + Micros::from_secs(1);
+            for id in live::unwatched(&inner, &state) {
+                super::kept::leave_stream(&inner, &mut state, &id);
+            }
         }
     }
 }
@@ -674,6 +697,7 @@ fn sweep(state: &mut State, now: Time) {
         .values()
         .filter_map(|c| match &c.phase {
             Phase::Running(r) => Some(r.swarm.partners().copied().collect::<Vec<_>>()),
+            Phase::Live(l) => Some(l.channel.partners().copied().collect()),
             _ => None,
         })
         .flatten()
@@ -705,7 +729,11 @@ pub(crate) fn say_goodbye(inner: &Arc<Inner>) -> bool {
 /// Whether anybody has something of the node now.
 pub(crate) fn has_children(inner: &Arc<Inner>) -> bool {
     let state = inner.lock();
-    let fed = |c: &ContentState| matches!(&c.phase, Phase::Running(r) if r.swarm.open_children() > 0);
+    let fed = |c: &ContentState| match &c.phase {
+        Phase::Running(r) => r.swarm.open_children() > 0,
+        Phase::Live(l) => l.channel.state().children > 0,
+        _ => false,
+    };
     !state.https_children.is_empty() || state.contents.values().any(fed)
 }
 

@@ -247,7 +247,8 @@ fn is_in_use(content: &ContentState) -> bool {
     match &content.phase {
         Phase::Asking | Phase::Opening => true,
         Phase::Running(r) => !r.swarm.is_complete() || r.swarm.open_children() > 0 || Arc::strong_count(&r.reading) > 1,
-        Phase::Failed => false,
+        // It lies in memory.
+        Phase::Live(_) | Phase::Failed => false,
     }
 }
 

@@ -256,7 +256,7 @@ impl OriginError {
 }
 
 /// The URL as it may be printed: without user, password, query and fragment.
-pub(super) fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let mut bare = url.clone();
     // Both fail only for URLs that cannot carry a user.
     let _ = bare.set_username("");

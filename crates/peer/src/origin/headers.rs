@@ -45,6 +45,13 @@ fn content_range_parts(headers: &HeaderMap) -> Option<(&str, u64)> {
     Some((range, decimal(total)?)).filter(|_| unit.eq_ignore_ascii_case("bytes"))
 }
 
+/// The first byte of a `Content-Range`, whatever it says of the end: `bytes 5-9/*` is the answer of one whose file grows.
+pub(super) fn first_of_range(value: &str) -> Option<u64> {
+    let (unit, range) = value.split_once(' ')?;
+    let (first, _) = range.trim().split_once('-')?;
+    decimal(first).filter(|_| unit.eq_ignore_ascii_case("bytes"))
+}
+
 /// The stated length of the body, in bytes.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     decimal(text(headers, CONTENT_LENGTH)?)

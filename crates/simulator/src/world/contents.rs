@@ -5,7 +5,7 @@ use super::control::{FromCenter, ToCenter};
 use super::{Nx, PIECES_PER_PAGE, World, node_id};
 use crate::links::NodeIx;
 use headwater_center_core::Input as CenterInput;
-use headwater_center_core::content_directory::Content;
+use headwater_center_core::content_directory::{Content, Kind};
 use headwater_model::bits::Bits;
 use headwater_model::id::{ContentId, Hash, NodeId, Version};
 use headwater_model::layout::Layout;
@@ -180,10 +180,11 @@ impl World {
         let content = Content {
             version: c.version,
             name: format!("{} {}", self.scenario.name, number + 1),
-            layout: c.layout.clone(),
+            kind: Kind::File(c.layout.clone()),
             origin_needs_credentials: false,
             share_origin_credentials: false,
             dcm: None,
+            trees: None,
         };
         self.center(CenterInput::Publish(Box::new(content)));
     }

@@ -9,7 +9,6 @@ use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSou
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
-use headwater_model::time::{Micros, Rate};
 use prost::Message;
 use proto::RefusalCode;
 use proto::control_message::Body;
@@ -376,6 +375,7 @@ fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
         parents: parents(a.parents)?,
         spares: parents(a.spares)?,
         children: a.children.into_iter().map(child).collect::<Result<_, _>>()?,
+        source: a.source,
     };
     let place = |n: &NodeId| assignment.parents.iter().chain(&assignment.spares).position(|p| p.node == *n);
     tickets.sort_by_key(|t| place(&t.ticket.parent));
@@ -401,6 +401,7 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
         dial: p.dial,
         promised: Rate(p.promised_bytes_per_s),
         reach: reach(p.reach)?,
+        substreams: Substreams(p.substreams),
     })
 }
 
@@ -431,13 +432,15 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
             reach: reach_to_proto(reach),
             ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
+            substreams: 0,
         }),
     };
     proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
 }
 
 fn child(c: proto::Child) -> Result<Child, WireError> {
-    Ok(Child { node: node("node", &c.node)?, dial: c.dial, punch: c.punch, reach: reach(c.reach)? })
+    let (node, reach) = (node("node", &c.node)?, reach(c.reach)?);
+    Ok(Child { node, dial: c.dial, punch: c.punch, reach, substreams: Substreams(c.substreams) })
 }
 
 fn reach(r: Option<proto::Reach>) -> Result<Reach, WireError> {
@@ -460,6 +463,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             reach: reach_to_proto(&p.reach),
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
+            substreams: p.substreams.0,
         }
     };
     let child = |c: &Child| proto::Child {
@@ -467,6 +471,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
         dial: c.dial,
         reach: reach_to_proto(&c.reach),
         punch: c.punch,
+        substreams: c.substreams.0,
     };
     proto::Assignment {
         version: version_to_proto(a.version),
@@ -474,5 +479,6 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
         parents: a.parents.iter().map(parent).collect(),
         spares: a.spares.iter().map(parent).collect(),
         children: a.children.iter().map(child).collect(),
+        source: a.source,
     }
 }

@@ -6,8 +6,7 @@ use crate::limits::*;
 use crate::shape;
 use headwater_model::log::Log;
 use headwater_model::node::{Capabilities, Forwards, Known, Priority, Role, SourceAccess};
-use headwater_model::report::{self, Alarm, EdgeReport, Introduction};
-use headwater_model::time::{Micros, Rate};
+use headwater_model::report::{self, Alarm, EdgeReport, Introduction, LiveReport};
 use prost::Message;
 use proto::alarm_message::What;
 use proto::node_message::Body;
@@ -110,6 +109,8 @@ pub struct Hello {
 pub struct Join {
     join: report::Join,
     runs: Option<Bitmap>,
+    /// By the publisher's key ([`headwater_model::live::source_claim`]): the node is a source of the live stream.
+    pub source: Option<[u8; 64]>,
     /// Lets it in where the content is not open to all.
     pub viewer_token: Token,
 }
@@ -118,19 +119,28 @@ impl Join {
     /// For sending.
     pub fn new(mut join: report::Join, viewer_token: Token) -> Self {
         let runs = join.runs.take().map(|r| Bitmap::new(&r));
-        Self { join, runs, viewer_token }
+        Self { join, runs, source: None, viewer_token }
+    }
+    /// With the claim to be a source of the live stream.
+    pub fn claiming(self, source: Option<[u8; 64]>) -> Self {
+        Self { source, ..self }
     }
     /// The content that it is about.
     pub fn version(&self) -> Version {
         self.join.version
     }
-    /// The join, with its runs where `runs_of` knows how many runs the version has.
+    /// The join, with its runs where `runs_of` knows how many runs the version has. What it says of being a source counts
+    /// when `is_source`: its claim was checked.
     ///
     /// # Errors
     /// [`WireError::Value`] for runs past the content's end.
-    pub fn with_runs(self, runs_of: impl Fn(Version) -> Option<u32>) -> Result<report::Join, WireError> {
+    pub fn with_runs(
+        self,
+        runs_of: impl Fn(Version) -> Option<u32>,
+        is_source: bool,
+    ) -> Result<report::Join, WireError> {
         let runs = counted(self.runs, self.join.version, &runs_of)?;
-        Ok(report::Join { runs, ..self.join })
+        Ok(report::Join { runs, source: is_source, ..self.join })
     }
 }
 
@@ -324,16 +334,19 @@ fn hello_to_proto(h: &Hello) -> proto::Hello {
 }
 
 fn join(j: proto::Join) -> Result<Join, WireError> {
+    let give = j.parents_give.iter().copied().chain(std::iter::repeat(0)).map(Substreams);
     Ok(Join {
         join: report::Join {
             version: version(j.version)?,
             runs: None,
             complete: j.complete,
-            parents: nodes("parents", &j.parents)?,
+            parents: nodes("parents", &j.parents)?.into_iter().zip(give).collect(),
             leases: j.leases.into_iter().map(run).collect::<Result<_, _>>()?,
             looks_first: j.looks_first,
+            source: false,
         },
         runs: j.has_runs.then_some(Bitmap(j.runs)),
+        source: if j.source.is_empty() { None } else { Some(array("source", &j.source)?) },
         viewer_token: Token(j.viewer_token),
     })
 }
@@ -344,7 +357,9 @@ fn join_to_proto(j: &Join) -> proto::Join {
         has_runs: j.runs.is_some(),
         runs: runs_to_proto(&j.runs),
         complete: j.join.complete,
-        parents: j.join.parents.iter().map(|p| copy(&p.0)).collect(),
+        parents: j.join.parents.iter().map(|(p, _)| copy(&p.0)).collect(),
+        parents_give: j.join.parents.iter().map(|(_, s)| s.0).collect(),
+        source: j.source.map_or_else(Bytes::new, |s| copy(&s)),
         leases: j.join.leases.clone(),
         viewer_token: j.viewer_token.0.clone(),
         looks_first: j.join.looks_first,
@@ -384,6 +399,12 @@ fn content_report(c: proto::ContentReport) -> Result<report::ContentReport, Wire
         from: edges(c.from)?,
         to: edges(c.to)?,
         priority,
+        live: c.live.map(|l| LiveReport {
+            newest_entry: l.newest_entry,
+            lag: Micros(l.lag_us),
+            missing: l.missing,
+            lost: l.lost,
+        }),
     })
 }
 
@@ -425,6 +446,12 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
             Priority::Low => proto::Priority::Low,
             Priority::High => proto::Priority::High,
         } as i32,
+        live: c.live.map(|l| proto::LiveReport {
+            newest_entry: l.newest_entry,
+            lag_us: l.lag.0,
+            missing: l.missing,
+            lost: l.lost,
+        }),
     };
     proto::Heartbeat {
         interval: h.heartbeat.interval,
@@ -446,6 +473,7 @@ fn alarm(what: Option<What>) -> Result<Alarm, WireError> {
         What::AttackedFrom(from) => {
             Alarm::Attacked { from: from.parse().map_err(|_| WireError::Value("attacked_from"))? }
         }
+        What::Behind(b) => Alarm::Behind { parent: node("parent", &b.parent)?, substreams: Substreams(b.substreams) },
         What::Reading(r) => Alarm::Reading { runs: r.runs.into_iter().map(run).collect::<Result<_, _>>()? },
         What::Starving(s) => Alarm::Starving { runs: s.runs.into_iter().map(run).collect::<Result<_, _>>()? },
     })
@@ -463,6 +491,9 @@ fn alarm_to_proto(alarm: &Alarm) -> What {
         Alarm::Silent { parent } => What::Silent(copy(&parent.0)),
         Alarm::Slow { parent } => What::Slow(copy(&parent.0)),
         Alarm::BadPieces { parent } => What::BadPieces(copy(&parent.0)),
+        Alarm::Behind { parent, substreams } => {
+            What::Behind(proto::Behind { parent: copy(&parent.0), substreams: substreams.0 })
+        }
         Alarm::Attacked { from } => What::AttackedFrom(from.to_string()),
         Alarm::Reading { runs } => What::Reading(named(runs)),
         Alarm::Starving { runs } => What::Starving(named(runs)),

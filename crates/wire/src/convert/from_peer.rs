@@ -1,8 +1,10 @@
 //! What peers say to each other.
 
+use super::live::{live_entry, live_entry_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
+use headwater_model::live::SignedLiveEntry;
 use prost::Message;
 use proto::peer_message::Body;
 
@@ -87,6 +89,45 @@ pub enum FromPeer {
         /// Which.
         piece: u32,
     },
+    /// A child of a live stream wants these substreams pushed, and no others.
+    Subscribe {
+        /// Of which content.
+        version: Version,
+        /// Which.
+        substreams: Substreams,
+        /// From this piece on; from where a newcomer begins where `None`.
+        from: Option<u64>,
+    },
+    /// Entries of a live stream.
+    LiveEntries {
+        /// Of which content.
+        version: Version,
+        /// The entries; nothing is verified yet.
+        entries: Vec<SignedLiveEntry>,
+    },
+    /// Asks for the entries after one.
+    EntriesWanted {
+        /// Of which content.
+        version: Version,
+        /// Number of that one.
+        after: u64,
+    },
+    /// A child of a live stream asks for pieces.
+    LiveRequest {
+        /// Of which content.
+        version: Version,
+        /// Which, in the order wanted.
+        pieces: Vec<u64>,
+    },
+    /// A parent of a live stream is alive.
+    LivePosition {
+        /// Of which content.
+        version: Version,
+        /// Number of its newest entry.
+        newest_entry: u64,
+        /// What it sends next of each substream that it pushes.
+        next: Vec<(u8, u64)>,
+    },
 }
 
 /// Pieces that a parent holds.
@@ -156,6 +197,23 @@ impl FromPeer {
             Body::PageRequest(p) => Self::PageRequest { version: version(p.version)?, page: page_number(p.page)? },
             Body::Page(p) => Self::Page { version: version(p.version)?, page: page(p.page)? },
             Body::BadPiece(b) => Self::BadPiece { version: version(b.version)?, piece: piece(b.piece)? },
+            Body::Subscribe(s) => {
+                Self::Subscribe { version: version(s.version)?, substreams: Substreams(s.substreams), from: s.from }
+            }
+            Body::LiveEntries(l) => Self::LiveEntries {
+                version: version(l.version)?,
+                entries: l.entries.into_iter().map(live_entry).collect::<Result<_, _>>()?,
+            },
+            Body::EntriesWanted(e) => Self::EntriesWanted { version: version(e.version)?, after: e.after },
+            Body::LiveRequest(r) => Self::LiveRequest { version: version(r.version)?, pieces: r.pieces },
+            Body::LivePosition(p) => {
+                let substreams = Substreams(p.substreams);
+                if substreams.len() as usize != p.next.len() {
+                    return Err(WireError::Value("next"));
+                }
+                let next = substreams.iter().zip(p.next).collect();
+                Self::LivePosition { version: version(p.version)?, newest_entry: p.newest_entry, next }
+            }
         })
     }
 
@@ -205,6 +263,31 @@ impl FromPeer {
             }
             Self::BadPiece { version, piece } => {
                 Body::BadPiece(proto::BadPiece { version: version_to_proto(*version), piece: *piece })
+            }
+            Self::Subscribe { version, substreams, from } => Body::Subscribe(proto::Subscribe {
+                version: version_to_proto(*version),
+                substreams: substreams.0,
+                from: *from,
+            }),
+            Self::LiveEntries { version, entries } => Body::LiveEntries(proto::LiveEntries {
+                version: version_to_proto(*version),
+                entries: entries.iter().map(live_entry_to_proto).collect(),
+            }),
+            Self::EntriesWanted { version, after } => {
+                Body::EntriesWanted(proto::EntriesWanted { version: version_to_proto(*version), after: *after })
+            }
+            Self::LiveRequest { version, pieces } => {
+                Body::LiveRequest(proto::LiveRequest { version: version_to_proto(*version), pieces: pieces.clone() })
+            }
+            Self::LivePosition { version, newest_entry, next } => {
+                let mut substreams = Substreams::default();
+                next.iter().for_each(|(s, _)| substreams.insert(*s));
+                Body::LivePosition(proto::LivePosition {
+                    version: version_to_proto(*version),
+                    newest_entry: *newest_entry,
+                    substreams: substreams.0,
+                    next: next.iter().map(|(_, piece)| *piece).collect(),
+                })
             }
         };
         crate::frame::encode(&proto::PeerMessage { body: Some(body) }, MAX_PEER_FRAME_BYTES)

@@ -4,9 +4,11 @@
 use super::*;
 use crate::limits::*;
 use crate::shape;
-use headwater_model::log::{Entry, KeyChange, Log, LogError, Object, SignedEntry, Track};
+use headwater_model::live::LiveTerms;
+use headwater_model::log::{Entry, KeyChange, Log, LogError, Object, Said, SignedEntry, Track};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
+use std::num::NonZeroU8;
 
 /// Format of [`StaticLog`]s without sums.
 const FORMAT: u32 = 1;
@@ -69,12 +71,21 @@ impl StaticLog {
         Ok(Self { log, leaves: hashes("leaves", &message.leaves)?, sums: sums("sums", &message.sums)? })
     }
 
-    /// Checks everything: the log as [`Log::verify`] does, and that the leaf hashes are those that its root is over.
+    /// Checks everything: the log as [`Log::verify_either`] does, and that the leaf hashes are those that its root is over.
     ///
     /// # Errors
     /// [`StaticLogError`] says what is wrong first.
-    pub fn verify(&self, name: &str, pinned: Option<&Hash>) -> Result<Track, StaticLogError> {
-        let track = self.log.verify(name, pinned)?;
+    pub fn verify(&self, name: &str, pinned: Option<&Hash>) -> Result<Said, StaticLogError> {
+        let said = self.log.verify_either(name, pinned)?;
+        match &said {
+            Said::Closed(track) => self.verify_leaves(track)?,
+            Said::Live(_) if self.leaves.is_empty() && self.sums.is_empty() => {}
+            Said::Live(_) => return Err(StaticLogError::Leaves { wanted: 0, found: self.leaves.len() }),
+        }
+        Ok(said)
+    }
+
+    fn verify_leaves(&self, track: &Track) -> Result<(), StaticLogError> {
         let wanted = track.layout.pieces();
         if self.leaves.len() != wanted as usize {
             return Err(StaticLogError::Leaves { wanted, found: self.leaves.len() });
@@ -89,7 +100,7 @@ impl StaticLog {
         if !sums_are_true {
             return Err(StaticLogError::Sums);
         }
-        Ok(track)
+        Ok(())
     }
 }
 
@@ -153,8 +164,14 @@ fn entry(e: proto::Entry) -> Result<SignedEntry, WireError> {
             origins: e.origins,
             last: e.last,
             sums: if e.sums.is_empty() { None } else { Some(hash("sums", &e.sums)?) },
+            live: e.live.map(live_terms).transpose()?,
         },
     })
+}
+
+fn live_terms(l: proto::LiveTerms) -> Result<LiveTerms, WireError> {
+    let substreams = u8::try_from(l.substreams).ok().and_then(NonZeroU8::new).ok_or(WireError::Value("substreams"))?;
+    Ok(LiveTerms { substreams, rate: Rate(l.rate_bytes_per_s), window: Micros(l.window_us) })
 }
 
 pub(crate) fn log_to_proto(l: &Log) -> proto::Log {
@@ -186,5 +203,10 @@ fn entry_to_proto(signed: &SignedEntry) -> proto::Entry {
         last: e.last,
         signature: copy(&signed.signature),
         sums: e.sums.map(|s| copy(&s.0)).unwrap_or_default(),
+        live: e.live.map(|l| proto::LiveTerms {
+            substreams: l.substreams.get().into(),
+            rate_bytes_per_s: l.rate.0,
+            window_us: l.window.0,
+        }),
     }
 }

@@ -29,6 +29,7 @@ fn signed(pieces: u32) -> StaticLog {
         origins: vec!["https://o.example/a".into()],
         last: true,
         sums: Some(sums::root(&sums)),
+        live: None,
     };
     log.entries.push(sign(log.content(), entry, &key));
     StaticLog { log, leaves, sums }
@@ -39,7 +40,8 @@ fn a_static_log_comes_back_and_is_believed() {
     let sent = signed(1000);
     let got = StaticLog::decode(&sent.encode()).unwrap();
     assert_eq!(got, sent);
-    let track = got.verify("n", Some(&fingerprint(&sent.log.first_key))).unwrap();
+    let said = got.verify("n", Some(&fingerprint(&sent.log.first_key))).unwrap();
+    let track = said.closed().unwrap();
     assert_eq!((track.layout.pieces(), track.root), (1000, merkle::root(&sent.leaves)));
     assert_eq!(decode_log(&encode_log(&sent.log)), Ok(sent.log));
 }

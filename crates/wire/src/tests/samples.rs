@@ -5,14 +5,16 @@ use crate::{
     OriginAccess, TicketSecret, Token, Welcome,
 };
 use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
+use headwater_model::live::{Listed, LiveEntry, LiveTerms, ObjectKind, OriginPlace, SignedLiveEntry};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
 use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess, SourceClass};
 use headwater_model::reach::Probe;
-use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction};
+use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction, LiveReport};
 use headwater_model::sums::{PageSums, Sum};
 use headwater_model::ticket::ParentKey;
-use headwater_model::{Bits, ContentId, Hash, Micros, NodeId, Rate, Ticket, Version};
+use headwater_model::{Bits, ContentId, Hash, Micros, NodeId, Rate, Substreams, Ticket, Version};
+use std::num::NonZeroU8;
 
 /// Stands in every secret text; secret bytes are all [`SECRET_BYTE`].
 pub const SECRET: &str = "hush-hush";
@@ -53,6 +55,7 @@ pub fn log() -> Log {
             origins: vec!["https://origin.example/f".into(), "http://other.example/f".into()],
             last: number == 1,
             sums: (number == 1).then_some(Hash([7; 32])),
+            live: (number == 1).then_some(LiveTerms { substreams: NonZeroU8::MIN, rate: Rate(5), window: Micros(6) }),
         },
         signature: [3; 64],
     };
@@ -75,6 +78,7 @@ pub fn ticket(parent: u8) -> Ticket {
         parent: node(parent),
         version: version(),
         highest_piece: 500,
+        substreams: Substreams(6),
         key_number: 81_000,
         control_epoch: 3,
         expires_unix_ms: 1_800_000_000_000,
@@ -87,9 +91,10 @@ pub fn join() -> report::Join {
         version: version(),
         runs: Some(bits(RUNS)),
         complete: true,
-        parents: vec![node(1), node(2)],
+        parents: vec![(node(1), Substreams(1)), (node(2), Substreams(6))],
         leases: vec![5, 6],
         looks_first: true,
+        source: false,
     }
 }
 
@@ -113,6 +118,7 @@ pub fn heartbeat() -> report::Heartbeat {
         from: vec![edge(1), edge(2)],
         to: vec![edge(3)],
         priority: if epoch == 77 { Priority::High } else { Priority::Low },
+        live: (epoch == 77).then_some(LiveReport { newest_entry: 1, lag: Micros(2), missing: 3, lost: 4 }),
     };
     report::Heartbeat {
         interval: 900,
@@ -156,6 +162,7 @@ pub fn from_node() -> Vec<FromNode> {
         hello(Role::Peer, Accepts::DialOnly, SourceAccess::Any, Forwards::No),
         FromNode::Join(Join::new(join(), Token(SECRET.into()))),
         FromNode::Join(Join::new(report::Join { runs: None, ..join() }, Token::default())),
+        FromNode::Join(Join::new(join(), Token::default()).claiming(Some([6; 64]))),
         FromNode::Leave(version),
         FromNode::Heartbeat(Heartbeat::new(heartbeat(), 99)),
         FromNode::LeaseDone { version, run: 3 },
@@ -167,6 +174,7 @@ pub fn from_node() -> Vec<FromNode> {
         alarm(Alarm::Attacked { from: "2001:db8::1".parse().unwrap() }),
         alarm(Alarm::Starving { runs: vec![1, 2, 3] }),
         alarm(Alarm::Reading { runs: vec![4] }),
+        alarm(Alarm::Behind { parent: node(1), substreams: Substreams(5) }),
         FromNode::DialResult(report::DialResult { node: node(1), error: None }),
         FromNode::DialResult(report::DialResult { node: node(1), error: Some("refused".into()) }),
         FromNode::DialResult(report::DialResult { node: node(1), error: Some(String::new()) }),
@@ -210,7 +218,9 @@ pub fn from_control() -> Vec<FromControl> {
         addresses: vec!["192.0.2.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
         certificate: Hash([6; 32]),
     };
-    let parent = |n, class| Parent { node: node(n), class, dial: n == 2, promised: Rate(1000), reach: reach() };
+    let substreams = Substreams(9);
+    let parent =
+        |n, class| Parent { node: node(n), class, dial: n == 2, promised: Rate(1000), reach: reach(), substreams };
     let given = |n| GivenTicket { ticket: ticket(n), secret: TicketSecret([SECRET_BYTE; 32]) };
     let keys = vec![(81_000, ParentKey([SECRET_BYTE; 32])), (80_999, ParentKey([SECRET_BYTE; 32]))];
     let welcome = |observed_address| {
@@ -250,7 +260,8 @@ pub fn from_control() -> Vec<FromControl> {
                 generation: Generation { epoch: 3, counter: 14 },
                 parents: vec![parent(2, SourceClass::Peer), parent(3, SourceClass::Waypoint)],
                 spares: vec![parent(4, SourceClass::Peer), parent(5, SourceClass::Origin)],
-                children: vec![Child { node: node(6), dial: true, punch: true, reach: reach() }],
+                children: vec![Child { node: node(6), dial: true, punch: true, reach: reach(), substreams }],
+                source: true,
             },
             tickets: vec![given(2), given(3), given(4)],
         },
@@ -306,6 +317,38 @@ pub fn kind_of_control(m: &FromControl) -> usize {
     }
 }
 
+fn live_entries() -> Vec<SignedLiveEntry> {
+    let listed = Listed {
+        sequence: 1,
+        duration: Micros(2),
+        target_duration: Micros(3),
+        discontinuity: true,
+        map: Some(0),
+        recorded_unix_us: Some(5),
+        origin: Some(OriginPlace { url: "https://origin.example/9.ts".into(), from: 6 }),
+    };
+    let entry = |kind, previous, listed| LiveEntry {
+        epoch: 77,
+        number: 3,
+        previous,
+        time_unix_ms: 4,
+        object: 5,
+        kind,
+        offset: 6,
+        first_piece: 7,
+        bytes: 8,
+        leaves: vec![Hash([1; 32]), Hash([2; 32])],
+        complete: true,
+        listed,
+        last: true,
+    };
+    let kinds = [ObjectKind::Ts, ObjectKind::Mp4, ObjectKind::Mp4Init, ObjectKind::Aac, ObjectKind::Vtt];
+    let all = kinds.into_iter().map(|kind| entry(kind, Some(2), Some(listed.clone())));
+    let bare = Listed { map: None, recorded_unix_us: None, origin: None, ..listed.clone() };
+    let more = [entry(ObjectKind::Ts, None, None), entry(ObjectKind::Ts, Some(0), Some(bare))];
+    all.chain(more).map(|entry| SignedLiveEntry { entry, signature: [3; 64] }).collect()
+}
+
 pub fn from_peer() -> Vec<FromPeer> {
     let version = version();
     let answer = |refusal| FromPeer::EdgeAnswer { version, refusal };
@@ -327,6 +370,12 @@ pub fn from_peer() -> Vec<FromPeer> {
         FromPeer::PageRequest { version, page: 4 },
         FromPeer::Page { version, page: page() },
         FromPeer::BadPiece { version, piece: 12 },
+        FromPeer::Subscribe { version, substreams: Substreams(3), from: Some(0) },
+        FromPeer::Subscribe { version, substreams: Substreams(3), from: None },
+        FromPeer::LiveEntries { version, entries: live_entries() },
+        FromPeer::EntriesWanted { version, after: 8 },
+        FromPeer::LiveRequest { version, pieces: vec![1 << 40, 3] },
+        FromPeer::LivePosition { version, newest_entry: 8, next: vec![(0, 1 << 40), (5, 7)] },
     ]
 }
 
@@ -343,5 +392,10 @@ pub fn kind_of_peer(m: &FromPeer) -> usize {
         FromPeer::PageRequest { .. } => 7,
         FromPeer::Page { .. } => 8,
         FromPeer::BadPiece { .. } => 9,
+        FromPeer::Subscribe { .. } => 10,
+        FromPeer::LiveEntries { .. } => 11,
+        FromPeer::EntriesWanted { .. } => 12,
+        FromPeer::LiveRequest { .. } => 13,
+        FromPeer::LivePosition { .. } => 14,
     }
 }

@@ -1,0 +1,193 @@
+//! What children say of their parents at once, and what follows (R2, R3).
+
+use super::Trees;
+use super::member::count_words;
+use crate::dcm::{DcmOutput, Ix};
+use crate::network_monitor::Trouble;
+use crate::trust::Offence;
+use headwater_model::id::NodeId;
+use headwater_model::live::Substreams;
+use headwater_model::report::Alarm;
+use headwater_model::time::{Micros, Time};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// A parent that so many children lose within [`LOST_WITHIN`] is left by all.
+const LOST_BY: usize = 2;
+/// See [`LOST_BY`].
+const LOST_WITHIN: Micros = Micros::from_secs(1);
+/// A parent that so many children say is behind, within [`BEHIND_WITHIN`], has less uplink than it said.
+const BEHIND_BY: usize = 2;
+/// See [`BEHIND_BY`].
+const BEHIND_WITHIN: Micros = Micros::from_secs(10);
+/// For so long it is believed to have half of what it used.
+const DOUBTED: Micros = Micros::from_secs(60);
+/// For so long a child does not take a substream again from who was behind with it.
+const AVOIDED: Micros = Micros::from_secs(30);
+/// A parent that got another parent itself so lately is behind for that.
+const CATCHES_UP: Micros = Micros::from_secs(2);
+
+impl Trees {
+    /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
+    pub fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) -> bool {
+        let Some(ix) = self.by_node.get(node).copied() else { return false };
+        if !self.member_mut(ix).is_some_and(|m| m.alarms.may_alarm(now)) {
+            return false;
+        }
+        self.return_of(now, ix);
+        match alarm {
+            Alarm::ParentLost { parent, .. } => self.lost(now, ix, parent, None),
+            Alarm::Silent { parent } => self.lost(now, ix, parent, Some(Offence::Silent)),
+            Alarm::BadPieces { parent } => self.lost(now, ix, parent, Some(Offence::BadPieces)),
+            Alarm::Behind { parent, substreams } => self.behind(now, ix, parent, *substreams),
+            Alarm::Slow { parent } => self.behind(now, ix, parent, self.terms.all()),
+            Alarm::Attacked { from } => self.attacked(now, ix, *from),
+            // Of a file, which a stream is not.
+            Alarm::Starving { .. } | Alarm::Reading { .. } => {}
+        }
+        self.feed(now);
+        self.say_at_once(now, ix);
+        true
+    }
+
+    /// A child is done with a parent. Its word counts only where that was assigned to it.
+    fn lost(&mut self, now: Time, ix: Ix, parent: &NodeId, offence: Option<Offence>) {
+        let Some(p) = self.by_node.get(parent).copied() else { return };
+        let (Some(child), assigned) = (self.node_of(ix), self.feeds(p, ix)) else { return };
+        if !assigned && !self.is_spare(p, ix) {
+            return;
+        }
+        if let Some(offence) = offence {
+            self.out.push(DcmOutput::Accuse(child, *parent, offence));
+        }
+        if offence == Some(Offence::BadPieces) {
+            self.failed.spoil(now, &child, parent);
+        } else {
+            self.failed.fail(now, (&child, parent), if offence.is_some() { 2 } else { 1 }, false);
+        }
+        if offence.is_none() {
+            self.site_tried(p, ix, false);
+        }
+        let mut orphans = self.cut_parents(now, ix, Some(p));
+        let breaks = assigned && offence != Some(Offence::BadPieces) && self.source != Some(p);
+        if breaks && self.is_gone(now, p, child) {
+            orphans.extend(self.desert(now, p));
+        }
+        self.dirty(now, ix);
+        self.replace(now, orphans);
+    }
+
+    /// Whether a parent that a child lost is lost for the others too.
+    fn is_gone(&mut self, now: Time, parent: Ix, child: NodeId) -> bool {
+        self.member_mut(parent)
+            .is_some_and(|m| count_words(&mut m.lost_by, now, child, LOST_WITHIN) >= LOST_BY || m.away_since.is_some())
+    }
+
+    /// All its children leave a member, and it gets none for a while.
+    fn desert(&mut self, now: Time, parent: Ix) -> Vec<(u8, Ix)> {
+        self.take_out(parent);
+        let until = now + self.config.grace;
+        if let Some(m) = self.member_mut(parent) {
+            m.deserted_until = Some(until);
+        }
+        self.put_in(parent);
+        self.doubted.insert(parent);
+        self.no_spare_any_more(now, parent);
+        self.cut_children(now, parent, |_, _| true)
+    }
+
+    /// A parent falls behind with some substreams: the child gets these from others.
+    fn behind(&mut self, now: Time, ix: Ix, parent: &NodeId, substreams: Substreams) {
+        let Some(p) = self.by_node.get(parent).copied() else { return };
+        let given = |tree: &u8| substreams.contains(*tree) && self.parent(*tree, ix) == Some(p);
+        let mut edges = Substreams::default();
+        self.all_trees().filter(given).for_each(|tree| edges.insert(tree));
+        let Some(child) = self.node_of(ix).filter(|_| !edges.is_empty()) else { return };
+        let excused = edges.iter().all(|tree| self.catches_up(now, tree, p));
+        let (used, children) = (self.member(p).map_or(0, |m| m.used), self.count_children(p));
+        if let Some(m) = self.member_mut(ix) {
+            m.avoid(now, *parent, edges, now + AVOIDED);
+        }
+        let mut orphans: Vec<(u8, Ix)> = edges.iter().map(|tree| (tree, ix)).collect();
+        edges.iter().for_each(|tree| self.unlink(now, tree, ix));
+        if !excused && self.is_overrated(now, p, child, children) {
+            orphans.extend(self.halve(now, p, used));
+        }
+        self.replace(now, orphans);
+    }
+
+    /// Whether a member got its own parent in `tree` so lately that it cannot have more than it gives.
+    fn catches_up(&self, now: Time, tree: u8, ix: Ix) -> bool {
+        self.spot(tree, ix).is_some_and(|s| s.parent.is_some() && now.since(s.since) < CATCHES_UP)
+    }
+
+    /// Whether enough of a parent's children say that it is behind: it is the parent, and not their lines.
+    fn is_overrated(&mut self, now: Time, parent: Ix, child: NodeId, children: usize) -> bool {
+        self.member_mut(parent).is_some_and(|m| {
+            let by = count_words(&mut m.behind_by, now, child, BEHIND_WITHIN);
+            by >= BEHIND_BY || by * 2 >= children
+        })
+    }
+
+    /// A parent of `used` slots is believed to have half of that, and loses the others.
+    fn halve(&mut self, now: Time, parent: Ix, used: u32) -> Vec<(u8, Ix)> {
+        if let Some(m) = self.member_mut(parent) {
+            let before = m.doubt.map_or(u32::MAX, |(slots, _)| slots);
+            m.doubt = Some((before.min(used / 2), now + DOUBTED));
+            m.behind_by.clear();
+        }
+        self.doubted.insert(parent);
+        self.reslot(now, parent)
+    }
+
+    /// Connections from an address broke the rules: whoever is there has nothing to do with the member any more.
+    fn attacked(&mut self, now: Time, ix: Ix, from: IpAddr) {
+        if !self.member_mut(ix).is_some_and(|m| m.shun(from.to_canonical())) {
+            return;
+        }
+        let is_there = |other: Ix| self.member(ix).zip(self.member(other)).is_some_and(|(m, o)| m.shuns(o));
+        let near: BTreeSet<Ix> = self.neighbours(ix).into_iter().filter(|o| is_there(*o)).collect();
+        let mut orphans = Vec::new();
+        for other in &near {
+            orphans.extend(self.cut_parents(now, ix, Some(*other)));
+            orphans.extend(self.cut_parents(now, *other, Some(ix)));
+            let pair = self.node_of(*other).zip(self.node_of(ix));
+            self.out.extend(pair.map(|(other, ix)| DcmOutput::Trouble(other, ix, Trouble::Attack)));
+        }
+        self.dirty(now, ix);
+        self.replace(now, orphans);
+    }
+
+    /// A dial that an assignment asked for failed, as one end says (S3).
+    pub fn dial_failed(&mut self, now: Time, node: &NodeId, other: &NodeId) {
+        let (Some(a), Some(b)) = (self.by_node.get(node).copied(), self.by_node.get(other).copied()) else { return };
+        let mut orphans = Vec::new();
+        // Both ends dial; the child's word counts, the other end's only where it alone could dial.
+        for (child, parent) in [(a, b), (b, a)] {
+            let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { continue };
+            let (c, p) = (c.info.reachability(), p.info.reachability());
+            let only_one_dials = !(c.dials(&p) && p.dials(&c));
+            let concerned = self.feeds(parent, child) || self.is_spare(parent, child);
+            if concerned && (child == a || only_one_dials) {
+                self.failed.fail(now, (node, other), 1, false);
+                self.site_tried(parent, child, false);
+                orphans.extend(self.cut_parents(now, child, Some(parent)));
+                self.dirty(now, child);
+            }
+        }
+        self.replace(now, orphans);
+        self.feed(now);
+    }
+
+    /// Whether `parent` is the child's parent in some tree.
+    pub(super) fn feeds(&self, parent: Ix, child: Ix) -> bool {
+        self.all_trees().any(|tree| self.parent(tree, child) == Some(parent))
+    }
+    fn is_spare(&self, spare: Ix, child: Ix) -> bool {
+        self.all_trees().any(|tree| self.spot(tree, child).and_then(|s| s.spare) == Some(spare))
+    }
+    fn count_children(&self, parent: Ix) -> usize {
+        let children = self.member(parent).map(|m| m.spots.iter().flat_map(|s| &s.children).collect::<BTreeSet<_>>());
+        children.map_or(0, |c| c.len())
+    }
+}

@@ -1,0 +1,101 @@
+//! Saying what was decided: assignments of members whose edges changed, sent together.
+
+use super::Trees;
+use super::member::slot_rate;
+use crate::dcm::{DcmOutput, Ix, reach};
+use headwater_model::assignment::{Assignment, Child, Generation, Parent};
+use headwater_model::live::Substreams;
+use headwater_model::time::{Rate, Time};
+use std::collections::BTreeMap;
+
+impl Trees {
+    pub(super) fn dirty(&mut self, now: Time, ix: Ix) {
+        self.dirty.insert(ix);
+        let at = (now + self.config.flush).max(self.settle_until);
+        self.flush_at = Some(self.flush_at.map_or(at, |t| t.min(at)));
+    }
+
+    pub(super) fn flush(&mut self, now: Time) {
+        if self.is_settling(now) {
+            // What one was served by is complete only when its parents are back.
+            self.flush_at = Some(self.settle_until);
+            return;
+        }
+        self.flush_at = None;
+        for ix in std::mem::take(&mut self.dirty) {
+            self.say(now, ix);
+        }
+    }
+
+    /// A child in need and its new parents learn at once what was decided.
+    pub(super) fn say_at_once(&mut self, now: Time, ix: Ix) {
+        if self.is_settling(now) {
+            return;
+        }
+        let parents: Vec<Ix> = self.all_trees().filter_map(|tree| self.parent(tree, ix)).collect();
+        for who in parents.into_iter().chain([ix]) {
+            if self.dirty.remove(&who) {
+                self.say(now, who);
+            }
+        }
+    }
+
+    fn say(&mut self, now: Time, ix: Ix) {
+        if self.member(ix).is_none_or(|m| m.away_since.is_some()) {
+            return;
+        }
+        self.freshen_spares(now, ix);
+        self.generation.counter += 1;
+        if let Some(a) = self.assignment(ix, self.generation) {
+            self.out.extend(self.node_of(ix).map(|node| DcmOutput::Assign(node, a)));
+        }
+    }
+
+    fn assignment(&self, ix: Ix, generation: Generation) -> Option<Assignment> {
+        let spots = |tree: u8| self.spot(tree, ix);
+        let parents = self.by_member(|tree| spots(tree)?.parent);
+        let spares = self.by_member(|tree| spots(tree)?.spare);
+        let mut children: BTreeMap<Ix, Substreams> = BTreeMap::new();
+        for tree in self.all_trees() {
+            for child in spots(tree).map(|s| s.children.as_slice()).unwrap_or_default() {
+                children.entry(*child).or_default().insert(tree);
+            }
+        }
+        Some(Assignment {
+            version: self.version,
+            generation,
+            parents: parents.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
+            spares: spares.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
+            children: children.into_iter().filter_map(|(c, trees)| self.as_child(ix, c, trees)).collect(),
+            source: self.source == Some(ix),
+        })
+    }
+
+    /// The trees for which `of` names the same member, as one set.
+    fn by_member(&self, of: impl Fn(u8) -> Option<Ix>) -> BTreeMap<Ix, Substreams> {
+        let mut all: BTreeMap<Ix, Substreams> = BTreeMap::new();
+        for (tree, ix) in self.all_trees().filter_map(|tree| Some((tree, of(tree)?))) {
+            all.entry(ix).or_default().insert(tree);
+        }
+        all
+    }
+
+    fn as_parent(&self, child: Ix, parent: Ix, substreams: Substreams) -> Option<Parent> {
+        let (c, p) = (&self.member(child)?.info, &self.member(parent)?.info);
+        Some(Parent {
+            node: p.node,
+            class: p.class(),
+            dial: c.reachability().dials(&p.reachability()),
+            promised: Rate(slot_rate(&self.terms).0.saturating_mul(u64::from(substreams.len()))),
+            reach: reach(c, p),
+            substreams,
+        })
+    }
+
+    fn as_child(&self, parent: Ix, child: Ix, substreams: Substreams) -> Option<Child> {
+        let (p, c) = (&self.member(parent)?.info, &self.member(child)?.info);
+        let (own, theirs) = (p.reachability(), c.reachability());
+        let (dial, punch) = (own.dials(&theirs), own.punches(&theirs));
+        Some(Child { node: c.node, dial, punch, reach: reach(p, c), substreams })
+    }
+}

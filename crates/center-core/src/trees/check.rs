@@ -1,0 +1,162 @@
+//! Invariants of the trees as code, and their numbers for people.
+
+use super::Trees;
+use super::index::{Lending, Tree, is_hungry};
+use super::member::Member;
+use crate::dcm::{Ix, Problem};
+use crate::trust::Standing;
+use headwater_model::time::Time;
+
+/// Numbers of a stream's trees.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TreesStats {
+    /// Members, the source among them.
+    pub members: usize,
+    /// Edges in all trees together.
+    pub edges: usize,
+    /// Slots of the source in use; one per tree is the least.
+    pub source_slots_used: u32,
+    /// Places without a parent, whose members read that substream from the origin.
+    pub unfed: usize,
+    /// Edges from the source to the member that is farthest from it in any tree.
+    pub max_depth: u32,
+    /// The mean of all places below the source.
+    pub mean_depth: f64,
+}
+
+impl Trees {
+    /// Numbers for people; takes time in proportion to the members.
+    pub fn stats(&self) -> TreesStats {
+        let mut s = TreesStats {
+            members: self.by_node.len(),
+            source_slots_used: self.source.and_then(|s| self.member(s)).map_or(0, |m| m.used),
+            ..TreesStats::default()
+        };
+        let (mut sum, mut rooted) = (0u64, 0u64);
+        for (tree, t) in self.all_trees().zip(&self.trees) {
+            s.edges += t.fed.len();
+            s.unfed += t.hungry.len();
+            for (depth, _, ix) in &t.fed {
+                if self.source == Some(self.climb(tree, *ix, *ix).0) {
+                    (sum, rooted) = (sum + u64::from(*depth), rooted + 1);
+                    s.max_depth = s.max_depth.max(*depth);
+                }
+            }
+        }
+        s.mean_depth = sum as f64 / rooted.max(1) as f64;
+        s
+    }
+
+    /// All violated invariants; empty when the state is sound.
+    pub fn check(&self, now: Time) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut say = |p: String| problems.push(p);
+        for (ix, m) in self.members.iter().enumerate() {
+            let (ix, Some(m)) = (ix as Ix, m) else { continue };
+            self.check_member(now, ix, m, &mut say);
+            for tree in self.all_trees() {
+                self.check_spot(tree, ix, m, &mut say);
+            }
+        }
+        if self.by_node.len() != self.members.iter().flatten().count() {
+            say("members and ids differ".into());
+        }
+        self.check_index(&mut say);
+        problems
+    }
+
+    fn check_member(&self, now: Time, ix: Ix, m: &Member, say: &mut impl FnMut(Problem)) {
+        let node = m.info.node;
+        if self.by_node.get(&node) != Some(&ix) {
+            say(format!("{node:?} is not found by its id"));
+        }
+        let used: usize = m.spots.iter().map(|s| s.children.len()).sum();
+        if used != m.used as usize {
+            say(format!("{node:?} has {used} children and counts {}", m.used));
+        }
+        if m.used > m.slots && m.away_since.is_none() {
+            say(format!("{node:?} has {} slots and uses {}", m.slots, m.used));
+        }
+        if m.info.standing == Standing::Banned && m.used > 0 {
+            say(format!("{node:?} is banned and has children"));
+        }
+        if m.away_since.is_some_and(|t| now.since(t).0 > self.config.grace.0 + 2_000_000) {
+            say(format!("{node:?} is away for too long"));
+        }
+        if m.away_since.is_some() != self.aways.contains(&ix) {
+            say(format!("{node:?} is away since {:?}, which the list says otherwise", m.away_since));
+        }
+        if (m.doubt.is_some() || m.deserted_until.is_some()) && !self.doubted.contains(&ix) {
+            say(format!("{node:?} would be doubted for ever"));
+        }
+        if m.offers_source != self.sources.contains(&ix) {
+            say(format!("{node:?} offers to be the source, which the list says otherwise"));
+        }
+        let named: usize =
+            m.spare_for.iter().filter(|(c, t)| self.spot(*t, *c).and_then(|s| s.spare) == Some(ix)).count();
+        if named != m.spare_for.len() {
+            say(format!("{node:?} is a spare of some that do not know"));
+        }
+    }
+
+    fn check_spot(&self, tree: u8, ix: Ix, m: &Member, say: &mut impl FnMut(Problem)) {
+        let node = m.info.node;
+        let Some(spot) = self.spot(tree, ix) else { return say(format!("{node:?} has no place in tree {tree}")) };
+        for child in &spot.children {
+            if self.parent(tree, *child) != Some(ix) {
+                say(format!("{node:?} has a child in tree {tree} that does not know"));
+            }
+        }
+        let no_tree = self.source == Some(ix) || m.limited();
+        if no_tree && spot.parent.is_some() {
+            say(format!("{node:?} has a parent in tree {tree} and is the source, or limited"));
+        }
+        if spot.spare.is_some_and(|s| self.member(s).is_none_or(|s| !s.spare_for.contains(&(ix, tree)))) {
+            say(format!("{node:?} has a spare in tree {tree} that does not know"));
+        }
+        let hungry = self.trees.get(usize::from(tree)).is_some_and(|t| t.hungry.contains(&ix));
+        if hungry != (spot.parent.is_none() && is_hungry(m, self.source == Some(ix))) {
+            say(format!("{node:?} has no parent in tree {tree} and nobody looks for one, or has one"));
+        }
+        let Some(parent) = spot.parent else { return };
+        let Some(p) = self.member(parent) else { return say(format!("{node:?} has a parent that left")) };
+        let siblings = self.spot(tree, parent).map(|s| s.children.as_slice()).unwrap_or_default();
+        if siblings.iter().filter(|c| **c == ix).count() != 1 {
+            say(format!("{node:?} is not once a child of its parent {:?} in tree {tree}", p.info.node));
+        }
+        if !m.info.reachability().compatible(&p.info.reachability()) {
+            say(format!("{node:?} and {:?} cannot reach each other", p.info.node));
+        }
+        if self.spot(tree, parent).is_none_or(|s| s.depth.saturating_add(1) != spot.depth) {
+            say(format!("{node:?} is not one deeper than its parent in tree {tree}"));
+        }
+        let (root, _) = self.climb(tree, ix, ix);
+        if self.parent(tree, root).is_some() {
+            say(format!("{node:?} is in a circle of tree {tree}"));
+        }
+    }
+
+    /// The sets are what they would be if they were made anew.
+    fn check_index(&self, say: &mut impl FnMut(Problem)) {
+        let mut anew = self.clone();
+        let count = anew.trees.len();
+        (anew.trees, anew.lending) = (vec![Tree::default(); count], Lending::default());
+        for ix in 0..self.members.len() as Ix {
+            anew.put_in(ix);
+            anew.count_homes(ix, true);
+        }
+        for (tree, (is, should)) in self.trees.iter().zip(&anew.trees).enumerate() {
+            if is.fed != should.fed || is.interior != should.interior || is.lent != should.lent {
+                say(format!("the sets of tree {tree} are wrong"));
+            }
+            let homes = |t: &Tree| t.homes.values().flatten().copied().collect::<Vec<_>>();
+            if homes(is) != homes(should) || is.capacity != should.capacity {
+                say(format!("the homes of tree {tree} are wrong"));
+            }
+        }
+        let lenders = |l: &Lending| l.shelves.values().flatten().copied().collect::<Vec<_>>();
+        if lenders(&self.lending) != lenders(&anew.lending) || self.lending.sites != anew.lending.sites {
+            say("the sets of those with slots to spare are wrong".into());
+        }
+    }
+}

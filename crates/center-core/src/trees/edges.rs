@@ -1,0 +1,134 @@
+//! Edges: these are the only places that change them, on both sides at once.
+
+use super::Trees;
+use super::member::Spot;
+use crate::dcm::Ix;
+use headwater_model::time::Time;
+
+impl Trees {
+    /// `child`, which has no parent there, gets one. Nothing happens where that would make a circle.
+    pub(super) fn link(&mut self, now: Time, tree: u8, parent: Ix, child: Ix) {
+        let fits = self.spot(tree, child).is_some_and(|s| s.parent.is_none()) && self.member(parent).is_some();
+        if !fits || self.climb(tree, parent, child).1 {
+            return;
+        }
+        self.change_children(tree, parent, |p, tree| {
+            p.used += 1;
+            if let Some(spot) = p.spots.get_mut(tree) {
+                spot.children.push(child);
+            }
+        });
+        self.enter_tree(tree, child, false);
+        if let Some(spot) = self.spot_mut(tree, child) {
+            (spot.parent, spot.since) = (Some(parent), now);
+        }
+        self.enter_tree(tree, child, true);
+        self.deepen(tree, child);
+        self.dirty(now, parent);
+        self.dirty(now, child);
+    }
+
+    /// `child` has no parent there any more.
+    pub(super) fn unlink(&mut self, now: Time, tree: u8, child: Ix) {
+        let Some(parent) = self.parent(tree, child) else { return };
+        self.enter_tree(tree, child, false);
+        if let Some(spot) = self.spot_mut(tree, child) {
+            spot.parent = None;
+        }
+        self.enter_tree(tree, child, true);
+        self.change_children(tree, parent, |p, tree| {
+            p.used = p.used.saturating_sub(1);
+            if let Some(spot) = p.spots.get_mut(tree) {
+                spot.children.retain(|c| *c != child);
+            }
+        });
+        self.dirty(now, parent);
+        self.dirty(now, child);
+    }
+
+    /// `child` gets another parent.
+    pub(super) fn relink(&mut self, now: Time, tree: u8, parent: Ix, child: Ix) {
+        self.unlink(now, tree, child);
+        self.link(now, tree, parent, child);
+    }
+
+    /// Cuts the edges from `parent` that `which` (tree, child) says, or all; the children in order of the trees.
+    pub(super) fn cut_children(&mut self, now: Time, parent: Ix, which: impl Fn(u8, Ix) -> bool) -> Vec<(u8, Ix)> {
+        let mut cut = Vec::new();
+        for tree in self.all_trees() {
+            let children = self.spot(tree, parent).map(|s| s.children.clone()).unwrap_or_default();
+            cut.extend(children.into_iter().filter(|c| which(tree, *c)).map(|c| (tree, c)));
+        }
+        for (tree, child) in &cut {
+            self.unlink(now, *tree, *child);
+        }
+        cut
+    }
+
+    /// Cuts the edges to `child` from `parent`, or from everybody: in which trees.
+    pub(super) fn cut_parents(&mut self, now: Time, child: Ix, parent: Option<Ix>) -> Vec<(u8, Ix)> {
+        let cut: Vec<(u8, Ix)> = self
+            .all_trees()
+            .filter(|tree| self.parent(*tree, child).is_some_and(|p| parent.is_none_or(|only| only == p)))
+            .map(|tree| (tree, child))
+            .collect();
+        for (tree, _) in &cut {
+            self.unlink(now, *tree, child);
+        }
+        cut
+    }
+
+    /// A member is the source now: all below it is as deep as it stands there.
+    pub(super) fn root_all(&mut self, source: Ix) {
+        for tree in self.all_trees() {
+            self.set_depth(tree, source, 0);
+        }
+    }
+
+    /// A member has another parent: all below it is as deep as it stands now.
+    fn deepen(&mut self, tree: u8, ix: Ix) {
+        let above = self.parent(tree, ix).and_then(|p| self.spot(tree, p)).map(|s| s.depth);
+        if let Some(above) = above {
+            self.set_depth(tree, ix, above.saturating_add(1));
+        }
+    }
+
+    fn set_depth(&mut self, tree: u8, top: Ix, depth: u32) {
+        let mut next = vec![(top, depth)];
+        while let Some((ix, depth)) = next.pop() {
+            if self.spot(tree, ix).is_none_or(|s| s.depth == depth) {
+                continue;
+            }
+            self.enter_tree(tree, ix, false);
+            if let Some(spot) = self.spot_mut(tree, ix) {
+                spot.depth = depth;
+                next.extend(spot.children.iter().map(|c| (*c, depth.saturating_add(1))));
+            }
+            self.enter_tree(tree, ix, true);
+        }
+    }
+
+    /// The last member above `ix`, and whether `other` is `ix` or above it.
+    pub(super) fn climb(&self, tree: u8, ix: Ix, other: Ix) -> (Ix, bool) {
+        let (mut at, mut meets) = (ix, ix == other);
+        // Never more steps than there are members, whatever went wrong.
+        for _ in 0..self.by_node.len() {
+            let Some(parent) = self.parent(tree, at) else { break };
+            at = parent;
+            meets |= at == other;
+        }
+        (at, meets)
+    }
+
+    /// The parent of a member there.
+    pub(super) fn parent(&self, tree: u8, ix: Ix) -> Option<Ix> {
+        self.spot(tree, ix)?.parent
+    }
+    /// Where a member stands.
+    pub(super) fn spot(&self, tree: u8, ix: Ix) -> Option<&Spot> {
+        self.member(ix)?.spots.get(usize::from(tree))
+    }
+    pub(super) fn spot_mut(&mut self, tree: u8, ix: Ix) -> Option<&mut Spot> {
+        self.member_mut(ix)?.spots.get_mut(usize::from(tree))
+    }
+}

@@ -1,0 +1,91 @@
+//! Spares: whom a child goes to at once when a parent fails, tree by tree.
+
+use super::Trees;
+use crate::dcm::Ix;
+use headwater_model::node::Accepts;
+use headwater_model::rng::mix64;
+use headwater_model::time::Time;
+
+/// Members with children that are looked at for one spare.
+const MAX_INTERIOR: usize = 16;
+/// Of each kind that has free slots, so many.
+const MAX_HOMES: usize = 6;
+
+impl Trees {
+    /// Spares that cannot help any more are replaced. Whether anything changed.
+    pub(super) fn freshen_spares(&mut self, now: Time, ix: Ix) -> bool {
+        let in_trees = self.member(ix).is_some_and(|m| !m.limited()) && self.source != Some(ix);
+        let mut changed = false;
+        for tree in self.all_trees() {
+            let old = self.spot(tree, ix).and_then(|s| s.spare);
+            if in_trees && old.is_some_and(|s| self.can_help(now, tree, ix, s)) {
+                continue;
+            }
+            let new = if in_trees { self.choose_spare(now, tree, ix) } else { None };
+            if new != old {
+                self.set_spare(tree, ix, new);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Whether `spare` can go on when the child's parent fails. Nobody is beyond the source: its other children are.
+    pub(super) fn can_help(&self, now: Time, tree: u8, child: Ix, spare: Ix) -> bool {
+        let parent = self.parent(tree, child);
+        let falls_with = |p: Ix| self.source != Some(p) && self.climb(tree, spare, p).1;
+        parent != Some(spare)
+            && self.member(spare).is_some_and(|m| m.slots > 0)
+            && self.may_feed(now, tree, spare, child)
+            && !self.climb(tree, spare, child).1
+            && !parent.is_some_and(falls_with)
+    }
+
+    fn choose_spare(&self, now: Time, tree: u8, child: Ix) -> Option<Ix> {
+        let fits = |ix: &Ix| self.can_help(now, tree, child, *ix);
+        self.grandparent_of_first(tree, child)
+            .filter(fits)
+            .or_else(|| self.least_burdened(tree, child, fits))
+            .or(self.source.filter(fits))
+    }
+
+    /// One child of each parent, the one that has it longest, goes to the grandparent: it has a slot when the parent fails.
+    fn grandparent_of_first(&self, tree: u8, child: Ix) -> Option<Ix> {
+        let parent = self.parent(tree, child)?;
+        let first = self.spot(tree, parent)?.children.first();
+        self.parent(tree, parent).filter(|_| first == Some(&child))
+    }
+
+    /// Of some that pass the substream on, or could: with a free slot if possible, a spare of few others.
+    fn least_burdened(&self, tree: u8, child: Ix, fits: impl Fn(&Ix) -> bool) -> Option<Ix> {
+        let t = self.trees.get(usize::from(tree))?;
+        let seed = self.member(child)?.info.node.prefix64();
+        let turn = (mix64(seed ^ u64::from(tree)) % self.members.len().max(1) as u64) as Ix;
+        let interior = t.interior.range(turn..).chain(t.interior.range(..turn)).take(MAX_INTERIOR);
+        let free = [Accepts::DialOnly, Accepts::Punchable, Accepts::Open].into_iter();
+        let free = free.filter_map(|a| t.homes.get(&a)).flat_map(|s| s.iter().take(MAX_HOMES)).map(|(.., ix)| ix);
+        let candidates = interior.chain(free).copied().filter(|ix| self.source != Some(*ix)).filter(fits);
+        candidates.min_by_key(|ix| self.member(*ix).map(|m| (m.free() == 0, m.spare_for.len(), *ix)))
+    }
+
+    pub(super) fn set_spare(&mut self, tree: u8, child: Ix, spare: Option<Ix>) {
+        let Some(spot) = self.spot_mut(tree, child) else { return };
+        let old = std::mem::replace(&mut spot.spare, spare);
+        if let Some(m) = old.and_then(|s| self.member_mut(s)) {
+            m.spare_for.remove(&(child, tree));
+        }
+        if let Some(m) = spare.and_then(|s| self.member_mut(s)) {
+            m.spare_for.insert((child, tree));
+        }
+    }
+
+    /// Those who would go to `ix` learn whom to go to instead.
+    pub(super) fn no_spare_any_more(&mut self, now: Time, ix: Ix) {
+        let for_whom: Vec<(Ix, u8)> =
+            self.member(ix).map(|m| m.spare_for.iter().copied().collect()).unwrap_or_default();
+        for (child, tree) in for_whom {
+            self.set_spare(tree, child, None);
+            self.dirty(now, child);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Stories of live streams.
+
+use super::test_world::*;
+use crate::trust::{Offence, Standing};
+use headwater_model::id::{NodeId, Version};
+use headwater_model::live::Substreams;
+use headwater_model::node::{Accepts, Capabilities, From, Known, Role, SourceAccess};
+use headwater_model::report::{Alarm, Join};
+use headwater_model::time::{Micros, Rate};
+use std::collections::{BTreeMap, BTreeSet};
+
+fn lost(parent: NodeId) -> Alarm {
+    Alarm::ParentLost { parent, why: "gone".into() }
+}
+
+/// (what, kbit/s of the viewers in the order in which they come, most edges from the source, unfed places)
+#[test]
+fn one_copy_leaves_the_source_where_the_viewers_have_uplink() {
+    let few: Vec<u64> = (0..24).map(|n| 1000 + (n * 7 % 24) * 5000 / 23).collect();
+    let many: Vec<u64> = (0..200).map(|n| 1000 + (n * 77 % 200) * 5000 / 199).collect();
+    let rising: Vec<u64> = (0..24).map(|n| 1000 + n * 5000 / 23).collect();
+    let mut late = vec![0; 6];
+    late.extend([6000; 10]);
+    for (what, viewers, depth) in [
+        ("the first", vec![0], 1),
+        ("two", vec![6000, 6000], 3),
+        ("of 1 to 6 Mbit/s", few, 5),
+        ("those with least first", rising, 5),
+        ("those without first", late, 5),
+        ("many", many, 8),
+    ] {
+        let mut w = World::with_source(50_000);
+        for (n, kbit) in viewers.iter().enumerate() {
+            w.joins(open(n as u32, *kbit));
+            w.pass(100);
+        }
+        w.pass(10_000);
+        let s = w.trees.stats();
+        assert_eq!((s.source_slots_used, s.unfed), (u32::from(K), 0), "{what}: {s:?}");
+        assert!(s.max_depth <= depth, "{what}: {s:?}");
+        w.all_know();
+    }
+}
+
+#[test]
+fn who_comes_with_others_is_placed_at_once_too() {
+    let mut w = World::with_source(50_000);
+    for n in 0..200 {
+        w.joins(open(n, 1000 + u64::from(n) * 77 % 5000));
+    }
+    assert_eq!(w.trees.stats().unfed, 0);
+    w.pass(20_000);
+    let s = w.trees.stats();
+    assert_eq!((s.source_slots_used, s.unfed), (u32::from(K), 0), "{s:?}");
+    w.all_know();
+}
+
+/// What viewers lack leaves the source, and not a slot more: no uplink is lost between trees.
+#[test]
+fn only_what_viewers_lack_leaves_the_source() {
+    for percent in [40, 70, 90, 100, 110, 150] {
+        let mut w = World::with_source(200_000);
+        // Each lacks and offers something else; 8 slots are 2,422 kbit/s.
+        (0..30).for_each(|n| w.joins(open(n, (n as u64 * 13 % 30) * 2 * 2422 * percent / 2900)));
+        w.wait(30);
+        let (slots, s) = (w.slots().0, w.trees.stats());
+        let lacking = (30 * u32::from(K)).saturating_sub(slots).max(u32::from(K));
+        assert_eq!((s.source_slots_used, s.unfed), (lacking, 0), "{percent} %: {slots} slots, {s:?}");
+    }
+}
+
+#[test]
+fn members_are_interior_in_few_trees() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 4000)));
+    w.pass(20_000);
+    let interior = |m: &super::Member| m.spots.iter().filter(|s| !s.children.is_empty()).count();
+    let source = w.trees.source().unwrap();
+    let all: Vec<usize> = w.trees.members().filter(|m| m.info.node != source).map(interior).collect();
+    assert!(all.iter().sum::<usize>() <= all.len() * 3 / 2, "{all:?}");
+}
+
+#[test]
+fn without_uplink_viewers_read_from_source_waypoints_and_origin_and_later_ones_feed_them() {
+    let mut w = World::with_source(4600);
+    (0..4).for_each(|n| w.joins(open(n, 0)));
+    // 15 slots of the source for 32 places.
+    let s = w.trees.stats();
+    assert_eq!((s.source_slots_used, s.unfed), (15, 17));
+    w.joins(open(10, 20_000));
+    let s = w.trees.stats();
+    assert_eq!(s.unfed, 0, "{s:?}");
+    w.pass(5000);
+    let s = w.trees.stats();
+    assert_eq!((s.source_slots_used, s.unfed), (u32::from(K), 0), "the source is relieved: {s:?}");
+    w.joins(crate::dcm::MemberInfo { role: Role::Waypoint, ..open(11, 100_000) });
+    w.trees.leave(w.now, &id(10));
+    w.hear();
+    let s = w.trees.stats();
+    assert_eq!(s.unfed, 0, "{s:?}");
+    (20..30).for_each(|n| w.joins(open(n, 6000)));
+    w.pass(20_000);
+    let s = w.trees.stats();
+    assert_eq!((s.source_slots_used, s.unfed), (u32::from(K), 0), "{s:?}");
+    assert_eq!(w.trees.children_of(&id(11)), vec![], "the waypoint is relieved too");
+}
+
+#[test]
+fn a_child_that_loses_a_parent_gets_another_in_the_same_call() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 4000)));
+    w.pass(5000);
+    let (child, parent) = (0..24)
+        .flat_map(|n| w.parents(n).into_iter().map(move |(p, _)| (n, p)))
+        .find(|(_, p)| *p != id(SOURCE))
+        .unwrap();
+    let before = w.told[&id(child)].generation;
+    w.alarm(child, lost(parent));
+    assert!(w.told[&id(child)].generation > before);
+    assert_eq!(w.told_parents(child), w.parents(child));
+    let all = w.parents(child).iter().fold(Substreams::default(), |all, (_, s)| all.or(*s));
+    assert_eq!(all, Substreams::all(K));
+    for (p, _) in w.parents(child) {
+        assert!(w.told[&p].children.iter().any(|c| c.node == id(child)), "its parent knows");
+        assert_ne!(p, parent);
+    }
+    w.alarm(child, lost(parent));
+    w.pass(1000);
+    assert!(w.parents(child).iter().all(|(p, _)| *p != parent), "the pair rests");
+}
+
+#[test]
+fn a_parent_that_two_lose_or_that_has_no_session_is_left_by_all() {
+    for away in [false, true] {
+        let mut w = World::with_source(50_000);
+        (0..24).for_each(|n| w.joins(open(n, 4000)));
+        w.pass(5000);
+        let busy = (0..24).max_by_key(|n| w.trees.children_of(&id(*n)).len()).unwrap();
+        let of: Vec<u32> = (0..24).filter(|n| w.trees.children_of(&id(busy)).contains(&id(*n))).collect();
+        assert!(of.len() >= 4);
+        if away {
+            w.trees.away(w.now, &id(busy));
+            assert_eq!(w.trees.children_of(&id(busy)).len(), of.len(), "it may still deliver");
+        } else {
+            w.alarm(of[0], lost(id(busy)));
+            assert_eq!(w.trees.children_of(&id(busy)).len(), of.len() - 1);
+        }
+        w.alarm(of[1], lost(id(busy)));
+        assert_eq!(w.trees.children_of(&id(busy)), vec![]);
+        assert_eq!(w.trees.stats().unfed, 0);
+        w.pass(200);
+        for c in &of {
+            assert!(w.told_parents(*c).iter().all(|(p, _)| *p != id(busy)));
+        }
+        w.pass(20_000);
+        assert_eq!(w.trees.member_of(&id(busy)).is_none(), away, "who stays away is forgotten");
+        assert_eq!(w.trees.stats().source_slots_used, u32::from(K));
+    }
+}
+
+#[test]
+fn a_parent_whose_uplink_is_not_what_it_said_is_left() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 6000)));
+    w.pass(5000);
+    let busy = (0..24).max_by_key(|n| w.trees.member_of(&id(*n)).unwrap().used).unwrap();
+    let used = w.trees.member_of(&id(busy)).unwrap().used;
+    let children = |w: &World| (0..24).filter(|n| w.trees.children_of(&id(busy)).contains(&id(*n))).collect::<Vec<_>>();
+    let behind = |w: &mut World, child: u32| {
+        let trees = w.parents(child).into_iter().find(|(p, _)| *p == id(busy)).unwrap().1;
+        w.alarm(child, Alarm::Behind { parent: id(busy), substreams: trees });
+        assert!(w.parents(child).iter().all(|(p, _)| *p != id(busy)));
+    };
+    w.pass(3000);
+    let of = children(&w);
+    behind(&mut w, of[0]);
+    assert!(w.trees.member_of(&id(busy)).unwrap().used >= used - 2, "one may have a bad line");
+    behind(&mut w, of[1]);
+    let left = w.trees.member_of(&id(busy)).unwrap().used;
+    assert!(left <= used / 2, "{left} of {used}");
+    for _ in 0..2 {
+        for c in children(&w).into_iter().take(2) {
+            if w.trees.children_of(&id(busy)).contains(&id(c)) {
+                behind(&mut w, c);
+            }
+        }
+    }
+    assert!(w.trees.member_of(&id(busy)).unwrap().used <= used / 4);
+    let s = w.trees.stats();
+    assert_eq!(s.unfed, 0, "{s:?}");
+    w.pass(62_000);
+    let m = w.trees.member_of(&id(busy)).unwrap();
+    assert_eq!(m.slots, 19, "it is believed again");
+}
+
+#[test]
+fn only_what_was_behind_is_moved() {
+    let mut w = World::with_source(50_000);
+    w.joins(open(1, 6000));
+    w.joins(open(2, 6000));
+    w.joins(open(3, 6000));
+    w.pass(100);
+    let (child, parent, trees) = (1..4)
+        .flat_map(|n| w.parents(n).into_iter().map(move |(p, s)| (n, p, s)))
+        .filter(|(_, p, _)| *p != id(SOURCE))
+        .max_by_key(|(.., s)| s.len())
+        .unwrap();
+    assert!(trees.len() >= 2, "{trees:?}");
+    let one = trees.iter().next().unwrap();
+    w.alarm(child, Alarm::Behind { parent, substreams: Substreams::one(one) });
+    assert_ne!(w.parent(child, one), Some(parent));
+    assert!(trees.iter().skip(1).all(|t| w.parent(child, t) == Some(parent)));
+}
+
+#[test]
+fn bad_bytes_and_silence_accuse_who_is_a_parent() {
+    let mut w = World::with_source(50_000);
+    (0..6).for_each(|n| w.joins(open(n, 6000)));
+    let parent = w.parents(3).into_iter().map(|(p, _)| p).find(|p| *p != id(SOURCE)).unwrap();
+    w.alarm(3, Alarm::BadPieces { parent });
+    w.alarm(3, Alarm::BadPieces { parent: id(77) });
+    assert_eq!(w.accused, vec![(id(3), parent, Offence::BadPieces)]);
+    let other = w.parents(3).into_iter().map(|(p, _)| p).find(|p| *p != id(SOURCE)).unwrap();
+    w.alarm(3, Alarm::Silent { parent: other });
+    assert_eq!(w.accused.last(), Some(&(id(3), other, Offence::Silent)));
+    w.trees.set_standing(w.now, &other, Standing::Banned);
+    w.hear();
+    assert_eq!(w.trees.children_of(&other), vec![]);
+    assert!(!w.trees.parents_of(&other).is_empty(), "it may still watch");
+    w.pass(100);
+    w.all_know();
+    assert!(w.told.values().all(|a| a.spares.iter().all(|s| s.node != other)));
+}
+
+#[test]
+fn a_standby_source_takes_over() {
+    for bye in [true, false] {
+        let mut w = World::with_source(50_000);
+        w.source_joins(SOURCE + 1, 40_000);
+        w.source_joins(SOURCE + 2, 40_000);
+        (0..24).for_each(|n| w.joins(open(n, 4000)));
+        w.pass(5000);
+        assert_eq!(w.trees.source(), Some(id(SOURCE)));
+        assert!(w.told[&id(SOURCE)].source && !w.told[&id(SOURCE + 1)].source);
+        assert!(!w.told_parents(SOURCE + 1).is_empty());
+        if bye {
+            w.trees.leave(w.now, &id(SOURCE));
+        } else {
+            w.trees.away(w.now, &id(SOURCE));
+        }
+        w.pass(100);
+        assert_eq!(w.trees.source(), Some(id(SOURCE + 1)));
+        let told = &w.told[&id(SOURCE + 1)];
+        assert!(told.source && told.parents.is_empty() && told.spares.is_empty());
+        assert_eq!(w.trees.stats().unfed, 0);
+        w.pass(2000);
+        if !bye {
+            w.source_joins(SOURCE, 50_000);
+            w.pass(200);
+            assert!(!w.told[&id(SOURCE)].source && !w.told_parents(SOURCE).is_empty());
+            assert_eq!(w.trees.source(), Some(id(SOURCE + 1)));
+        }
+        w.pass(10_000);
+        let s = w.trees.stats();
+        assert_eq!((s.unfed, s.source_slots_used >= u32::from(K)), (0, true), "{s:?}");
+        w.all_know();
+    }
+}
+
+#[test]
+fn a_source_that_is_away_and_comes_back_goes_on() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 4000)));
+    w.pass(5000);
+    let before: BTreeMap<u32, _> = (0..24).map(|n| (n, w.parents(n))).collect();
+    w.trees.away(w.now, &id(SOURCE));
+    w.pass(3000);
+    w.source_joins(SOURCE, 50_000);
+    w.pass(200);
+    assert_eq!(w.trees.source(), Some(id(SOURCE)));
+    let same = (0..24).filter(|n| before[n] == w.parents(*n)).count();
+    assert!(same >= 20, "{same} keep all their parents");
+    assert!(w.told[&id(SOURCE)].source);
+}
+
+/// After a restart all come back with what serves them, in whatever order: nothing changes, and nobody is told less.
+#[test]
+fn after_a_restart_everything_is_adopted() {
+    let mut w = World::with_source(50_000);
+    w.source_joins(SOURCE + 1, 5000);
+    (0..40).for_each(|n| w.joins(open(n, 4000)));
+    w.pass(20_000);
+    for turn in 0..3 {
+        let mut all: Vec<u32> = (0..40).chain([SOURCE + 1, SOURCE]).collect();
+        all.rotate_left(turn * 17);
+        let before: BTreeMap<u32, _> = all.iter().map(|n| (*n, w.parents(*n))).collect();
+        let mut anew = World::begun(true);
+        for n in &all {
+            let source = *n >= SOURCE;
+            let up = w.trees.member_of(&id(*n)).unwrap().info.up;
+            let info = crate::dcm::MemberInfo { up, ..open(*n, 0) };
+            let join = Join { parents: before[n].clone(), source, ..Join::to(Version::default()) };
+            anew.joins_with(info, join);
+            anew.pass(50);
+            assert!(anew.told.is_empty());
+        }
+        anew.joins(open(77, 4000));
+        anew.pass(1500);
+        assert_eq!(anew.trees.source(), Some(id(SOURCE)));
+        let moved: Vec<u32> = all.iter().copied().filter(|n| before[n] != anew.parents(*n)).collect();
+        // The newcomer takes a place, and upkeep goes on.
+        assert!(moved.len() <= 6, "{moved:?}");
+        assert_eq!(anew.trees.stats().unfed, 0);
+        anew.all_know();
+    }
+}
+
+#[test]
+fn nobody_takes_the_source_for_itself() {
+    let mut w = World::with_source(50_000);
+    (0..6).for_each(|n| w.joins(open(n, 6000)));
+    let parents = vec![(id(SOURCE), Substreams::all(K))];
+    w.joins_with(open(9, 1000), Join { parents, ..Join::to(Version::default()) });
+    assert_eq!(w.trees.stats().source_slots_used, u32::from(K));
+}
+
+#[test]
+fn members_with_limited_sources_are_in_no_tree() {
+    let udp = Known { value: false, from: From::Test };
+    let walled = Capabilities { udp, ..Capabilities::regular(Accepts::Open) };
+    let listed = Capabilities { sources: Known::claim(SourceAccess::Listed), ..Capabilities::regular(Accepts::Open) };
+    for capabilities in [walled, listed] {
+        let mut w = World::with_source(50_000);
+        (0..6).for_each(|n| w.joins(open(n, 6000)));
+        w.joins(crate::dcm::MemberInfo { capabilities, ..open(9, 50_000) });
+        w.pass(3000);
+        assert_eq!((w.parents(9), w.trees.children_of(&id(9))), (vec![], vec![]));
+        assert_eq!(w.trees.stats().unfed, 0, "it does not wait for any");
+        assert!(w.told[&id(9)].parents.is_empty());
+        // It was one that could until now.
+        w.joins(crate::dcm::MemberInfo { capabilities, ..open(2, 6000) });
+        w.pass(3000);
+        assert_eq!((w.parents(2), w.trees.children_of(&id(2))), (vec![], vec![]));
+        w.all_know();
+    }
+}
+
+#[test]
+fn dial_only_viewers_are_fed_by_those_that_accept() {
+    let mut w = World::with_source(50_000);
+    for n in 0..30 {
+        w.joins(node(n, 6000, if n % 3 == 0 { Accepts::Open } else { Accepts::DialOnly }));
+    }
+    w.pass(30_000);
+    let s = w.trees.stats();
+    assert_eq!(s.unfed, 0, "{s:?}");
+    assert!(s.source_slots_used <= u32::from(K) + 2, "{s:?}");
+}
+
+#[test]
+fn spares_do_not_fall_with_the_parent() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 4000)));
+    w.pass(20_000);
+    let (mut named, mut below, mut spares) = (0, 0, BTreeSet::new());
+    for n in 0..24 {
+        let ix = w.trees.by_node[&id(n)];
+        for tree in 0..K {
+            let spot = w.trees.spot(tree, ix).unwrap();
+            // The source's own child has everybody below it.
+            below += u32::from(spot.parent != w.trees.source);
+            if let Some(s) = spot.spare {
+                named += 1;
+                spares.insert(s);
+                assert!(w.trees.can_help(w.now, tree, ix, s));
+            }
+        }
+    }
+    assert_eq!(named, below);
+    assert!(spares.len() >= 8, "they are spread: {spares:?}");
+}
+
+#[test]
+fn what_changes_about_a_member_moves_what_must_move() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 6000)));
+    w.pass(5000);
+    let busy = (0..24).max_by_key(|n| w.trees.member_of(&id(*n)).unwrap().used).unwrap();
+    w.trees.set_rate(w.now, &id(busy), Rate::from_mbit(1));
+    w.hear();
+    assert_eq!(w.trees.member_of(&id(busy)).unwrap().slots, 3);
+    assert_eq!(w.trees.stats().unfed, 0);
+    w.pass(Micros::from_secs(5).0 / 1000);
+    let dial_only = Capabilities::regular(Accepts::DialOnly);
+    let reach = w.trees.member_of(&id(3)).unwrap().info.reach.clone();
+    w.trees.set_reach(w.now, &id(3), dial_only, reach);
+    w.hear();
+    w.trees.dial_failed(w.now, &id(5), &w.parents(5)[0].0.clone());
+    w.hear();
+    w.pass(5000);
+    assert_eq!(w.trees.stats().unfed, 0);
+    w.all_know();
+}

@@ -1,0 +1,170 @@
+//! Live streams: a real encoder, a publisher, viewers with probes, and real faults.
+
+use crate::play::{Encoder, encode, none_of, probe, until};
+use crate::site::{Process, Site, check};
+use serde_json::Value;
+use std::fs;
+
+/// Segments of a second, until the test is over.
+fn channel(site: &Site, kind: &str) -> Option<Encoder> {
+    let live = ["-hls_segment_type", kind, "-hls_list_size", "8", "-hls_flags", "program_date_time+delete_segments"];
+    let encoder = encode(site, true, "300", &live)?;
+    let index = site.path("www/live/index.m3u8");
+    until("four segments", || fs::read_to_string(&index).is_ok_and(|t| t.matches("#EXTINF").count() > 3));
+    Some(encoder)
+}
+
+fn viewers(site: &Site, count: usize, up: &str) -> Vec<Process> {
+    let peers: Vec<Process> =
+        (0..count).map(|n| site.peer(&format!("viewer-{n}"), &["--gateway", "127.0.0.1:0", "--up", up])).collect();
+    peers.iter().for_each(|p| drop(p.until("a session", |v| v["control"] == true)));
+    peers
+}
+
+/// All of them watch for so long; what each saw.
+fn watch(site: &Site, name: &str, who: std::ops::Range<usize>, seconds: &str) -> Vec<Value> {
+    std::thread::scope(|scope| {
+        let watching: Vec<_> = who
+            .map(|n| {
+                let data = site.path(&format!("viewer-{n}"));
+                scope.spawn(move || probe(name, &["--data", &data, "--seconds", seconds, "--hold-back", "3"]))
+            })
+            .collect();
+        watching.into_iter().map(|w| w.join().unwrap()).collect()
+    })
+}
+
+fn live_of(peer: &Process) -> Value {
+    let much = |v: &Value| v["contents"][0]["peer_bytes"].as_u64().is_some_and(|n| n > 150_000);
+    peer.until("much of the stream", much)["contents"][0].clone()
+}
+
+fn has_gone_well(reports: &[Value]) {
+    for r in reports {
+        none_of(r, &["stalls", "gaps", "repeats", "broken", "troubles"]);
+        assert!(r["start_up_s"].as_f64().is_some_and(|s| s < 2.0), "{r:#}");
+        assert!(r["segments"].as_u64().is_some_and(|n| n >= 8), "{r:#}");
+    }
+}
+
+#[test]
+fn a_channel_reaches_its_viewers_through_the_trees() {
+    for kind in ["mpegts", "fmp4"] {
+        let site = Site::start("unlimited");
+        let Some(_encoder) = channel(&site, kind) else { return };
+        let publisher = site.publish_live("publisher", &["--rate", "1Mbit/s"]);
+        let name = publisher.event("started")["hw"].as_str().unwrap().to_owned();
+        publisher.event("active");
+        let peers = viewers(&site, 6, "3Mbit/s");
+        has_gone_well(&watch(&site, &name, 0..6, "10"));
+        let seen: Vec<Value> = peers.iter().map(live_of).collect();
+        let sum = |what: &str| seen.iter().map(|c| c[what].as_u64().unwrap()).sum::<u64>();
+        // Each begins with a segment or so from the origin.
+        assert!(sum("origin_bytes") * 3 < sum("peer_bytes"), "{seen:#?}");
+        assert!(sum("uploaded_bytes") > 0, "viewers feed one another: {seen:#?}");
+    }
+}
+
+/// A channel that viewers watch for 16 s, while something happens to it that costs each of them so long a stall at most.
+fn while_watched(
+    stall_s: f64,
+    happens: impl FnOnce(&mut Site, &mut Vec<Process>, &mut Process, &str),
+    who_stays: std::ops::Range<usize>,
+) {
+    let mut site = Site::start("unlimited");
+    let Some(_encoder) = channel(&site, "mpegts") else { return };
+    let mut publisher = site.publish_live("publisher", &["--rate", "1Mbit/s"]);
+    let name = publisher.event("started")["hw"].as_str().unwrap().to_owned();
+    publisher.event("active");
+    let mut peers = viewers(&site, 5, "3Mbit/s");
+    // The others pass it on without watching.
+    for n in (0..5).filter(|n| !who_stays.contains(n)) {
+        check(&["fetch", &name, "--data", &site.path(&format!("viewer-{n}"))], 0, "");
+    }
+    let homes: Vec<String> = who_stays.clone().map(|n| site.path(&format!("viewer-{n}"))).collect();
+    let reports: Vec<Value> = std::thread::scope(|scope| {
+        let name = &name;
+        let watching: Vec<_> = homes
+            .iter()
+            .map(|data| scope.spawn(move || probe(name, &["--data", data, "--seconds", "16", "--hold-back", "6"])))
+            .collect();
+        // In the middle of it: all have some of it, and the trees stand.
+        for peer in &peers[who_stays] {
+            let fed = |v: &Value| {
+                let c = &v["contents"][0];
+                c["peer_bytes"].as_u64().is_some_and(|n| n > 60_000) && c["live"]["unfed_substreams"] == 0
+            };
+            peer.until("a part of the stream from peers", fed);
+        }
+        happens(&mut site, &mut peers, &mut publisher, name);
+        watching.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    for r in &reports {
+        none_of(r, &["gaps", "repeats", "broken"]);
+        assert!(r["stalled_s"].as_f64().is_some_and(|s| s <= stall_s), "{r:#}");
+        assert!(r["segments"].as_u64().is_some_and(|n| n >= 12), "{r:#}");
+    }
+}
+
+#[test]
+fn a_viewer_that_others_depend_on_is_killed() {
+    while_watched(
+        0.0,
+        |_, peers, _, _| {
+            for peer in &peers[3..5] {
+                peer.until("children", |v| v["contents"][0]["children"].as_u64().is_some_and(|n| n > 0));
+            }
+            peers[3].kill();
+            peers[4].kill();
+        },
+        0..3,
+    );
+}
+
+#[test]
+fn a_publisher_that_is_killed_and_started_again_goes_on() {
+    while_watched(
+        0.0,
+        |site, _, publisher, _| {
+            publisher.kill();
+            let again = site.publish_live("publisher", &["--rate", "1Mbit/s"]);
+            again.event("active");
+            *publisher = again;
+        },
+        0..3,
+    );
+}
+
+#[test]
+fn a_second_publisher_stands_by_and_takes_over() {
+    while_watched(
+        // Its silence is noticed after two heartbeats; 6 s are held back.
+        3.0,
+        |site, _, publisher, name| {
+            let mut second = site.publish_live("second", &["--rate", "1Mbit/s"]);
+            assert_eq!(second.event("started")["hw"], *name);
+            publisher.kill();
+            second.event("active");
+            std::mem::swap(publisher, &mut second);
+        },
+        0..3,
+    );
+}
+
+#[test]
+fn without_a_control_center_the_trees_go_on() {
+    while_watched(
+        0.0,
+        |site, peers, _, _| {
+            site.control.kill();
+            for peer in &peers[0..3] {
+                peer.until("no session", |v| v["control"] == false);
+            }
+            site.restart_control(false);
+            for peer in &peers[0..3] {
+                peer.until("a session", |v| v["control"] == true);
+            }
+        },
+        0..3,
+    );
+}

@@ -1,0 +1,303 @@
+//! The parent's side: what is pushed to children, and what they ask for.
+
+use super::{Channel, LiveOutput};
+use headwater_model::assignment::Child;
+use headwater_model::id::NodeId;
+use headwater_model::live::{SignedLiveEntry, Substreams};
+use headwater_model::report::EdgeReport;
+use headwater_model::time::{Micros, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Segments whose entries a newcomer gets: what players hold back, and one more.
+const NEWCOMER_OBJECTS: usize = 4;
+/// Requests of one child that wait.
+const MAX_ASKED: usize = 1024;
+/// Entries in one message.
+const ENTRIES_AT_ONCE: usize = 32;
+/// Entries that one question is answered with.
+const MAX_ANSWERED: usize = 512;
+/// A child that takes nothing, as this node is a spare, hears how far the stream is.
+const SPARE_POSITION: Micros = Micros::from_secs(1);
+/// A child that is no longer assigned is served for so long: until its new parent does.
+const HAND_OVER: Micros = Micros::from_secs(3);
+
+/// A child.
+#[derive(Clone, Debug)]
+pub(super) struct ChildLink {
+    /// What its ticket names.
+    may: Substreams,
+    subscribed: Substreams,
+    /// To be pushed, in order.
+    queue: BTreeSet<u64>,
+    /// Asked for: goes first.
+    asked: VecDeque<u64>,
+    /// When it last heard of this node.
+    told_at: Time,
+    ends_by: Option<Time>,
+    pieces: u64,
+    bytes: u64,
+    pub(super) rtt: Micros,
+    /// Sent and lost.
+    pub(super) packets: (u64, u64),
+    busy_since: Option<Time>,
+    waited: Micros,
+}
+
+impl ChildLink {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.asked.is_empty()
+    }
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &u64> {
+        self.queue.iter().chain(&self.asked)
+    }
+    pub(super) fn forget_before(&mut self, piece: u64) {
+        self.queue = self.queue.split_off(&piece);
+        self.asked.retain(|p| *p >= piece);
+    }
+    pub(super) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
+        if let Some(since) = self.busy_since {
+            self.waited = Micros(self.waited.0 + now.since(since).0);
+            self.busy_since = Some(now);
+        }
+        EdgeReport {
+            node,
+            pieces: self.pieces,
+            bytes: self.bytes,
+            waited: std::mem::take(&mut self.waited),
+            rtt: self.rtt,
+            sent_packets: self.packets.0,
+            lost_packets: self.packets.1,
+            offers_nothing: false,
+        }
+    }
+}
+
+impl Channel {
+    /// The control center's list of children: who is not on it gets nothing for long.
+    pub(super) fn children_assigned(&mut self, now: Time, children: &[Child]) {
+        for (node, link) in &mut self.children {
+            let is_named = children.iter().any(|c| c.node == *node);
+            link.ends_by = if is_named { None } else { Some(link.ends_by.unwrap_or(now + HAND_OVER)) };
+        }
+    }
+
+    /// A child showed its ticket.
+    pub(super) fn child_opened(&mut self, now: Time, child: NodeId, may: Substreams, out: &mut Vec<LiveOutput>) {
+        if self.children.len() >= self.config.max_children && !self.children.contains_key(&child) {
+            out.push(LiveOutput::CloseChild(child, "too many children"));
+            return;
+        }
+        if let Some(link) = self.children.get_mut(&child) {
+            // A further ticket: the former holds too.
+            link.may = link.may.or(may);
+            return;
+        }
+        let link = ChildLink {
+            may,
+            subscribed: Substreams::default(),
+            queue: BTreeSet::new(),
+            asked: VecDeque::new(),
+            told_at: now,
+            ends_by: None,
+            pieces: 0,
+            bytes: 0,
+            rtt: Micros(0),
+            packets: (0, 0),
+            busy_since: None,
+            waited: Micros(0),
+        };
+        self.children.insert(child, link);
+    }
+
+    pub(super) fn subscribed(
+        &mut self,
+        now: Time,
+        child: NodeId,
+        substreams: Substreams,
+        from: Option<u64>,
+        out: &mut Vec<LiveOutput>,
+    ) {
+        let terms = self.terms();
+        let Some(link) = self.children.get_mut(&child) else { return };
+        if !substreams.without(link.may).is_empty() {
+            self.children.remove(&child);
+            out.push(LiveOutput::CloseChild(child, "it asked for substreams that its ticket does not name"));
+            return;
+        }
+        let new = substreams.without(link.subscribed);
+        link.subscribed = substreams;
+        link.queue.retain(|p| substreams.contains(terms.substream_of(*p)));
+        let start = match from {
+            Some(from) => from,
+            None => self.newcomer_begins(child, out),
+        };
+        let held: Vec<u64> = self.held_from(start).filter(|p| new.contains(terms.substream_of(*p))).collect();
+        if let Some(link) = self.children.get_mut(&child) {
+            let was_idle = link.is_idle();
+            link.queue.extend(held);
+            if was_idle && !link.is_idle() {
+                link.busy_since = Some(now);
+                out.push(LiveOutput::Serve(child));
+            }
+        }
+        let lacks = self.lacks();
+        self.tell_position(now, child, &lacks, out);
+    }
+
+    /// A newcomer learns of the last segments; it is pushed what comes from the newest on.
+    fn newcomer_begins(&self, child: NodeId, out: &mut Vec<LiveOutput>) -> u64 {
+        let newest: Vec<u64> = self.window.listed().rev().take(NEWCOMER_OBJECTS).map(|(n, ..)| n).collect();
+        let Some(oldest) = newest.last() else { return 0 };
+        let maps = newest.iter().filter_map(|n| self.window.objects().get(n)?.listed.as_ref()?.map);
+        let maps: BTreeSet<u64> = maps.filter(|m| m < oldest).collect();
+        let objects = self.window.objects().range(oldest..).map(|(n, _)| *n);
+        self.tell_entries_of(child, maps.into_iter().chain(objects), out);
+        newest.first().and_then(|n| self.window.pieces_of(*n).next()).unwrap_or(0)
+    }
+
+    fn tell_entries_of(&self, child: NodeId, objects: impl Iterator<Item = u64>, out: &mut Vec<LiveOutput>) {
+        let numbers = objects.filter_map(|o| self.window.objects().get(&o)).flat_map(|o| o.numbers.iter());
+        let numbers: BTreeSet<u64> = numbers.copied().collect();
+        let entries = numbers.iter().filter_map(|n| Some(self.window.entries().get(n)?.signed.clone()));
+        tell(child, entries.collect(), out);
+    }
+
+    /// Pieces that are here, from one on.
+    fn held_from(&self, start: u64) -> impl Iterator<Item = u64> {
+        let entries = self.window.entries().values().map(|k| &k.signed.entry).filter(move |e| e.end_piece() > start);
+        entries.flat_map(move |e| e.first_piece.max(start)..e.end_piece()).filter(move |p| self.window.has(*p))
+    }
+
+    pub(super) fn entries_wanted(&self, child: NodeId, after: u64, out: &mut Vec<LiveOutput>) {
+        if !self.children.contains_key(&child) {
+            return;
+        }
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let entries = self.window.entries().range(range).take(MAX_ANSWERED).map(|(_, k)| k.signed.clone());
+        tell(child, entries.collect(), out);
+    }
+
+    /// Each entry reaches a child over two of its parents: those of two substreams that follow from its number.
+    pub(super) fn tell_children(&self, signed: &Arc<SignedLiveEntry>, from: Option<NodeId>, out: &mut Vec<LiveOutput>) {
+        let k = u64::from(self.terms().substreams.get());
+        let number = signed.entry.number;
+        let mut carriers = Substreams::one((number % k) as u8);
+        carriers.insert(((number % k + 1) % k) as u8);
+        let told =
+            self.children.iter().filter(|(node, c)| Some(**node) != from && !c.subscribed.and(carriers).is_empty());
+        out.extend(told.map(|(node, _)| LiveOutput::TellEntries(*node, vec![signed.clone()])));
+    }
+
+    /// A piece is here: it goes to all children that its substream is pushed to.
+    pub(super) fn push(&mut self, piece: u64, out: &mut Vec<LiveOutput>) {
+        let substream = self.terms().substream_of(piece);
+        for (node, child) in &mut self.children {
+            if child.subscribed.contains(substream) {
+                let was_idle = child.is_idle();
+                child.queue.insert(piece);
+                if was_idle {
+                    out.push(LiveOutput::Serve(*node));
+                }
+            }
+        }
+    }
+
+    pub(super) fn asked(&mut self, child: NodeId, pieces: &[u64], out: &mut Vec<LiveOutput>) {
+        let terms = self.terms();
+        let window = &self.window;
+        let Some(link) = self.children.get_mut(&child) else { return };
+        let was_idle = link.is_idle();
+        for piece in pieces.iter().filter(|p| link.may.contains(terms.substream_of(**p)) && window.has(**p)) {
+            if link.asked.len() < MAX_ASKED && !link.asked.contains(piece) {
+                link.queue.remove(piece);
+                link.asked.push_back(*piece);
+            }
+        }
+        if was_idle && !link.is_idle() {
+            out.push(LiveOutput::Serve(child));
+        }
+    }
+
+    /// The next piece for `child`; `None` when there is none now.
+    pub fn next_to_send(&mut self, now: Time, child: &NodeId) -> Option<u64> {
+        let link = self.children.get_mut(child)?;
+        let piece = loop {
+            if let Some(asked) = link.asked.pop_front() {
+                break Some(asked);
+            }
+            let Some(next) = link.queue.pop_first() else { break None };
+            // What is late by so much is of no use to those who watch: they ask for it if it is.
+            let known_at = self.window.entry_of(next).map(|k| k.at);
+            if known_at.is_some_and(|at| now.since(at) < self.config.push_within) {
+                break Some(next);
+            }
+        };
+        match piece {
+            Some(_) => drop(link.busy_since.get_or_insert(now)),
+            None => {
+                if let Some(since) = link.busy_since.take() {
+                    link.waited = Micros(link.waited.0 + now.since(since).0);
+                }
+            }
+        }
+        piece
+    }
+
+    /// A piece was handed to the transport.
+    pub fn sent(&mut self, now: Time, child: &NodeId, bytes: u64) {
+        if let Some(link) = self.children.get_mut(child) {
+            link.pieces += 1;
+            link.bytes += bytes;
+            link.told_at = now;
+        }
+    }
+
+    /// The first piece of each substream that is missing here, of those that should come.
+    fn lacks(&mut self) -> BTreeMap<u8, u64> {
+        let (terms, begin) = (self.terms(), self.begin());
+        let end = self.window.end_piece();
+        let mut lacks: BTreeMap<u8, u64> = terms.all().iter().map(|s| (s, terms.next_of(s, end))).collect();
+        for (piece, _) in self.window.missing().range(begin..).rev() {
+            lacks.insert(terms.substream_of(*piece), *piece);
+        }
+        lacks
+    }
+
+    /// Children that have heard nothing for a while learn that this node is alive, and where it is.
+    pub(super) fn tell_positions(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
+        let is_due = |c: &ChildLink| {
+            let every = if c.subscribed.is_empty() { SPARE_POSITION } else { self.config.position };
+            now.since(c.told_at) >= every
+        };
+        let due: Vec<NodeId> = self.children.iter().filter(|(_, c)| is_due(c)).map(|(n, _)| *n).collect();
+        if !due.is_empty() {
+            let lacks = self.lacks();
+            for child in due {
+                self.tell_position(now, child, &lacks, out);
+            }
+        }
+        let is_over = |c: &ChildLink| c.ends_by.is_some_and(|by| by <= now) && !c.subscribed.is_empty();
+        let over: Vec<NodeId> = self.children.iter().filter(|(_, c)| is_over(c)).map(|(n, _)| *n).collect();
+        for child in over {
+            self.children.remove(&child);
+            out.push(LiveOutput::CloseChild(child, "the control center gave it another parent"));
+        }
+    }
+
+    fn tell_position(&mut self, now: Time, child: NodeId, lacks: &BTreeMap<u8, u64>, out: &mut Vec<LiveOutput>) {
+        let newest = self.window.newest_entry().unwrap_or(0);
+        if let Some(link) = self.children.get_mut(&child) {
+            link.told_at = now;
+            let of = link.subscribed.iter().filter_map(|s| Some((s, *lacks.get(&s)?)));
+            out.push(LiveOutput::TellPosition(child, newest, of.collect()));
+        }
+    }
+}
+
+fn tell(child: NodeId, entries: Vec<Arc<SignedLiveEntry>>, out: &mut Vec<LiveOutput>) {
+    out.extend(entries.chunks(ENTRIES_AT_ONCE).map(|some| LiveOutput::TellEntries(child, some.to_vec())));
+}

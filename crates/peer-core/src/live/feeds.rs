@@ -1,0 +1,483 @@
+//! Who pushes what to this node: parents, spares, and which of them carries which substream.
+
+use super::{Channel, LiveOutput};
+use headwater_model::assignment::{Assignment, Parent};
+use headwater_model::id::NodeId;
+use headwater_model::live::Substreams;
+use headwater_model::report::{Alarm, EdgeReport};
+use headwater_model::time::{Micros, Rate, Time};
+use std::collections::BTreeMap;
+
+/// A feed that failed, and that nobody replaces, is tried again after this time.
+const TRY_AGAIN: Micros = Micros::from_secs(2);
+/// A former parent that is no longer assigned pushes on for so long at most.
+const HAND_OVER: Micros = Micros::from_secs(2);
+/// When all parents are silent at once it is this node's own line, for as long.
+const ALL_SILENT: Micros = Micros::from_secs(2);
+/// A substream lags when a piece of it has been known for so long and is not here.
+const LAGS_AFTER: Micros = Micros::from_millis(300);
+/// A parent is given so long before it is measured.
+const SETTLES: Micros = Micros::from_millis(1500);
+/// A parent that is not connected, or does not answer, within these times is lost.
+const CONNECTS_WITHIN: Micros = Micros::from_secs(4);
+const ANSWERS_WITHIN: Micros = Micros::from_millis(1500);
+/// An assigned parent that is not open after this time has a spare in its place.
+const SLOW_TO_OPEN: Micros = Micros::from_millis(800);
+
+/// How far the edge to a feed is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Dialling(Time),
+    Opening(Time),
+    Open,
+    Failed(Time),
+}
+
+/// A parent, or a spare one.
+#[derive(Clone, Debug)]
+pub(super) struct Feed {
+    entry: Parent,
+    stage: Stage,
+    /// Assigned to push these.
+    gives: Substreams,
+    /// A spare for these.
+    may: Substreams,
+    /// It was told to push these.
+    pub(super) subscribed: Substreams,
+    /// What the tickets name that it was shown.
+    shown: Substreams,
+    /// No longer assigned: it is done with by then.
+    ends_by: Option<Time>,
+    heard_at: Time,
+    /// Pieces that it was asked for.
+    pub(super) asked: BTreeMap<u64, Time>,
+    pieces: u64,
+    bytes: u64,
+    rtt: Micros,
+}
+
+impl Feed {
+    fn new(now: Time, entry: Parent) -> Self {
+        Feed {
+            entry,
+            stage: Stage::Dialling(now),
+            gives: Substreams::default(),
+            may: Substreams::default(),
+            subscribed: Substreams::default(),
+            shown: Substreams::default(),
+            ends_by: None,
+            heard_at: now,
+            asked: BTreeMap::new(),
+            pieces: 0,
+            bytes: 0,
+            rtt: Micros(0),
+        }
+    }
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+    /// Whether pieces of `substream` may be asked of it.
+    pub(super) fn may_be_asked(&self, substream: u8) -> bool {
+        self.is_open() && self.gives.or(self.may).or(self.subscribed).contains(substream)
+    }
+    pub(super) fn heard(&mut self, now: Time) {
+        self.heard_at = now;
+    }
+    pub(super) fn came(&mut self, piece: u64, bytes: u64, good: bool) {
+        self.asked.remove(&piece);
+        if good {
+            self.pieces += 1;
+            self.bytes += bytes;
+        }
+    }
+    pub(super) fn report(&self, node: NodeId) -> EdgeReport {
+        EdgeReport {
+            node,
+            pieces: self.pieces,
+            bytes: self.bytes,
+            waited: Micros(0),
+            rtt: self.rtt,
+            sent_packets: 0,
+            lost_packets: 0,
+            offers_nothing: false,
+        }
+    }
+}
+
+/// A substream.
+#[derive(Clone, Debug)]
+pub(super) struct Lane {
+    /// Who pushes it: the assigned parent, or a spare in its place.
+    pub(super) parent: Option<NodeId>,
+    /// Since when, or since when nobody does.
+    pub(super) since: Time,
+    /// Who did before, until the new one is heard.
+    former: Option<NodeId>,
+    spoke: bool,
+    /// The first piece that its parent lacks, as that says.
+    parent_lacks: Option<u64>,
+    /// The highest piece that its parent pushed.
+    pub(super) pushed_to: u64,
+    /// Since when it lags, and what came since.
+    lags: Option<(Time, u64)>,
+}
+
+impl Lane {
+    pub(super) fn new(now: Time) -> Self {
+        Lane { parent: None, since: now, former: None, spoke: false, parent_lacks: None, pushed_to: 0, lags: None }
+    }
+    pub(super) fn came(&mut self, from: Option<NodeId>, piece: u64, bytes: u64) {
+        if from.is_some() && from == self.parent {
+            self.spoke = true;
+            self.pushed_to = self.pushed_to.max(piece);
+            if let Some((_, came)) = &mut self.lags {
+                *came += bytes;
+            }
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn assigned(&mut self, now: Time, assignment: Assignment, out: &mut Vec<LiveOutput>) {
+        if assignment.generation <= self.generation {
+            return;
+        }
+        self.generation = assignment.generation;
+        if self.is_source != assignment.source {
+            self.is_source = assignment.source;
+            out.push(LiveOutput::Source(self.is_source));
+        }
+        for (node, feed) in &mut self.feeds {
+            let is_named = assignment.parents.iter().chain(&assignment.spares).any(|p| p.node == *node);
+            (feed.gives, feed.may) = Default::default();
+            feed.ends_by = if is_named { None } else { Some(feed.ends_by.unwrap_or(now + HAND_OVER)) };
+        }
+        for (parent, spare) in
+            assignment.parents.into_iter().map(|p| (p, false)).chain(assignment.spares.into_iter().map(|p| (p, true)))
+        {
+            self.name_feed(now, parent, spare, out);
+        }
+        self.show_tickets(out);
+        self.children_assigned(now, &assignment.children);
+        out.extend(assignment.children.into_iter().filter(|c| c.dial).map(LiveOutput::DialChild));
+        self.open_lanes(now, out);
+    }
+
+    fn name_feed(&mut self, now: Time, parent: Parent, spare: bool, out: &mut Vec<LiveOutput>) {
+        let node = parent.node;
+        let substreams = parent.substreams;
+        let feed = self.feeds.entry(node).or_insert_with(|| {
+            out.push(LiveOutput::Dial(parent.clone()));
+            Feed::new(now, parent.clone())
+        });
+        let is_new_reach = feed.entry.reach != parent.reach;
+        feed.entry = parent;
+        if spare {
+            feed.may = feed.may.or(substreams);
+        } else {
+            feed.gives = feed.gives.or(substreams);
+        }
+        if matches!(feed.stage, Stage::Failed(_)) && (!spare || is_new_reach) {
+            // The control center knows that it failed, and names it all the same.
+            feed.stage = Stage::Dialling(now);
+            out.push(LiveOutput::Dial(feed.entry.clone()));
+        }
+    }
+
+    /// Parents that may be asked for more than before see the ticket for it first.
+    fn show_tickets(&mut self, out: &mut Vec<LiveOutput>) {
+        for (node, feed) in &mut self.feeds {
+            let named = feed.gives.or(feed.may);
+            let knows_us = matches!(feed.stage, Stage::Open | Stage::Opening(_));
+            if knows_us && !named.without(feed.shown).is_empty() {
+                feed.shown = feed.shown.or(named);
+                out.push(LiveOutput::OpenEdge(*node));
+            }
+        }
+    }
+
+    pub(super) fn connected(&mut self, now: Time, node: NodeId, out: &mut Vec<LiveOutput>) {
+        let Some(feed) = self.feeds.get_mut(&node) else { return };
+        if matches!(feed.stage, Stage::Dialling(_) | Stage::Failed(_)) && feed.ends_by.is_none() {
+            feed.stage = Stage::Opening(now);
+            feed.heard_at = now;
+            feed.shown = feed.gives.or(feed.may);
+            out.push(LiveOutput::OpenEdge(node));
+        }
+    }
+
+    pub(super) fn answered(&mut self, now: Time, parent: NodeId, refused: Option<String>, out: &mut Vec<LiveOutput>) {
+        let Some(feed) = self.feeds.get_mut(&parent) else { return };
+        match refused {
+            None if !matches!(feed.stage, Stage::Opening(_)) => {}
+            None => {
+                feed.stage = Stage::Open;
+                feed.heard_at = now;
+                self.open_lanes(now, out);
+            }
+            Some(why) => {
+                let why = format!("it refused: {why}");
+                self.lost_feed(now, parent, why, out);
+            }
+        }
+    }
+
+    /// The edges over the former connection are gone; [`super::LiveInput::Connected`] follows.
+    pub(super) fn replaced(&mut self, now: Time, node: &NodeId) {
+        self.children.remove(node);
+        self.drop_feed(now, node, Stage::Dialling(now));
+    }
+
+    pub(super) fn lost(&mut self, now: Time, node: NodeId, why: String, out: &mut Vec<LiveOutput>) {
+        self.children.remove(&node);
+        self.lost_feed(now, node, why, out);
+    }
+
+    pub(super) fn lost_feed(&mut self, now: Time, node: NodeId, why: String, out: &mut Vec<LiveOutput>) {
+        let Some(feed) = self.feeds.get(&node) else { return };
+        if matches!(feed.stage, Stage::Failed(_)) {
+            return;
+        }
+        if feed.gives.or(feed.subscribed).is_empty() || feed.ends_by.is_some() {
+            self.drop_feed(now, &node, Stage::Failed(now));
+            self.open_lanes(now, out);
+        } else {
+            self.leave(now, node, Alarm::ParentLost { parent: node, why }, out);
+        }
+    }
+
+    /// Nothing more is expected of a feed: its substreams are anybody's.
+    fn drop_feed(&mut self, now: Time, node: &NodeId, stage: Stage) {
+        let Some(feed) = self.feeds.get_mut(node) else { return };
+        feed.stage = stage;
+        feed.subscribed = Substreams::default();
+        for piece in std::mem::take(&mut feed.asked).into_keys() {
+            if let Some(m) = self.window.missing_mut().get_mut(&piece) {
+                m.asked = None;
+            }
+        }
+        for lane in &mut self.lanes {
+            if lane.former == Some(*node) {
+                lane.former = None;
+            }
+            if lane.parent == Some(*node) {
+                *lane = Lane { former: lane.former, ..Lane::new(now) };
+            }
+        }
+    }
+
+    /// A parent is left for good, with the reason; spares take its place at once.
+    pub(super) fn leave(&mut self, now: Time, node: NodeId, alarm: Alarm, out: &mut Vec<LiveOutput>) {
+        self.drop_feed(now, &node, Stage::Failed(now));
+        out.push(LiveOutput::CloseEdge(node));
+        out.push(LiveOutput::Alarm(alarm));
+        self.open_lanes(now, out);
+    }
+
+    pub(super) fn measured(&mut self, node: &NodeId, rtt: Micros) {
+        if let Some(feed) = self.feeds.get_mut(node) {
+            feed.rtt = rtt;
+        }
+        if let Some(child) = self.children.get_mut(node) {
+            child.rtt = rtt;
+        }
+    }
+
+    pub(super) fn position(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        newest: u64,
+        lacks: &[(u8, u64)],
+        out: &mut Vec<LiveOutput>,
+    ) {
+        let Some(feed) = self.feeds.get_mut(&node) else { return };
+        feed.heard(now);
+        self.window.heard_of(now, newest);
+        for (substream, piece) in lacks {
+            if let Some(lane) = self.lanes.get_mut(usize::from(*substream)).filter(|l| l.parent == Some(node)) {
+                lane.spoke = true;
+                lane.parent_lacks = Some(*piece);
+            }
+        }
+        self.dismiss_former(out);
+    }
+
+    /// Gives each substream the best feed that there is for it.
+    pub(super) fn open_lanes(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
+        if self.is_source || self.paused {
+            return;
+        }
+        let mut changed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        for substream in self.terms().all().iter() {
+            let Some(best) = self.best_feed(now, substream) else { continue };
+            let Some(lane) = self.lanes.get_mut(usize::from(substream)) else { continue };
+            if lane.parent == Some(best) {
+                continue;
+            }
+            // Of several in a row the one that pushes is kept until the last is heard.
+            let former = if lane.spoke { lane.parent } else { lane.former.or(lane.parent) };
+            *lane = Lane { parent: Some(best), former: former.filter(|f| *f != best), ..Lane::new(now) };
+            changed.entry(best).or_default().insert(substream);
+        }
+        for (node, added) in changed {
+            let from = self.window.newest_entry().map(|_| self.push_from(added));
+            if let Some(feed) = self.feeds.get_mut(&node) {
+                feed.subscribed = feed.subscribed.or(added);
+                feed.heard_at = now;
+                out.push(LiveOutput::Subscribe(node, feed.subscribed, from));
+            }
+        }
+        self.dismiss_former(out);
+        self.end_feeds(now, out);
+    }
+
+    /// Where new parents of these substreams begin: at the first piece that is missing of them.
+    fn push_from(&mut self, substreams: Substreams) -> u64 {
+        let terms = self.terms();
+        let begin = self.begin();
+        let missing = self.window.missing().range(begin..).map(|(p, _)| *p);
+        let first = missing.into_iter().find(|p| substreams.contains(terms.substream_of(*p)));
+        first.unwrap_or(self.window.end_piece())
+    }
+
+    /// The piece from which on everything is pushed: what lies before it a newcomer asks for. It is the first piece of the
+    /// object that was the newest listed one when the first entries came.
+    pub(super) fn begin(&mut self) -> u64 {
+        if let Some(begin) = self.begin {
+            return begin;
+        }
+        let newest = self.window.listed().next_back().map(|(n, ..)| n);
+        self.begin = newest.and_then(|object| self.window.pieces_of(object).next());
+        self.begin.unwrap_or(0)
+    }
+
+    /// The assigned parent if it is open, else a spare that is, if the parent failed or is slow to open.
+    fn best_feed(&self, now: Time, substream: u8) -> Option<NodeId> {
+        let lane = self.lanes.get(usize::from(substream))?;
+        let open = |f: &Feed, which: Substreams| f.is_open() && which.contains(substream);
+        let assigned = self.feeds.iter().find(|(_, f)| f.gives.contains(substream));
+        if let Some((node, _)) = assigned.filter(|(_, f)| f.is_open()) {
+            return Some(*node);
+        }
+        let current = lane.parent.filter(|p| self.feeds.get(p).is_some_and(Feed::is_open));
+        let waits = assigned.is_some_and(|(_, f)| match f.stage {
+            Stage::Dialling(since) | Stage::Opening(since) => now.since(since) < SLOW_TO_OPEN,
+            Stage::Open | Stage::Failed(_) => false,
+        });
+        if current.is_some() || waits {
+            return current;
+        }
+        self.feeds.iter().find(|(_, f)| open(f, f.may)).map(|(n, _)| *n)
+    }
+
+    /// Former parents whose successors were heard push no more.
+    fn dismiss_former(&mut self, out: &mut Vec<LiveOutput>) {
+        let mut dismissed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        for (substream, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.spoke
+                && let Some(former) = lane.former.take()
+            {
+                dismissed.entry(former).or_default().insert(substream as u8);
+            }
+        }
+        for (node, substreams) in dismissed {
+            let Some(feed) = self.feeds.get_mut(&node).filter(|f| f.is_open()) else { continue };
+            feed.subscribed = feed.subscribed.without(substreams);
+            out.push(LiveOutput::Subscribe(node, feed.subscribed, Some(u64::MAX)));
+        }
+    }
+
+    /// Closes edges that are no longer assigned and carry nothing, or have carried it long enough.
+    fn end_feeds(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
+        let is_over =
+            |f: &Feed| f.ends_by.is_some_and(|by| by <= now || (f.subscribed.is_empty() && f.asked.is_empty()));
+        let over: Vec<NodeId> = self.feeds.iter().filter(|(_, f)| is_over(f)).map(|(n, _)| *n).collect();
+        for node in over {
+            self.drop_feed(now, &node, Stage::Failed(now));
+            if let Some(Feed { stage: Stage::Failed(_), .. }) = self.feeds.remove(&node) {
+                out.push(LiveOutput::CloseEdge(node));
+            }
+        }
+    }
+
+    /// Parents that are silent or behind; feeds that are to be tried again.
+    pub(super) fn watch(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
+        let pushing = || self.feeds.iter().filter(|(_, f)| f.is_open() && !f.subscribed.is_empty());
+        let silent_for = |f: &Feed| now.since(f.heard_at);
+        let silent: Vec<NodeId> =
+            pushing().filter(|(_, f)| silent_for(f) >= self.config.silent).map(|(n, _)| *n).collect();
+        let all = pushing().count();
+        let least = pushing().map(|(_, f)| silent_for(f)).min().unwrap_or_default();
+        if silent.len() < all || all == 1 || least >= ALL_SILENT {
+            for node in silent {
+                self.leave(now, node, Alarm::Silent { parent: node }, out);
+            }
+        }
+        let never_opened = |f: &Feed| match f.stage {
+            Stage::Dialling(since) if now.since(since) >= CONNECTS_WITHIN => Some("it was not connected in time"),
+            Stage::Opening(since) if now.since(since) >= ANSWERS_WITHIN => Some("it does not answer"),
+            _ => None,
+        };
+        let lost: Vec<(NodeId, &str)> = self.feeds.iter().filter_map(|(n, f)| Some((*n, never_opened(f)?))).collect();
+        for (node, why) in lost {
+            self.lost_feed(now, node, why.to_owned(), out);
+        }
+        for (node, substreams) in self.behind(now) {
+            for substream in substreams.iter() {
+                if let Some(lane) = self.lanes.get_mut(usize::from(substream)) {
+                    lane.lags = None;
+                    lane.since = now;
+                }
+            }
+            out.push(LiveOutput::Alarm(Alarm::Behind { parent: node, substreams }));
+        }
+        self.try_again(now, out);
+    }
+
+    /// Parents that have what they should push, and push too little of it.
+    fn behind(&mut self, now: Time) -> BTreeMap<NodeId, Substreams> {
+        let (terms, begin) = (self.terms(), self.begin());
+        let mut oldest: BTreeMap<u8, u64> = BTreeMap::new();
+        for (piece, m) in self.window.missing().range(begin..) {
+            if now.since(m.known_at) >= LAGS_AFTER && !m.at_origin {
+                oldest.entry(terms.substream_of(*piece)).or_insert(*piece);
+            }
+        }
+        let least = Rate(terms.substream_rate().0 * self.config.behind_percent / 100);
+        let mut behind: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        for (substream, lane) in self.lanes.iter_mut().enumerate() {
+            let substream = substream as u8;
+            let waits_for = oldest.get(&substream).copied();
+            let parent_has_it = waits_for.zip(lane.parent_lacks).is_some_and(|(piece, lacks)| lacks > piece);
+            let Some(parent) = lane.parent.filter(|_| parent_has_it && now.since(lane.since) >= SETTLES) else {
+                lane.lags = None;
+                continue;
+            };
+            let (since, came) = *lane.lags.get_or_insert((now, 0));
+            let span = now.since(since);
+            if span >= self.config.behind {
+                lane.lags = None;
+                if Rate::of(came, span) < least {
+                    behind.entry(parent).or_default().insert(substream);
+                }
+            }
+        }
+        behind
+    }
+
+    /// Where nobody else is left, what failed is tried again.
+    fn try_again(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
+        if self.lanes.iter().all(|l| l.parent.is_some()) {
+            return;
+        }
+        for feed in self.feeds.values_mut().filter(|f| f.ends_by.is_none()) {
+            if let Stage::Failed(at) = feed.stage
+                && now.since(at) >= TRY_AGAIN
+            {
+                feed.stage = Stage::Dialling(now);
+                out.push(LiveOutput::Dial(feed.entry.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How late pieces are.
+
+use headwater_model::time::Micros;
+
+/// Width of a bucket.
+const BUCKET: Micros = Micros::from_millis(25);
+/// Buckets; what is later is counted in the last.
+const BUCKETS: usize = 1200;
+
+/// A histogram of delays, in steps of 25 ms up to 30 s.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lags {
+    counts: Vec<u64>,
+}
+
+impl Lags {
+    /// Counts one.
+    pub fn add(&mut self, lag: Micros) {
+        let bucket = usize::try_from(lag.0 / BUCKET.0).unwrap_or(BUCKETS).min(BUCKETS - 1);
+        if self.counts.len() <= bucket {
+            self.counts.resize(bucket + 1, 0);
+        }
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += 1;
+        }
+    }
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+    /// The delay that so many percent do not exceed, rounded up to a step; `None` where nothing was counted.
+    pub fn percentile(&self, percent: u64) -> Option<Micros> {
+        let all = self.count();
+        let wanted = (all * percent).div_ceil(100).max(1);
+        let mut seen = 0;
+        let bucket = self.counts.iter().position(|n| {
+            seen += n;
+            seen >= wanted
+        });
+        bucket.filter(|_| all > 0).map(|b| BUCKET.times(b as u64 + 1))
+    }
+    /// What was counted after `earlier` was.
+    pub fn since(&self, earlier: &Lags) -> Lags {
+        let before = |i: usize| earlier.counts.get(i).copied().unwrap_or(0);
+        Lags { counts: self.counts.iter().enumerate().map(|(i, n)| n.saturating_sub(before(i))).collect() }
+    }
+}

@@ -1,0 +1,186 @@
+//! Pieces that did not come by themselves: asked of spares and parents while there is time, fetched from the origin when
+//! a player would else wait, given up when nobody needs them any more.
+
+use super::{Channel, LiveOutput};
+use headwater_model::id::NodeId;
+use headwater_model::time::{Micros, Time};
+use std::collections::BTreeMap;
+
+/// A piece that a parent passed over may still come for so long.
+const MAY_COME: Micros = Micros::from_millis(300);
+/// Nobody pushes a substream for so long: its pieces are asked for.
+const UNFED: Micros = Micros::from_millis(400);
+/// Pieces looked at in one go.
+const MAX_LOOKED_AT: usize = 4096;
+
+/// What is to be done about a piece.
+enum Need {
+    Nothing,
+    Ask,
+    Origin,
+    GiveUp,
+}
+
+impl Channel {
+    /// Looks through all that is missing.
+    pub(super) fn mend(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
+        if self.is_source || self.paused {
+            return;
+        }
+        self.pass_over(now);
+        let begin = self.begin();
+        let due = self.due(now);
+        let mut asks: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+        let mut from_origin: Vec<u64> = Vec::new();
+        let mut given_up: Vec<u64> = Vec::new();
+        let pieces: Vec<u64> = self.window.missing().keys().copied().take(MAX_LOOKED_AT).collect();
+        for piece in pieces {
+            match self.need(now, piece, begin, &due) {
+                Need::Nothing => {}
+                Need::Ask => {
+                    if let Some(node) = self.ask(now, piece) {
+                        asks.entry(node).or_default().push(piece);
+                    }
+                }
+                Need::Origin => from_origin.push(piece),
+                Need::GiveUp => given_up.push(piece),
+            }
+        }
+        out.extend(asks.into_iter().map(|(node, pieces)| LiveOutput::Ask(node, pieces)));
+        if !given_up.is_empty() {
+            given_up.into_iter().for_each(|p| self.window.give_up(p));
+            out.push(LiveOutput::Changed);
+        }
+        self.fetch(&from_origin, out);
+        if let Some(after) = self.window.entries_to_ask(now)
+            && let Some(node) = self.anyone(now)
+        {
+            out.push(LiveOutput::AskEntries(node, after));
+        }
+    }
+
+    fn need(&self, now: Time, piece: u64, begin: u64, due: &BTreeMap<u64, Time>) -> Need {
+        let Some(m) = self.window.missing().get(&piece) else { return Need::Nothing };
+        let c = &self.config;
+        let player = due.get(&m.object).copied();
+        if piece < begin && player.is_none() {
+            return Need::Nothing;
+        }
+        let by = player.unwrap_or(m.known_at + c.in_time);
+        if now >= by + c.give_up && now.since(m.known_at) >= c.in_time {
+            return Need::GiveUp;
+        }
+        if m.at_origin {
+            return Need::Nothing;
+        }
+        let lane = self.lanes.get(usize::from(self.terms().substream_of(piece)));
+        let fed = lane.is_some_and(|l| l.parent.is_some() || now.since(l.since) < UNFED);
+        let somebody = self.feeds.values().any(|f| f.may_be_asked(self.terms().substream_of(piece)));
+        let left = Micros(by.0.saturating_sub(now.0));
+        // Where nobody could bring it, waiting helps nobody.
+        if player.is_some() && (left <= c.origin_ahead || (!fed && !somebody)) && self.is_at_origin(m.object) {
+            return Need::Origin;
+        }
+        let comes = fed && piece >= begin && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
+        if comes && left > c.ask_ahead {
+            return Need::Nothing;
+        }
+        if m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_again) { Need::Nothing } else { Need::Ask }
+    }
+
+    fn is_at_origin(&self, object: u64) -> bool {
+        let listed = self.window.objects().get(&object).and_then(|o| o.listed.as_ref());
+        listed.is_some_and(|l| l.origin.is_some()) && self.jobs.len() < self.config.max_origin_jobs
+    }
+
+    /// Pieces before one that its parent pushed later were passed over: it does not have them, or lost them on the way.
+    fn pass_over(&mut self, now: Time) {
+        let terms = self.terms();
+        for (piece, m) in self.window.missing_mut() {
+            let lane = self.lanes.get(usize::from(terms.substream_of(*piece)));
+            if m.passed_over.is_none() && lane.is_some_and(|l| l.pushed_to > *piece) {
+                m.passed_over = Some(now);
+            }
+        }
+    }
+
+    /// Whom to ask for a piece: those who have its substream, one after the other, the one that passed it over last.
+    fn ask(&mut self, now: Time, piece: u64) -> Option<NodeId> {
+        let substream = self.terms().substream_of(piece);
+        let parent = self.lanes.get(usize::from(substream)).and_then(|l| l.parent);
+        let m = self.window.missing().get(&piece)?;
+        let (asks, last) = (m.asks as usize, m.asked.map(|(n, _)| n));
+        let could =
+            self.feeds.iter().filter(|(_, f)| f.may_be_asked(substream) && f.asked.len() < self.config.max_asked);
+        let mut could: Vec<NodeId> = could.map(|(n, _)| *n).collect();
+        could.sort_by_key(|n| Some(*n) == parent);
+        let node = *could.get(asks % could.len().max(1))?;
+        if let Some(feed) = last.and_then(|l| self.feeds.get_mut(&l)) {
+            feed.asked.remove(&piece);
+        }
+        self.feeds.get_mut(&node)?.asked.insert(piece, now);
+        let m = self.window.missing_mut().get_mut(&piece)?;
+        m.asked = Some((node, now));
+        m.asks += 1;
+        Some(node)
+    }
+
+    /// Somebody who can be asked for entries, another one each time.
+    fn anyone(&self, now: Time) -> Option<NodeId> {
+        let open: Vec<NodeId> = self.feeds.iter().filter(|(_, f)| f.is_open()).map(|(n, _)| *n).collect();
+        open.get((now.0 / 100_000) as usize % open.len().max(1)).copied()
+    }
+
+    /// Runs of pieces that follow one another in an object are fetched together.
+    fn fetch(&mut self, pieces: &[u64], out: &mut Vec<LiveOutput>) {
+        let mut rest = pieces;
+        while let Some(first) = rest.first().copied() {
+            if self.jobs.len() >= self.config.max_origin_jobs {
+                return;
+            }
+            let object = self.object_of(first);
+            let follows = |(i, p): &(usize, &u64)| **p == first + *i as u64 && self.object_of(**p) == object;
+            let most = self.config.max_origin_pieces as usize;
+            let run = rest.iter().enumerate().take_while(follows).take(most).count().max(1);
+            let (now, later) = rest.split_at(run);
+            rest = later;
+            self.begin_job(now, out);
+        }
+    }
+
+    fn object_of(&self, piece: u64) -> Option<u64> {
+        self.window.missing().get(&piece).map(|m| m.object)
+    }
+
+    fn begin_job(&mut self, pieces: &[u64], out: &mut Vec<LiveOutput>) {
+        let piece_bytes = self.track().piece_bytes;
+        let place = |p: &u64| self.window.entry_of(*p).and_then(|k| k.signed.entry.place_of(*p, piece_bytes));
+        let places: Vec<(u64, u64, u32)> =
+            pieces.iter().filter_map(|p| place(p).map(|(at, len)| (*p, at, len))).collect();
+        let Some((first, begin, _)) = places.first().copied() else { return };
+        let listed = self.object_of(first).and_then(|o| self.window.objects().get(&o)?.listed.as_ref());
+        let Some(origin) = listed.and_then(|l| l.origin.clone()) else { return };
+        let job = self.next_job;
+        self.next_job += 1;
+        for (piece, ..) in &places {
+            if let Some(m) = self.window.missing_mut().get_mut(piece) {
+                m.at_origin = true;
+            }
+        }
+        self.jobs.insert(job, pieces.to_vec());
+        let from = origin.from.saturating_add(begin);
+        let pieces = places.into_iter().map(|(p, _, len)| (p, len)).collect();
+        out.push(LiveOutput::FetchOrigin { job, url: origin.url, from, pieces });
+    }
+
+    /// What the origin did not give is asked of others again.
+    pub(super) fn origin_ended(&mut self, now: Time, job: u64) {
+        for piece in self.jobs.remove(&job).unwrap_or_default() {
+            if let Some(m) = self.window.missing_mut().get_mut(&piece) {
+                m.at_origin = false;
+                m.passed_over.get_or_insert(now);
+                m.asked = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,561 @@
+//! A network of channels under virtual time: a source, viewers, and a scripted control center.
+
+use super::*;
+use headwater_model::assignment::Reach;
+use headwater_model::id::{ContentId, Hash};
+use headwater_model::live::{LIVE_PIECE_BYTES, LiveEntry, ObjectKind, OriginPlace};
+use headwater_model::node::SourceClass;
+use headwater_model::time::Rate;
+use headwater_model::{Rng, merkle};
+use std::collections::{BTreeSet, VecDeque};
+use std::num::NonZeroU8;
+
+const K: u8 = 4;
+/// Pieces of a segment of a second.
+const PIECES: u64 = 16;
+const HOP: Micros = Micros::from_millis(10);
+
+fn id(n: u8) -> NodeId {
+    NodeId([n; 32])
+}
+
+fn track() -> LiveTrack {
+    let key = ed25519_key();
+    LiveTrack {
+        version: Version { content: ContentId([9; 32]), epoch: 1 },
+        name: "n".into(),
+        terms: LiveTerms {
+            substreams: NonZeroU8::new(K).unwrap(),
+            rate: Rate(PIECES * u64::from(LIVE_PIECE_BYTES)),
+            window: Micros::from_secs(20),
+        },
+        piece_bytes: LIVE_PIECE_BYTES,
+        origins: vec![],
+        key,
+    }
+}
+
+/// Any valid key: signatures are the shell's business.
+fn ed25519_key() -> headwater_model::live::PublisherKey {
+    headwater_model::live::PublisherKey::from_bytes(&[
+        0x8a, 0x88, 0xe3, 0xdd, 0x74, 0x09, 0xf1, 0x95, 0xfd, 0x52, 0xdb, 0x2d, 0x3c, 0xba, 0x5d, 0x72, 0xca, 0x67,
+        0x09, 0xbf, 0x1d, 0x94, 0x12, 0x1b, 0xf3, 0x74, 0x88, 0x01, 0xb4, 0x0f, 0x6f, 0x5c,
+    ])
+    .unwrap()
+}
+
+/// A message under way.
+enum Packet {
+    Open,
+    Answer,
+    Subscribe(Substreams, Option<u64>),
+    Ask(Vec<u64>),
+    AskEntries(u64),
+    Entries(Vec<Arc<SignedLiveEntry>>),
+    Position(u64, Vec<(u8, u64)>),
+    Piece(u64),
+    CloseEdge,
+    CloseChild,
+}
+
+struct Node {
+    channel: Channel,
+    /// Pieces per second that it can send; `None` for any number.
+    up: Option<u64>,
+    may_send_at: Time,
+    dead: bool,
+    alarms: Vec<(Time, Alarm)>,
+    /// When each piece came.
+    came: BTreeMap<u64, Time>,
+    origin: BTreeSet<u64>,
+    /// Came before their entries.
+    early: BTreeMap<u64, NodeId>,
+    given: BTreeMap<NodeId, Substreams>,
+}
+
+/// Pieces and their lengths.
+type Pieces = Vec<(u64, u32)>;
+
+struct World {
+    now: Time,
+    nodes: BTreeMap<NodeId, Node>,
+    wire: BTreeMap<(Time, u64), (NodeId, NodeId, Packet)>,
+    /// When it answers whom, the number of the fetch, and its pieces.
+    origin: VecDeque<(Time, NodeId, u64, Pieces)>,
+    serial: u64,
+    generation: u64,
+    number: u64,
+    piece: u64,
+    published: BTreeMap<u64, Time>,
+    has_origin: bool,
+}
+
+impl World {
+    fn new(viewers: u8) -> World {
+        let now = Time(1_000_000);
+        let node = |_| Node {
+            channel: Channel::new(now, track(), LiveConfig::default()),
+            up: None,
+            may_send_at: now,
+            dead: false,
+            alarms: vec![],
+            came: BTreeMap::new(),
+            origin: BTreeSet::new(),
+            early: BTreeMap::new(),
+            given: BTreeMap::new(),
+        };
+        World {
+            now,
+            nodes: (0..=viewers).map(|n| (id(n), node(n))).collect(),
+            wire: BTreeMap::new(),
+            origin: VecDeque::new(),
+            serial: 0,
+            generation: 0,
+            number: 0,
+            piece: 0,
+            published: BTreeMap::new(),
+            has_origin: true,
+        }
+    }
+
+    /// `parents` and `spares`: who, and which substreams.
+    fn assign(&mut self, node: u8, parents: &[(u8, u32)], spares: &[(u8, u32)]) {
+        self.generation += 1;
+        let entry = |(n, s): &(u8, u32)| Parent {
+            node: id(*n),
+            class: SourceClass::Peer,
+            dial: true,
+            promised: Rate(0),
+            reach: Reach { addresses: vec![], certificate: Hash::default() },
+            substreams: Substreams(*s),
+        };
+        for (p, s) in parents.iter().chain(spares) {
+            let given = self.nodes.get_mut(&id(*p)).unwrap().given.entry(id(node)).or_default();
+            *given = given.or(Substreams(*s));
+        }
+        let assignment = Assignment {
+            version: track().version,
+            generation: Generation { epoch: 1, counter: self.generation },
+            parents: parents.iter().map(entry).collect(),
+            spares: spares.iter().map(entry).collect(),
+            children: vec![],
+            source: node == 0,
+        };
+        self.say(id(node), LiveInput::Assigned(assignment));
+    }
+
+    fn say(&mut self, node: NodeId, input: LiveInput) {
+        let n = self.nodes.get_mut(&node).unwrap();
+        if n.dead {
+            return;
+        }
+        let mut out = Vec::new();
+        n.channel.handle(self.now, input, &mut out);
+        let problems = n.channel.check();
+        assert!(problems.is_empty(), "{node:?} at {:?}: {problems:?}", self.now);
+        self.carry_out(node, out);
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        self.serial += 1;
+        self.wire.insert((self.now + HOP, self.serial), (from, to, packet));
+    }
+
+    fn carry_out(&mut self, node: NodeId, out: Vec<LiveOutput>) {
+        for o in out {
+            match o {
+                LiveOutput::Dial(p) => {
+                    let there = !self.nodes[&p.node].dead;
+                    if there {
+                        self.say(node, LiveInput::Connected(p.node));
+                    }
+                }
+                LiveOutput::OpenEdge(p) => self.send(node, p, Packet::Open),
+                LiveOutput::CloseEdge(p) => self.send(node, p, Packet::CloseEdge),
+                LiveOutput::Subscribe(p, s, from) => self.send(node, p, Packet::Subscribe(s, from)),
+                LiveOutput::Ask(p, pieces) => self.send(node, p, Packet::Ask(pieces)),
+                LiveOutput::AskEntries(p, after) => self.send(node, p, Packet::AskEntries(after)),
+                LiveOutput::TellEntries(c, entries) => self.send(node, c, Packet::Entries(entries)),
+                LiveOutput::TellPosition(c, newest, lacks) => self.send(node, c, Packet::Position(newest, lacks)),
+                LiveOutput::CloseChild(c, _) => self.send(node, c, Packet::CloseChild),
+                LiveOutput::FetchOrigin { job, pieces, .. } => {
+                    self.origin.push_back((self.now + HOP.times(3), node, job, pieces));
+                }
+                LiveOutput::Alarm(alarm) => {
+                    let now = self.now;
+                    self.nodes.get_mut(&node).unwrap().alarms.push((now, alarm));
+                }
+                LiveOutput::DialChild(_)
+                | LiveOutput::ToldBad(..)
+                | LiveOutput::Serve(_)
+                | LiveOutput::Changed
+                | LiveOutput::Forget
+                | LiveOutput::Source(_) => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, packet: Packet) {
+        if self.nodes[&to].dead {
+            return;
+        }
+        let input = match packet {
+            Packet::Open => {
+                let may = self.nodes[&to].given.get(&from).copied().unwrap_or_default();
+                self.say(to, LiveInput::ChildOpened(from, may));
+                return self.send(to, from, Packet::Answer);
+            }
+            Packet::Answer => LiveInput::Answered { parent: from, refused: None },
+            Packet::Subscribe(s, piece) => LiveInput::Subscribed(from, s, piece),
+            Packet::Ask(pieces) => LiveInput::Asked(from, pieces),
+            Packet::AskEntries(after) => LiveInput::EntriesWanted(from, after),
+            Packet::Position(newest, lacks) => LiveInput::Position(from, newest, lacks),
+            Packet::CloseEdge => LiveInput::ChildClosed(from),
+            Packet::CloseChild => LiveInput::Lost { node: from, why: "closed".into() },
+            Packet::Entries(entries) => {
+                entries.into_iter().for_each(|e| self.say(to, LiveInput::Entry(from, e)));
+                let early = std::mem::take(&mut self.nodes.get_mut(&to).unwrap().early);
+                early.into_iter().for_each(|(piece, from)| self.piece(Some(from), to, piece));
+                return;
+            }
+            Packet::Piece(piece) => return self.piece(Some(from), to, piece),
+        };
+        self.say(to, input);
+    }
+
+    fn piece(&mut self, from: Option<NodeId>, to: NodeId, piece: u64) {
+        let verdict = self.nodes[&to].channel.judge(piece, &data(piece));
+        let now = self.now;
+        if let (Verdict::Early, Some(from)) = (verdict, from) {
+            self.nodes.get_mut(&to).unwrap().early.insert(piece, from);
+        }
+        if verdict == Verdict::Good {
+            let n = self.nodes.get_mut(&to).unwrap();
+            n.came.entry(piece).or_insert(now);
+            if from.is_none() {
+                n.origin.insert(piece);
+            }
+        }
+        self.say(to, LiveInput::Piece { from, piece, verdict, bytes: LIVE_PIECE_BYTES });
+    }
+
+    /// A segment is published.
+    fn publish(&mut self) {
+        let sequence = self.piece / PIECES;
+        let entry = LiveEntry {
+            epoch: 1,
+            number: self.number,
+            previous: self.number.checked_sub(1),
+            time_unix_ms: self.now.0 / 1000,
+            object: sequence,
+            kind: ObjectKind::Ts,
+            offset: 0,
+            first_piece: self.piece,
+            bytes: (PIECES * u64::from(LIVE_PIECE_BYTES)) as u32,
+            leaves: (self.piece..self.piece + PIECES).map(|p| merkle::leaf(&data(p))).collect(),
+            complete: true,
+            listed: Some(Listed {
+                sequence,
+                duration: Micros::from_secs(1),
+                target_duration: Micros::from_secs(1),
+                discontinuity: false,
+                map: None,
+                recorded_unix_us: None,
+                origin: self.has_origin.then(|| OriginPlace { url: format!("http://o/{sequence}.ts"), from: 0 }),
+            }),
+            last: false,
+        };
+        self.number += 1;
+        for p in self.piece..self.piece + PIECES {
+            self.published.insert(p, self.now);
+        }
+        self.piece += PIECES;
+        self.say(id(0), LiveInput::Published(Arc::new(SignedLiveEntry { entry, signature: [0; 64] })));
+    }
+
+    /// Time passes; a segment is published each second, and what waits is sent.
+    fn run(&mut self, ms: u64) {
+        let end = self.now + Micros::from_millis(ms);
+        while self.now < end {
+            self.now = self.now + Micros::from_millis(5);
+            if (self.now.0 / 1000).is_multiple_of(1000) {
+                self.publish();
+            }
+            while let Some(((at, _), _)) = self.wire.first_key_value().filter(|((at, _), _)| *at <= self.now) {
+                let _ = at;
+                let (_, (from, to, packet)) = self.wire.pop_first().unwrap();
+                self.deliver(from, to, packet);
+            }
+            while self.origin.front().is_some_and(|(at, ..)| *at <= self.now) {
+                let (_, node, job, pieces) = self.origin.pop_front().unwrap();
+                pieces.into_iter().for_each(|(p, _)| self.piece(None, node, p));
+                self.say(node, LiveInput::OriginEnded(job));
+            }
+            let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+            for node in all {
+                if (self.now.0 / 1000).is_multiple_of(50) {
+                    self.say(node, LiveInput::ControlTime(self.now.0 / 1000));
+                    self.say(node, LiveInput::Tick);
+                }
+                self.send_pieces(node);
+            }
+        }
+    }
+
+    fn send_pieces(&mut self, node: NodeId) {
+        let children: Vec<NodeId> = self.nodes.keys().copied().filter(|n| *n != node).collect();
+        let mut sent = Vec::new();
+        let n = self.nodes.get_mut(&node).unwrap();
+        if n.dead {
+            return;
+        }
+        let mut more = true;
+        while more {
+            more = false;
+            for child in &children {
+                if n.up.is_some() && n.may_send_at > self.now {
+                    break;
+                }
+                if let Some(piece) = n.channel.next_to_send(self.now, child) {
+                    n.channel.sent(self.now, child, u64::from(LIVE_PIECE_BYTES));
+                    sent.push((*child, piece));
+                    more = true;
+                    if let Some(up) = n.up {
+                        n.may_send_at = n.may_send_at.max(self.now) + Micros(1_000_000 / up);
+                    }
+                }
+            }
+        }
+        for (child, piece) in sent {
+            self.send(node, child, Packet::Piece(piece));
+        }
+    }
+
+    fn kill(&mut self, node: u8) {
+        self.nodes.get_mut(&id(node)).unwrap().dead = true;
+    }
+
+    fn node(&self, n: u8) -> &Node {
+        &self.nodes[&id(n)]
+    }
+
+    /// The latest that any piece published between the two times came at a node, and how many never came.
+    fn worst(&self, node: u8, from: Time, to: Time) -> (Micros, usize) {
+        let of = self.published.iter().filter(|(_, at)| (from..to).contains(at));
+        let came = &self.node(node).came;
+        let late: Vec<Option<Micros>> = of.map(|(p, at)| came.get(p).map(|c| c.since(*at))).collect();
+        (late.iter().flatten().copied().max().unwrap_or_default(), late.iter().filter(|l| l.is_none()).count())
+    }
+}
+
+fn data(piece: u64) -> Vec<u8> {
+    let mut data = vec![0; LIVE_PIECE_BYTES as usize];
+    data[..8].copy_from_slice(&piece.to_be_bytes());
+    data
+}
+
+const ALL: u32 = 0b1111;
+
+/// A source; 1 and 2 are interior in two trees each; 3 is a leaf in all.
+fn two_trees() -> World {
+    let mut w = World::new(3);
+    w.assign(0, &[], &[]);
+    w.run(3000);
+    w.assign(1, &[(0, 0b0011), (2, 0b1100)], &[(0, 0b1100)]);
+    w.assign(2, &[(0, 0b1100), (1, 0b0011)], &[(0, 0b0011)]);
+    w.assign(3, &[(1, 0b0011), (2, 0b1100)], &[(2, 0b0011), (1, 0b1100), (0, ALL)]);
+    w
+}
+
+#[test]
+fn everybody_gets_everything_soon_and_once() {
+    let mut w = two_trees();
+    let begun = w.now;
+    w.run(6000);
+    for viewer in 1..=3 {
+        let (late, never) = w.worst(viewer, begun + Micros::from_secs(1), Time(w.now.0 - 500_000));
+        assert!(late <= Micros::from_millis(200) && never == 0, "{viewer}: {late:?}, {never} never");
+        let s = w.node(viewer).channel.state();
+        assert!(s.wasted_bytes == 0 && s.origin_bytes == 0 && s.unfed == 0, "{viewer}: {s:?}");
+        assert!(w.node(viewer).alarms.is_empty(), "{viewer}: {:?}", w.node(viewer).alarms);
+    }
+    let lag = w.node(3).channel.lags().percentile(95).unwrap();
+    assert!(lag <= Micros::from_millis(200), "{lag:?}");
+}
+
+#[test]
+fn a_dead_parent_is_replaced_by_a_spare_within_a_second() {
+    let mut w = two_trees();
+    w.run(4000);
+    w.kill(1);
+    let at = w.now;
+    w.run(4000);
+    let alarms = &w.node(3).alarms;
+    let told = alarms.iter().find(|(_, a)| matches!(a, Alarm::Silent { parent } if *parent == id(1)));
+    assert!(told.is_some_and(|(t, _)| t.since(at) <= Micros::from_millis(900)), "{alarms:?}");
+    let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 1_000_000));
+    assert!(late <= Micros::from_secs(1) && never == 0, "{late:?}, {never} never came");
+    assert_eq!(w.node(3).channel.state().origin_bytes, 0);
+}
+
+#[test]
+fn a_parent_with_too_little_uplink_is_told_of_in_time() {
+    let mut w = two_trees();
+    w.run(4000);
+    // Six substreams of four pieces a second, at a fifth.
+    w.nodes.get_mut(&id(1)).unwrap().up = Some(4);
+    let at = w.now;
+    w.run(4000);
+    let alarms: Vec<_> = w.nodes.values().flat_map(|n| &n.alarms).collect();
+    let told = alarms.iter().find(|(_, a)| matches!(a, Alarm::Behind { parent, .. } if *parent == id(1)));
+    assert!(told.is_some_and(|(t, _)| t.since(at) <= Micros::from_millis(3500)), "{alarms:?}");
+    assert!(alarms.iter().all(|(_, a)| matches!(a, Alarm::Behind { parent, .. } if *parent == id(1))), "{alarms:?}");
+}
+
+#[test]
+fn switching_parents_loses_nothing_and_repeats_little() {
+    let mut w = two_trees();
+    w.run(3700);
+    let begun = w.now;
+    for turn in 0..6 {
+        let (a, b) = if turn % 2 == 0 { (0, 1) } else { (1, 0) };
+        w.assign(3, &[(a, 0b0011), (2, 0b1100)], &[(b, 0b0011)]);
+        w.run(930);
+    }
+    let (late, never) = w.worst(3, begun, Time(w.now.0 - 1_000_000));
+    assert!(late <= Micros::from_millis(400) && never == 0, "{late:?}, {never} never came");
+    let s = w.node(3).channel.state();
+    assert!(s.wasted_bytes * 20 <= s.peer_bytes, "{} of {} bytes wasted", s.wasted_bytes, s.peer_bytes);
+}
+
+#[test]
+fn a_newcomer_s_player_begins_at_once_and_goes_on_from_peers() {
+    let mut w = two_trees();
+    w.run(6000);
+    w.nodes.insert(
+        id(4),
+        Node {
+            channel: Channel::new(w.now, track(), LiveConfig::default()),
+            up: None,
+            may_send_at: w.now,
+            dead: false,
+            alarms: vec![],
+            came: BTreeMap::new(),
+            origin: BTreeSet::new(),
+            early: BTreeMap::new(),
+            given: BTreeMap::new(),
+        },
+    );
+    w.assign(4, &[(1, 0b0011), (2, 0b1100)], &[(0, ALL)]);
+    w.run(100);
+    let segments: Vec<u64> = w.node(4).channel.listed().map(|(n, ..)| n).collect();
+    assert!(segments.len() >= 3, "{segments:?}");
+    let first = segments[segments.len() - 3];
+    w.say(id(4), LiveInput::Reads { reader: 1, object: first });
+    w.run(300);
+    assert!(w.node(4).channel.is_here(first), "the first segment is here");
+    w.run(2000);
+    let fourth = w.node(4);
+    assert!((first..first + 4).all(|o| fourth.channel.is_here(o)));
+    assert!(fourth.origin.len() as u64 <= PIECES, "{:?}", fourth.origin);
+}
+
+#[test]
+fn who_has_no_parents_reads_from_the_origin() {
+    let mut w = two_trees();
+    w.run(3000);
+    // Only two of its substreams have a parent anywhere.
+    w.assign(3, &[(1, 0b0011)], &[]);
+    w.run(2500);
+    let newest = w.node(3).channel.listed().next_back().map(|(n, ..)| n).unwrap();
+    let begun = w.now;
+    for object in newest..newest + 5 {
+        w.say(id(3), LiveInput::Reads { reader: 1, object });
+        w.run(1000);
+    }
+    let (_, never) = w.worst(3, begun, Time(w.now.0 - 1_500_000));
+    assert_eq!(never, 0);
+    let three = w.node(3);
+    assert!(three.origin.iter().filter(|p| **p > newest * PIECES + PIECES).all(|p| p % 4 >= 2), "{:?}", three.origin);
+}
+
+#[test]
+fn more_than_the_ticket_names_is_refused() {
+    let mut w = two_trees();
+    w.run(1000);
+    w.say(id(0), LiveInput::ChildClosed(id(3)));
+    w.say(id(0), LiveInput::ChildOpened(id(3), Substreams(1)));
+    w.say(id(0), LiveInput::Subscribed(id(3), Substreams(3), None));
+    assert!(!w.node(0).channel.is_child(&id(3)));
+    w.say(id(0), LiveInput::ChildOpened(id(3), Substreams(1)));
+    w.say(id(0), LiveInput::Asked(id(3), vec![0, 1, 4, u64::MAX]));
+    let channel = &mut w.nodes.get_mut(&id(0)).unwrap().channel;
+    let now = w.now;
+    let got: Vec<u64> = std::iter::from_fn(|| channel.next_to_send(now, &id(3))).collect();
+    assert_eq!(got, [0, 4]);
+}
+
+/// Parents die, come back, and change at random; whatever happens, the state stays sound, and those who have a living
+/// way to the source go on.
+#[test]
+fn at_random_the_state_stays_sound() {
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed, "live");
+        let mut w = two_trees();
+        w.has_origin = seed % 2 == 0;
+        for _ in 0..25 {
+            match rng.below(6) {
+                0 => w.kill(1 + rng.below(2) as u8),
+                1 => {
+                    for n in 1..=2 {
+                        w.nodes.get_mut(&id(n)).unwrap().dead = false;
+                    }
+                }
+                2 => {
+                    let (a, b) = (rng.below(3) as u8, rng.below(3) as u8);
+                    let mask = rng.below(16) as u32;
+                    w.assign(3, &[(a, mask), (b, ALL & !mask)], &[(rng.below(3) as u8, rng.below(16) as u32)]);
+                }
+                3 => {
+                    let (node, other) = (1 + rng.below(3) as u8, rng.below(3) as u8);
+                    w.say(id(node), LiveInput::Lost { node: id(other), why: "cut".into() });
+                }
+                4 => {
+                    let (node, other) = (1 + rng.below(3) as u8, rng.below(3) as u8);
+                    w.say(id(node), LiveInput::Replaced(id(other)));
+                    w.say(id(node), LiveInput::Connected(id(other)));
+                }
+                _ => {
+                    let object = rng.below(12);
+                    w.say(id(3), LiveInput::Reads { reader: rng.below(3), object });
+                }
+            }
+            w.run(300);
+        }
+        for n in 1..=2 {
+            w.nodes.get_mut(&id(n)).unwrap().dead = false;
+        }
+        w.assign(1, &[(0, ALL)], &[]);
+        w.assign(3, &[(1, ALL)], &[(0, ALL)]);
+        w.run(4000);
+        let begun = w.now;
+        w.run(3000);
+        let (late, never) = w.worst(3, begun, Time(w.now.0 - 500_000));
+        assert!(never == 0 && late <= Micros::from_millis(500), "seed {seed}: {late:?}, {never} never came");
+    }
+}
+
+#[test]
+fn a_spare_that_becomes_a_parent_sees_the_ticket_first() {
+    let mut w = two_trees();
+    w.run(3000);
+    // What 2 gave is now for 1 to give, which was a spare for it; and 0 gives what nobody said before.
+    w.assign(3, &[(1, 0b1100), (0, 0b0011)], &[(2, 0b0011)]);
+    w.run(1000);
+    let begun = w.now;
+    w.run(2000);
+    let (late, never) = w.worst(3, begun, Time(w.now.0 - 500_000));
+    assert!(late <= Micros::from_millis(300) && never == 0, "{late:?}, {never} never came");
+    assert!(w.node(3).alarms.is_empty(), "{:?}", w.node(3).alarms);
+    assert_eq!(w.node(3).channel.state().unfed, 0);
+}

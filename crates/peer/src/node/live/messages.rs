@@ -1,0 +1,94 @@
+//! What other peers say of a stream, checked and handed on.
+
+use super::{Live, MAX_EARLY, State, happened};
+use crate::node::Inner;
+use crate::node::connections::End;
+use bytes::Bytes;
+use headwater_model::id::{NodeId, Version};
+use headwater_model::live::SignedLiveEntry;
+use headwater_peer_core::live::{LiveInput, Verdict};
+use headwater_wire::FromPeer;
+use std::sync::Arc;
+
+/// Whether this node takes pieces of a live stream from `node`: it is a parent, or was until just now.
+pub(crate) fn may_push(inner: &Inner, version: Version, node: &NodeId) -> bool {
+    let mut state = inner.lock();
+    state.live(version).is_some_and(|l| l.channel.partners().any(|n| n == node))
+}
+
+/// A message of another peer about a live stream; an error closes the connection, with the reason. Others come back.
+pub(crate) fn from_peer(inner: &Arc<Inner>, node: NodeId, message: FromPeer) -> Result<Option<FromPeer>, End> {
+    let (version, input) = match message {
+        FromPeer::LiveEntries { version, entries } => {
+            entries_came(inner, node, version, entries)?;
+            return Ok(None);
+        }
+        FromPeer::Subscribe { version, substreams, from } => (version, LiveInput::Subscribed(node, substreams, from)),
+        FromPeer::LiveRequest { version, pieces } => (version, LiveInput::Asked(node, pieces)),
+        FromPeer::EntriesWanted { version, after } => (version, LiveInput::EntriesWanted(node, after)),
+        FromPeer::LivePosition { version, newest_entry, next } => {
+            (version, LiveInput::Position(node, newest_entry, next))
+        }
+        other => return Ok(Some(other)),
+    };
+    happened(inner, &mut inner.lock(), version, input);
+    Ok(None)
+}
+
+/// Entries are verified outside the lock; those that are known need not be.
+fn entries_came(inner: &Arc<Inner>, node: NodeId, version: Version, entries: Vec<SignedLiveEntry>) -> Result<(), End> {
+    let (track, new) = {
+        let mut state = inner.lock();
+        let Some(l) = state.live(version) else { return Ok(()) };
+        let new: Vec<SignedLiveEntry> =
+            entries.into_iter().filter(|e| !l.channel.knows_entry(e.entry.number)).collect();
+        (l.track.clone(), new)
+    };
+    for signed in new {
+        signed.verify(&track).map_err(|e| End::Rules(format!("an entry of a stream: {e}")))?;
+        let mut state = inner.lock();
+        happened(inner, &mut state, version, LiveInput::Entry(node, Arc::new(signed)));
+        early_pieces(inner, &mut state, version);
+    }
+    Ok(())
+}
+
+/// Pieces that waited for their entries.
+fn early_pieces(inner: &Arc<Inner>, state: &mut State, version: Version) {
+    let Some(l) = state.live(version) else { return };
+    let Live { early, channel, .. } = l;
+    let known = |piece: &u64, data: &Bytes| channel.judge(*piece, data) != Verdict::Early;
+    let ready: Vec<u64> = early.iter().filter(|(p, (_, data))| known(p, data)).map(|(p, _)| *p).collect();
+    let ready: Vec<_> =
+        ready.into_iter().filter_map(|p| early.remove(&p).map(|(node, data)| (p, node, data))).collect();
+    for (piece, node, data) in ready {
+        take(inner, state, version, Some(node), piece, data);
+    }
+}
+
+/// A piece came from a parent, or, where `from` is `None`, from the origin. False when the stream is not here any more.
+pub(crate) fn piece_came(inner: &Arc<Inner>, version: Version, from: Option<NodeId>, piece: u64, data: Bytes) -> bool {
+    let mut state = inner.lock();
+    if state.live(version).is_none() {
+        return false;
+    }
+    take(inner, &mut state, version, from, piece, data);
+    true
+}
+
+fn take(inner: &Arc<Inner>, state: &mut State, version: Version, from: Option<NodeId>, piece: u64, data: Bytes) {
+    let Some(l) = state.live(version) else { return };
+    let verdict = l.channel.judge(piece, &data);
+    let bytes = data.len() as u32;
+    match (verdict, from) {
+        (Verdict::Good, _) => drop(l.pieces.insert(piece, data)),
+        (Verdict::Early, Some(node)) => {
+            if l.early.len() >= MAX_EARLY {
+                l.early.pop_first();
+            }
+            l.early.insert(piece, (node, data));
+        }
+        _ => {}
+    }
+    happened(inner, state, version, LiveInput::Piece { from, piece, verdict, bytes });
+}

@@ -1,0 +1,71 @@
+//! Pushing to children: a task per child, which asks the stream what is next, waits for the pacer, and writes.
+
+use super::State;
+use crate::node::Inner;
+use crate::node::governor::is_near;
+use crate::node::serving::{Paces, write};
+use crate::node::state::Sender;
+use crate::pacer::Place;
+use bytes::{Bytes, BytesMut};
+use headwater_model::id::{NodeId, Version};
+use headwater_wire::DataHeader;
+use headwater_wire::frame::{LivePieceHeader, PEER_LIVE_STREAM};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What a child may have in flight: a second of a fast stream.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// There is something to push to `child`.
+pub(super) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, child: NodeId) {
+    let Some(connection) = state.links.get(&child).map(|l| l.connection.clone()) else { return };
+    let Some(l) = state.live(version) else { return };
+    if let Some(sender) = l.senders.get(&child).filter(|s| !s.task.is_finished()) {
+        sender.wake.notify_one();
+        return;
+    }
+    let wake = Arc::new(Notify::new());
+    wake.notify_one();
+    let task = tokio::spawn(send(inner.clone(), version, child, connection, wake.clone())).abort_handle();
+    l.senders.insert(child, Sender { wake, task });
+}
+
+async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: quinn::Connection, wake: Arc<Notify>) {
+    let Ok(mut stream) = connection.open_uni().await else { return };
+    let header = DataHeader { version }.encode();
+    if stream.write_all(&[PEER_LIVE_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {
+        return;
+    }
+    connection.set_send_window(WINDOW_BYTES);
+    let governor = inner.governor.as_ref().filter(|_| !is_near(connection.remote_address().ip()));
+    let place = Place::new(version.content);
+    loop {
+        let Some((head, data)) = next(&inner, version, &child) else {
+            wake.notified().await;
+            continue;
+        };
+        let bytes = data.len() as u64;
+        let mut framed = BytesMut::with_capacity(head.len() + data.len());
+        framed.extend_from_slice(&head);
+        framed.extend_from_slice(&data);
+        let paces = Paces { governor, inner: &inner, child };
+        if write(&paces, &mut stream, &place, framed.freeze(), false).await.is_err() {
+            // The connection's end is told by the task that reads it.
+            return;
+        }
+        let mut state = inner.lock();
+        let Some(l) = state.live(version) else { return };
+        l.channel.sent(inner.now(), &child, bytes);
+    }
+}
+
+fn next(inner: &Inner, version: Version, child: &NodeId) -> Option<([u8; LivePieceHeader::BYTES], Bytes)> {
+    let mut state = inner.lock();
+    let l = state.live(version)?;
+    loop {
+        let piece = l.channel.next_to_send(inner.now(), child)?;
+        if let Some(data) = l.pieces.get(&piece) {
+            return Some((LivePieceHeader { piece, len: data.len() as u32 }.encode(), data.clone()));
+        }
+    }
+}
