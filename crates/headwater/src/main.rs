@@ -15,6 +15,7 @@ mod memory;
 mod origin_server;
 mod probe;
 mod progress;
+mod push_origin;
 mod service;
 mod table;
 mod top;

@@ -104,7 +104,7 @@ pub fn judge(scenario: &Scenario, seen: &Outcome) -> Vec<Bar> {
     judged
 }
 
-fn at_most(name: &str, bound: f64, value: Option<(f64, String)>, missing: &str) -> Bar {
+pub(crate) fn at_most(name: &str, bound: f64, value: Option<(f64, String)>, missing: &str) -> Bar {
     let note = value.as_ref().map_or(missing, |(_, note)| note).to_owned();
     let value = value.map(|(value, _)| value);
     let ratio = value.filter(|_| bound > 0.0).map(|value| value / bound);

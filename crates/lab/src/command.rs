@@ -12,7 +12,7 @@ use headwater_lab::calibrate::Cache;
 use headwater_lab::net::Net;
 use headwater_lab::outcome::Outcome;
 use headwater_lab::run::{Interrupted, Options, run, say};
-use headwater_lab::{baseline, report, simulated};
+use headwater_lab::{baseline, live, report, simulated};
 use headwater_simulator::Scenario;
 
 const NOT_ALL_BARS_MET: u8 = 1;
@@ -121,8 +121,9 @@ fn all(args: &Args) -> Result<bool> {
     let mut cache = Cache::default();
     let (mut outcomes, mut pass) = (Vec::new(), true);
     for scenario in &scenarios {
-        let ran = match scenario.name.as_str() {
-            BASELINE => baseline::run(scenario, &options, &mut cache),
+        let ran = match (scenario.name.as_str(), &scenario.live) {
+            (BASELINE, _) => baseline::run(scenario, &options, &mut cache),
+            (_, Some(channel)) => live::run(scenario, channel, &options, &mut cache),
             _ if simulated::too_large(scenario) => {
                 say(&scenario.name, "more hosts than the lab builds: in the simulator");
                 simulated::run(scenario, options.seed)

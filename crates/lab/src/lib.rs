@@ -11,6 +11,7 @@ pub mod bystander;
 pub mod calibrate;
 pub mod compare;
 pub mod faults;
+pub mod live;
 pub mod measure;
 pub mod net;
 pub mod observe;

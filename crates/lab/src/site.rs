@@ -212,6 +212,24 @@ impl Site {
         told["token"].as_str().map(str::to_owned).context("the API gives no token")
     }
 
+    /// Payload that the origin sent to others than `except` after a time in Unix seconds.
+    ///
+    /// # Errors
+    /// If its log cannot be read.
+    pub fn origin_bytes_to_others(&self, except: IpAddr, after_unix_s: f64) -> Result<u64> {
+        let log = std::fs::read_to_string(self.access_log()).context("the origin's log")?;
+        let mut sum = 0;
+        for line in log.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let &[body, _, _, at, to] = fields.as_slice() else { bail!("the origin's log has the line {line:?}") };
+            let is_later = at.parse::<f64>().is_ok_and(|at| at >= after_unix_s);
+            if is_later && to.parse() != Ok(except) {
+                sum += body.parse::<u64>().unwrap_or(0);
+            }
+        }
+        Ok(sum)
+    }
+
     /// Stops the origin; what it sent since publishing.
     ///
     /// # Errors

@@ -45,6 +45,7 @@ pub fn small_world(seed: u64) -> Scenario {
         groups,
         faults,
         bystander: None,
+        live: None,
         bars: Bars::default(),
     };
     let mut rng = Rng::new(seed, "small network");
@@ -103,6 +104,7 @@ pub fn long_world(seed: u64, hours: f64) -> Scenario {
         groups: vec![peers, dial_only, waypoint],
         faults,
         bystander: None,
+        live: None,
         bars: Bars::default(),
     }
 }

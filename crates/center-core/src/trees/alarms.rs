@@ -68,10 +68,18 @@ impl Trees {
         if offence.is_none() {
             self.site_tried(p, ix, false);
         }
+        let only_child = self.count_children(p) <= 1;
         let mut orphans = self.cut_parents(now, ix, Some(p));
         let breaks = assigned && offence != Some(Offence::BadPieces) && self.source != Some(p);
         if breaks && self.is_gone(now, p, child) {
             orphans.extend(self.desert(now, p));
+        }
+        if assigned
+            && self.source == Some(p)
+            && offence != Some(Offence::BadPieces)
+            && (self.is_gone(now, p, child) || only_child)
+        {
+            self.succeed(now);
         }
         self.dirty(now, ix);
         self.replace(now, orphans);

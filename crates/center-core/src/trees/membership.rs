@@ -265,6 +265,20 @@ impl Trees {
         }
     }
 
+    /// The source is silent, as its children say: one that stands by takes its place. Where the word was false nothing is
+    /// lost, as the new one goes on behind it; so that nobody makes a game of it, it counts once in a while.
+    pub(super) fn succeed(&mut self, now: Time) {
+        if now.since(self.crowned_at) < self.config.grace {
+            return;
+        }
+        let order = |ix: &Ix| self.member(*ix).map(|m| m.order);
+        let others = self.sources.iter().copied().filter(|ix| Some(*ix) != self.source && self.may_be_source(*ix));
+        let heir = others.min_by_key(order);
+        if heir.is_some() {
+            self.crown(now, heir);
+        }
+    }
+
     fn may_be_source(&self, ix: Ix) -> bool {
         self.member(ix).is_some_and(|m| {
             m.offers_source && m.away_since.is_none() && !m.limited() && m.info.standing != Standing::Banned
@@ -283,6 +297,7 @@ impl Trees {
         let both = || old.into_iter().chain(new);
         both().for_each(|ix| self.take_out(ix));
         self.source = new;
+        self.crowned_at = now;
         both().for_each(|ix| self.put_in(ix));
         for ix in both() {
             orphans.extend(self.reslot(now, ix));

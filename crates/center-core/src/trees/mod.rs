@@ -58,6 +58,8 @@ pub struct Trees {
     lending: Lending,
     /// The root of all trees.
     source: Option<Ix>,
+    /// When it became that.
+    crowned_at: Time,
     /// Members that may be it.
     sources: BTreeSet<Ix>,
     waypoints: BTreeSet<Ix>,
@@ -100,6 +102,7 @@ impl Trees {
             trees: vec![Tree::default(); usize::from(terms.substreams.get())],
             lending: Lending::default(),
             source: None,
+            crowned_at: Time(0),
             sources: BTreeSet::new(),
             waypoints: BTreeSet::new(),
             aways: BTreeSet::new(),

@@ -267,6 +267,33 @@ fn a_standby_source_takes_over() {
     }
 }
 
+/// Those who are fed by it say that the source is silent: nobody waits until it is missed, if another one stands by.
+#[test]
+fn a_silent_source_is_replaced_at_once() {
+    for stands_by in [true, false] {
+        let mut w = World::with_source(50_000);
+        if stands_by {
+            w.source_joins(SOURCE + 1, 40_000);
+        }
+        (0..24).for_each(|n| w.joins(open(n, 4000)));
+        w.pass(20_000);
+        let fed: Vec<u32> = (0..24).filter(|n| w.parents(*n).iter().any(|(p, _)| *p == id(SOURCE))).collect();
+        for child in &fed {
+            w.alarm(*child, Alarm::Silent { parent: id(SOURCE) });
+        }
+        w.pass(100);
+        let heard = if stands_by { SOURCE + 1 } else { SOURCE };
+        assert_eq!(w.trees.source(), Some(id(heard)), "{} children", fed.len());
+        assert!(w.trees.stats().unfed == 0 || !stands_by);
+        if stands_by {
+            // The same game with the new one has no effect for a while.
+            let fed: Vec<u32> = (0..24).filter(|n| w.parents(*n).iter().any(|(p, _)| *p == id(heard))).collect();
+            fed.iter().for_each(|child| w.alarm(*child, Alarm::Silent { parent: id(heard) }));
+            assert_eq!(w.trees.source(), Some(id(heard)));
+        }
+    }
+}
+
 #[test]
 fn a_source_that_is_away_and_comes_back_goes_on() {
     let mut w = World::with_source(50_000);

@@ -108,7 +108,7 @@ fn content_row(c: &ContentDetail) -> Vec<String> {
         content_name(c),
         if s.pinned { format!("{}, pinned", s.state) } else { s.state.clone() },
         here(c),
-        BinaryBytes(s.total).to_string(),
+        if s.live.is_some() { "-".into() } else { BinaryBytes(s.total).to_string() },
         Rate(c.down_bytes_per_s).to_string(),
         Rate(c.up_bytes_per_s).to_string(),
         s.parents.to_string(),
@@ -148,6 +148,16 @@ fn details(c: &ContentDetail) -> String {
             BinaryBytes(s.origin_bytes),
             BinaryBytes(s.wasted_bytes),
             BinaryBytes(s.uploaded_bytes)
+        );
+    }
+    if let Some(live) = &s.live {
+        let lag = live
+            .lag_p95_ms
+            .map_or("not known yet".into(), |ms| format!("at most {:.2} s for 95 of 100 pieces", ms as f64 / 1e3));
+        let whose = if live.source { "the source; " } else { "" };
+        text += &format!(
+            "  live: {whose}lag {lag}; {} pieces awaited, {} lost; {} substreams without a parent\n",
+            live.missing_pieces, live.lost_pieces, live.unfed_substreams
         );
     }
     if let Some(url) = &s.gateway {

@@ -46,14 +46,15 @@ Examples:
   headwater publish film.mp4 --name films/one --origin https://cdn.example/film.mp4 \\
       --log-url https://cdn.example/film.mp4.hwlog    # names that work without a control center
   headwater publish --live https://cdn.example/live/index.m3u8 --name channel1   # until it ends
+  headwater publish --live-push 127.0.0.1:8080 --name channel1                   # an encoder puts it there
 
 Without --control (or HEADWATER_CONTROL) only the static log is written and a name printed.")]
 pub struct Args {
     /// The file or folder
-    #[arg(value_name = "PATH", required_unless_present = "live")]
+    #[arg(value_name = "PATH", required_unless_present_any = ["live", "live_push"])]
     path: Option<PathBuf>,
     /// Where it lies on a web server or CDN, for a folder the folder's URL; may be given up to 8 times
-    #[arg(long, value_name = "URL", required_unless_present = "live")]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["live", "live_push"])]
     origin: Vec<Url>,
     /// What to call it, such as films/one
     #[arg(long, value_name = "NAME")]
@@ -108,8 +109,8 @@ pub async fn run(args: Args) -> Result<()> {
     // What can be known before the first byte is read is.
     let key_path = path_or_default(args.key.clone())?;
     let key = Arc::new(load(&key_path)?);
-    if let Some(url) = args.live.live.clone() {
-        return publish_live::run(args, url, access, key).await;
+    if args.live.is_meant() {
+        return publish_live::run(args, access, key).await;
     }
     let path = args.path.clone().ok_or_else(|| Ending::Usage("which file or folder?".into()))?;
     let api = args.control.control.is_some().then(|| args.control.api()).transpose()?;

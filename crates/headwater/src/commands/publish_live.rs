@@ -27,6 +27,7 @@ use super::publish::Args;
 use super::{print, print_json};
 use crate::api_client::{ApiClient, ApiError};
 use crate::exit::Ending;
+use crate::push_origin::PushOrigin;
 use crate::units::{parse_duration, parse_rate};
 use crate::{folders, lifetime};
 
@@ -41,42 +42,56 @@ const STEPS: [u64; 8] = [10, 15, 20, 25, 30, 40, 60, 80];
 
 /// What a live stream needs beside what a file does.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Live streams")]
+#[command(next_help_heading = "Live streams", group = clap::ArgGroup::new("stream").args(["live", "live_push"]))]
 pub struct LiveArgs {
     /// Publish the live stream that this HLS playlist is of, until it ends or you stop this program
     #[arg(long, value_name = "URL", conflicts_with_all = ["path", "origin", "check_all", "no_check", "piece_size", "log_url"])]
-    pub live: Option<Url>,
+    live: Option<Url>,
+    /// Publish the live stream that an encoder puts here by HTTP, playlist and segments, at an address of this program's
+    /// own; it prints where to. Nobody else needs to have the stream then
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["live", "path", "origin", "check_all", "no_check", "piece_size", "log_url"])]
+    live_push: Option<SocketAddr>,
+    /// Where viewers reach that address, for those that need a piece at once [default: the same]
+    #[arg(long, value_name = "URL", requires = "live_push")]
+    push_url: Option<Url>,
     /// Its rate at its peaks: viewers' uplinks are planned with it [default: measured, and a quarter more]
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "live")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "stream")]
     rate: Option<Rate>,
     /// Into how many substreams it is split, each of which has a tree of its own
-    #[arg(long, value_name = "N", default_value_t = SUBSTREAMS, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_SUBSTREAMS)), requires = "live")]
+    #[arg(long, value_name = "N", default_value_t = SUBSTREAMS, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_SUBSTREAMS)), requires = "stream")]
     substreams: u8,
     /// How far back viewers can seek; nodes keep so much in memory
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s", requires = "live")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s", requires = "stream")]
     window: Duration,
     /// What this machine may send to the first viewers of the trees [default: a gigabit]
-    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "live")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "stream")]
     up: Option<Rate>,
     /// UDP address to listen on [default: any port]
-    #[arg(long, value_name = "ADDR:PORT", requires = "live")]
+    #[arg(long, value_name = "ADDR:PORT", requires = "stream")]
     listen: Option<SocketAddr>,
     /// Folder of this publisher's identity and of how far the stream has come [default: headwater/live in your data folder]
-    #[arg(long, value_name = "DIR", requires = "live")]
+    #[arg(long, value_name = "DIR", requires = "stream")]
     data: Option<PathBuf>,
     /// Operator's token: this node's uplink is believed
-    #[arg(long, value_name = "TOKEN", env = "HEADWATER_JOIN_TOKEN", hide_env_values = true, requires = "live")]
+    #[arg(long, value_name = "TOKEN", env = "HEADWATER_JOIN_TOKEN", hide_env_values = true, requires = "stream")]
     join_token: Option<String>,
     /// Begin a new version, though this stream is published with another playlist, rate or number of substreams
-    #[arg(long, requires = "live")]
+    #[arg(long, requires = "stream")]
     new_version: bool,
     /// Exit when standard input ends
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
 }
 
+impl LiveArgs {
+    /// Whether a live stream is meant.
+    pub fn is_meant(&self) -> bool {
+        self.live.is_some() || self.live_push.is_some()
+    }
+}
+
 /// Runs the command.
-pub async fn run(args: Args, url: Url, access: Access, key: Arc<PublisherKey>) -> Result<()> {
+pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<()> {
     if args.control.control.is_none() {
         return Err(Ending::Usage("a live stream needs a control center: say --control".into()).into());
     }
@@ -97,6 +112,7 @@ pub async fn run(args: Args, url: Url, access: Access, key: Arc<PublisherKey>) -
             stop.cancel();
         })
     };
+    let url = playlist(&args, &stop).await?;
     let rate = match args.live.rate {
         Some(rate) => rate,
         None => measured(&client, &url, &access, &stop, args.json).await?,
@@ -114,13 +130,36 @@ pub async fn run(args: Args, url: Url, access: Access, key: Arc<PublisherKey>) -
     let source = node.live_source(hw.clone(), log, key)?;
     say_started(&args, &hw, &node, terms)?;
     let publisher = LivePublisher { source, client, url, access, progress_file };
-    let json = args.json;
-    let ended = publisher.run(stop, move |news| say(&news, json)).await;
+    let (json, teller) = (args.json, node.clone());
+    let uploaded = move || teller.contents().iter().map(|c| c.uploaded_bytes).sum();
+    let ended = publisher.run(stop, move |news| say(&news, json, &uploaded)).await;
     node.stop().await;
     interrupted.abort();
     match ended? {
         true => print(if json { "{\"event\":\"ended\"}" } else { "the stream has ended" }),
         false => Err(Ending::Interrupted.into()),
+    }
+}
+
+/// The playlist to follow: one that is there, or the first that an encoder puts here.
+async fn playlist(args: &Args, stop: &CancellationToken) -> Result<Url> {
+    if let Some(url) = &args.live.live {
+        return Ok(url.clone());
+    }
+    let address = args.live.live_push.context("no playlist")?;
+    if address.ip().is_unspecified() && args.live.push_url.is_none() {
+        return Err(Ending::Usage("say where viewers reach that address: --push-url http://…".into()).into());
+    }
+    let origin = PushOrigin::start(address, args.live.push_url.clone(), stop.clone()).await?;
+    let (to, from) = (origin.push_url.join("index.m3u8")?, &origin.public_url);
+    if args.json {
+        print_json(&json!({ "event": "listens", "push_url": origin.push_url.as_str(), "public_url": from.as_str() }))?;
+    } else {
+        print(&format!("put the stream to {to}, as with ffmpeg … -f hls -method PUT {to}\nwaiting for it …"))?;
+    }
+    tokio::select! {
+        url = origin.playlist() => url,
+        () = stop.cancelled() => Err(Ending::Interrupted.into()),
     }
 }
 
@@ -277,11 +316,12 @@ fn say_started(args: &Args, hw: &Name, node: &Node, terms: LiveTerms) -> Result<
     ))
 }
 
-fn say(news: &LiveNews, json: bool) {
+fn say(news: &LiveNews, json: bool, uploaded: &impl Fn() -> u64) {
     let line = match (news, json) {
         (LiveNews::Active(active), true) => json!({ "event": "active", "active": active }).to_string(),
         (LiveNews::Segment(sequence, bytes), true) => {
-            json!({ "event": "segment", "sequence": sequence, "bytes": bytes }).to_string()
+            json!({ "event": "segment", "sequence": sequence, "bytes": bytes, "uploaded_bytes": uploaded() })
+                .to_string()
         }
         (LiveNews::Trouble(what), true) => json!({ "event": "trouble", "what": what }).to_string(),
         (LiveNews::Active(true), false) => "viewers are fed from here".into(),

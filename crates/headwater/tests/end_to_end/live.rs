@@ -35,7 +35,7 @@ fn watch(site: &Site, name: &str, who: std::ops::Range<usize>, seconds: &str) ->
 }
 
 fn live_of(peer: &Process) -> Value {
-    let much = |v: &Value| v["contents"][0]["peer_bytes"].as_u64().is_some_and(|n| n > 150_000);
+    let much = |v: &Value| v["contents"][0]["peer_bytes"].as_u64().is_some_and(|n| n > 100_000);
     peer.until("much of the stream", much)["contents"][0].clone()
 }
 
@@ -62,7 +62,32 @@ fn a_channel_reaches_its_viewers_through_the_trees() {
         // Each begins with a segment or so from the origin.
         assert!(sum("origin_bytes") * 3 < sum("peer_bytes"), "{seen:#?}");
         assert!(sum("uploaded_bytes") > 0, "viewers feed one another: {seen:#?}");
+        check(&["get", &name, "-o", &site.path("file"), "--listen", "127.0.0.1:0"], 3, "live stream");
+        let other = ["--rate", "3Mbit/s", "--data", &site.path("other"), "--listen", "127.0.0.1:0"];
+        let url = format!("{}/live/index.m3u8", site.origin_url);
+        let key = site.path("key");
+        let again = ["publish", "--live", &url, "--name", "channel", "--control", &site.api, "--token", &site.token];
+        check(&[&again[..], &["--key", &key], &other].concat(), 3, "--new-version");
     }
+}
+
+#[test]
+fn an_encoder_pushes_a_channel() {
+    let site = Site::start("unlimited");
+    let Some(mut ffmpeg) = crate::gateway_programs::program("ffmpeg", "ffmpeg") else { return };
+    let publisher = site.publish_pushed("publisher", &["--rate", "1Mbit/s"]);
+    let to = publisher.event("listens")["push_url"].as_str().unwrap().to_owned();
+    ffmpeg.args(["-v", "error", "-nostdin", "-re", "-f", "lavfi", "-i", "testsrc=size=160x90:rate=25", "-t", "60"]);
+    ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-f", "hls", "-hls_time", "1"]);
+    ffmpeg.args(["-hls_list_size", "8", "-hls_flags", "program_date_time+delete_segments", "-method", "PUT"]);
+    let _encoder = Encoder::of(ffmpeg.arg(format!("{to}index.m3u8")));
+    let name = publisher.event("started")["hw"].as_str().unwrap().to_owned();
+    publisher.event("active");
+    let published = |n: u64| publisher.until("segments", |v| v["sequence"].as_u64().is_some_and(|s| s >= n));
+    published(3);
+    let peers = viewers(&site, 2, "3Mbit/s");
+    has_gone_well(&watch(&site, &name, 0..2, "10"));
+    assert!(peers.iter().map(live_of).all(|c| c["peer_bytes"].as_u64() > c["origin_bytes"].as_u64()));
 }
 
 /// A channel that viewers watch for 16 s, while something happens to it that costs each of them so long a stall at most.

@@ -10,6 +10,12 @@ use std::time::{Duration, Instant};
 /// Ends with the test.
 pub struct Encoder(Child);
 
+impl Encoder {
+    pub fn of(command: &mut std::process::Command) -> Encoder {
+        Encoder(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
 impl Drop for Encoder {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -32,7 +38,7 @@ pub fn encode(site: &Site, is_live: bool, seconds: &str, more: &[&str]) -> Optio
     ffmpeg.args(["-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", seconds]);
     ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-bf", "2", "-g", "25", "-c:a", "aac", "-f", "hls"]);
     ffmpeg.args(["-hls_time", "1"]).args(more).arg("index.m3u8");
-    Some(Encoder(ffmpeg.stdout(Stdio::null()).spawn().unwrap()))
+    Some(Encoder::of(&mut ffmpeg))
 }
 
 pub fn until(what: &str, condition: impl Fn() -> bool) {

@@ -219,6 +219,14 @@ impl Site {
         Process::start(who, self.folder.path(), &[&arguments[..], &own, more].concat())
     }
 
+    /// Starts a `publish --live-push`.
+    pub fn publish_pushed(&self, who: &str, more: &[&str]) -> Process {
+        let (key, data) = (self.path("key"), self.path(who));
+        let arguments = ["publish", "--live-push", "127.0.0.1:0", "--name", "pushed", "--control", &self.api];
+        let own = ["--token", &self.token, "--key", &key, "--data", &data, "--listen", "127.0.0.1:0"];
+        Process::start(who, self.folder.path(), &[&arguments[..], &own, more].concat())
+    }
+
     /// Starts a `peer`.
     pub fn peer(&self, who: &str, more: &[&str]) -> Process {
         self.peer_of(&self.control_address, who, more)

@@ -1,12 +1,13 @@
 //! The parent's side: what is pushed to children, and what they ask for.
 
 use super::{Channel, LiveOutput};
+use crate::edges::{EdgeStage, EdgeView};
 use headwater_model::assignment::Child;
 use headwater_model::id::NodeId;
 use headwater_model::live::{SignedLiveEntry, Substreams};
 use headwater_model::report::EdgeReport;
 use headwater_model::time::{Micros, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Segments whose entries a newcomer gets: what players hold back, and one more.
@@ -14,9 +15,10 @@ const NEWCOMER_OBJECTS: usize = 4;
 /// Requests of one child that wait.
 const MAX_ASKED: usize = 1024;
 /// Entries in one message.
-const ENTRIES_AT_ONCE: usize = 32;
-/// Entries that one question is answered with.
-const MAX_ANSWERED: usize = 512;
+const ENTRIES_AT_ONCE: usize = 8;
+/// Entries that one question is answered with, and how often a child is answered: what it does not read waits in memory.
+const MAX_ANSWERED: usize = 64;
+const ANSWERED_EVERY: Micros = Micros::from_millis(200);
 /// A child that takes nothing, as this node is a spare, hears how far the stream is.
 const SPARE_POSITION: Micros = Micros::from_secs(1);
 /// A child that is no longer assigned is served for so long: until its new parent does.
@@ -31,7 +33,9 @@ pub(super) struct ChildLink {
     /// To be pushed, in order.
     queue: BTreeSet<u64>,
     /// Asked for: goes first.
-    asked: VecDeque<u64>,
+    asked: BTreeSet<u64>,
+    /// When it was last told what it asked of entries.
+    answered_at: Option<Time>,
     /// When it last heard of this node.
     told_at: Time,
     ends_by: Option<Time>,
@@ -45,8 +49,15 @@ pub(super) struct ChildLink {
 }
 
 impl ChildLink {
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) fn view(&self, node: NodeId) -> EdgeView {
+        EdgeView {
+            node,
+            stage: EdgeStage::Open,
+            spare: self.subscribed.is_empty(),
+            bytes: self.bytes,
+            waiting_pieces: self.queue.len() + self.asked.len(),
+            rtt: self.rtt,
+        }
     }
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.asked.is_empty()
@@ -56,7 +67,7 @@ impl ChildLink {
     }
     pub(super) fn forget_before(&mut self, piece: u64) {
         self.queue = self.queue.split_off(&piece);
-        self.asked.retain(|p| *p >= piece);
+        self.asked = self.asked.split_off(&piece);
     }
     pub(super) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
         if let Some(since) = self.busy_since {
@@ -100,7 +111,8 @@ impl Channel {
             may,
             subscribed: Substreams::default(),
             queue: BTreeSet::new(),
-            asked: VecDeque::new(),
+            asked: BTreeSet::new(),
+            answered_at: None,
             told_at: now,
             ends_by: None,
             pieces: 0,
@@ -172,10 +184,12 @@ impl Channel {
         entries.flat_map(move |e| e.first_piece.max(start)..e.end_piece()).filter(move |p| self.window.has(*p))
     }
 
-    pub(super) fn entries_wanted(&self, child: NodeId, after: u64, out: &mut Vec<LiveOutput>) {
-        if !self.children.contains_key(&child) {
+    pub(super) fn entries_wanted(&mut self, now: Time, child: NodeId, after: u64, out: &mut Vec<LiveOutput>) {
+        let Some(link) = self.children.get_mut(&child) else { return };
+        if link.answered_at.is_some_and(|at| now.since(at) < ANSWERED_EVERY) {
             return;
         }
+        link.answered_at = Some(now);
         let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let entries = self.window.entries().range(range).take(MAX_ANSWERED).map(|(_, k)| k.signed.clone());
         tell(child, entries.collect(), out);
@@ -212,9 +226,9 @@ impl Channel {
         let Some(link) = self.children.get_mut(&child) else { return };
         let was_idle = link.is_idle();
         for piece in pieces.iter().filter(|p| link.may.contains(terms.substream_of(**p)) && window.has(**p)) {
-            if link.asked.len() < MAX_ASKED && !link.asked.contains(piece) {
+            if link.asked.len() < MAX_ASKED {
                 link.queue.remove(piece);
-                link.asked.push_back(*piece);
+                link.asked.insert(*piece);
             }
         }
         if was_idle && !link.is_idle() {
@@ -226,7 +240,7 @@ impl Channel {
     pub fn next_to_send(&mut self, now: Time, child: &NodeId) -> Option<u64> {
         let link = self.children.get_mut(child)?;
         let piece = loop {
-            if let Some(asked) = link.asked.pop_front() {
+            if let Some(asked) = link.asked.pop_first() {
                 break Some(asked);
             }
             let Some(next) = link.queue.pop_first() else { break None };
@@ -249,6 +263,7 @@ impl Channel {
 
     /// A piece was handed to the transport.
     pub fn sent(&mut self, now: Time, child: &NodeId, bytes: u64) {
+        self.uploaded_bytes += bytes;
         if let Some(link) = self.children.get_mut(child) {
             link.pieces += 1;
             link.bytes += bytes;

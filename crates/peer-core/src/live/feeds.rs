@@ -1,6 +1,7 @@
 //! Who pushes what to this node: parents, spares, and which of them carries which substream.
 
 use super::{Channel, LiveOutput};
+use crate::edges::{EdgeStage, EdgeView};
 use headwater_model::assignment::{Assignment, Parent};
 use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
@@ -89,6 +90,15 @@ impl Feed {
             self.pieces += 1;
             self.bytes += bytes;
         }
+    }
+    pub(super) fn view(&self, node: NodeId) -> EdgeView {
+        let stage = match self.stage {
+            Stage::Dialling(_) | Stage::Failed(_) => EdgeStage::Dialling,
+            Stage::Opening(_) => EdgeStage::Opening,
+            Stage::Open => EdgeStage::Open,
+        };
+        let (spare, waiting_pieces) = (self.subscribed.is_empty(), self.asked.len());
+        EdgeView { node, stage, spare, bytes: self.bytes, waiting_pieces, rtt: self.rtt }
     }
     pub(super) fn report(&self, node: NodeId) -> EdgeReport {
         EdgeReport {

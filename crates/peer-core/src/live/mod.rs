@@ -15,6 +15,7 @@ mod window;
 pub use lag::Lags;
 pub use window::{Object, Verdict};
 
+use crate::edges::EdgeView;
 use children::ChildLink;
 use feeds::{Feed, Lane};
 use headwater_model::assignment::{Assignment, Child, Generation, Parent};
@@ -237,9 +238,10 @@ pub struct Channel {
     lags: Lags,
     told_lags: Lags,
     forgotten: u64,
-    pub(crate) peer_bytes: u64,
-    pub(crate) origin_bytes: u64,
-    pub(crate) wasted_bytes: u64,
+    peer_bytes: u64,
+    origin_bytes: u64,
+    wasted_bytes: u64,
+    uploaded_bytes: u64,
     tick_at: Time,
 }
 
@@ -293,6 +295,7 @@ impl Channel {
             peer_bytes: 0,
             origin_bytes: 0,
             wasted_bytes: 0,
+            uploaded_bytes: 0,
             tick_at: now,
         }
     }
@@ -373,6 +376,10 @@ impl Channel {
     pub fn has_assignment(&self) -> bool {
         self.generation > Generation::default()
     }
+    /// Whether `node` is a parent, a spare one, or was one until just now.
+    pub fn is_feed(&self, node: &NodeId) -> bool {
+        self.feeds.contains_key(node)
+    }
     /// Whether `node` has an open edge as a child.
     pub fn is_child(&self, node: &NodeId) -> bool {
         self.children.contains_key(node)
@@ -389,13 +396,22 @@ impl Channel {
         Join { parents: self.feeds.iter().filter_map(gives).collect(), ..Join::to(self.version()) }
     }
 
+    /// All edges to parents and spares.
+    pub fn parent_edges(&self) -> impl Iterator<Item = EdgeView> {
+        self.feeds.iter().map(|(node, f)| f.view(*node))
+    }
+    /// All edges to children.
+    pub fn child_edges(&self) -> impl Iterator<Item = EdgeView> {
+        self.children.iter().map(|(node, c)| c.view(*node))
+    }
+
     /// How it fares.
     pub fn state(&self) -> LiveState {
         LiveState {
             peer_bytes: self.peer_bytes,
             origin_bytes: self.origin_bytes,
             wasted_bytes: self.wasted_bytes,
-            uploaded_bytes: self.children.values().map(ChildLink::bytes).sum(),
+            uploaded_bytes: self.uploaded_bytes,
             parents: self.feeds.values().filter(|f| !f.subscribed.is_empty()).count(),
             children: self.children.len(),
             unfed: self.lanes.iter().filter(|l| l.parent.is_none()).count() as u32,
@@ -451,7 +467,7 @@ impl Channel {
             LiveInput::ChildClosed(node) => drop(self.children.remove(&node)),
             LiveInput::Subscribed(node, substreams, from) => self.subscribed(now, node, substreams, from, out),
             LiveInput::Asked(node, pieces) => self.asked(node, &pieces, out),
-            LiveInput::EntriesWanted(node, after) => self.entries_wanted(node, after, out),
+            LiveInput::EntriesWanted(node, after) => self.entries_wanted(now, node, after, out),
             LiveInput::OriginEnded(job) => self.origin_ended(now, job),
             LiveInput::Reads { reader, object } => self.reads(now, reader, object, out),
             LiveInput::ReaderLeft(reader) => drop(self.readers.remove(&reader)),

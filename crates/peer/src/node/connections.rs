@@ -439,8 +439,9 @@ async fn read_live(inner: Arc<Inner>, node: NodeId, mut stream: RecvStream, vers
             return Ok(());
         }
         let head = LivePieceHeader::decode(head)?;
-        if !live::may_push(&inner, version, &node) {
-            return Ok(());
+        let Some(most) = live::may_push(&inner, version, &node) else { return Ok(()) };
+        if head.len > most {
+            return Err(End::Rules(format!("a piece of a stream with {} bytes", head.len)));
         }
         let mut buffer = BytesMut::zeroed(head.len as usize);
         if !filled(&mut stream, &mut buffer).await?

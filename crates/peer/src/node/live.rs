@@ -10,6 +10,7 @@ pub(crate) use messages::{from_peer, may_push, piece_came};
 pub(crate) use reading::{LiveReader, Window, window};
 pub use source::{LiveSource, SourceError};
 
+use super::meters::Meters;
 use super::state::{ContentState, Phase, Sender, State, is_linked};
 use super::{ContentStatus, Inner, connections, opening};
 use crate::origin::Access;
@@ -71,6 +72,7 @@ pub(crate) struct Live {
     active: watch::Sender<bool>,
     /// Counts what readers may wait for.
     changed: watch::Sender<u64>,
+    pub(crate) meters: Meters,
     /// When a player last asked for something.
     used_at: Time,
     pub(crate) tick_at: Time,
@@ -175,6 +177,7 @@ pub(crate) fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log
         claim,
         active: watch::Sender::new(false),
         changed: watch::Sender::new(0),
+        meters: Meters::new(now),
         used_at: now,
         tick_at: now,
     };

@@ -190,6 +190,9 @@ pub enum FetchError {
     /// The static log is not to be had or not to be believed.
     #[error("no control center, and the static log does not help: {0}")]
     StaticLog(String),
+    /// A stream where a file or folder is wanted.
+    #[error("it is a live stream, which no file can hold: watch it with `headwater play`")]
+    LiveStream,
     /// The disk.
     #[error("{0}")]
     Store(Arc<StoreError>),
@@ -225,7 +228,14 @@ impl From<StoreError> for FetchError {
 impl FetchError {
     /// Whether the content was refused or unknown (and not something here or on the way at fault).
     pub fn is_refusal(&self) -> bool {
-        matches!(self, FetchError::Refused(_) | FetchError::Withdrawn(_) | FetchError::Goodbye(_) | FetchError::Log(_))
+        matches!(
+            self,
+            FetchError::Refused(_)
+                | FetchError::Withdrawn(_)
+                | FetchError::Goodbye(_)
+                | FetchError::Log(_)
+                | FetchError::LiveStream
+        )
     }
 }
 

@@ -114,6 +114,14 @@ pub(crate) fn join_as(inner: &Inner, state: &mut State, join: Join, source: Opti
 fn open_live(inner: &Arc<Inner>, id: ContentId, log: Log, access: Access) {
     let mut state = inner.lock();
     let Some(content) = state.contents.get_mut(&id) else { return };
+    if content.destination.is_some() {
+        content.fail(FetchError::LiveStream);
+        // It counts as a member since it asked for the log.
+        if let Some(version) = log.version() {
+            state.tell_control(&FromNode::Leave(version));
+        }
+        return;
+    }
     let name = &content.name;
     let wanted = name.as_ref().map_or(log.name.as_str(), |n| n.name.as_str());
     match log.verify_live(wanted, pinned(name).as_ref()) {

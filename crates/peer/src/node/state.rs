@@ -691,6 +691,11 @@ fn sweep(state: &mut State, now: Time) {
             let down = r.peer_bytes + r.waypoint_bytes + r.origin_bytes + r.wasted_bytes;
             r.meters.read(now, (down, r.uploaded_bytes), r.swarm.parent_edges(), r.swarm.child_edges());
         }
+        if let Phase::Live(l) = &mut content.phase {
+            let s = l.channel.state();
+            let down = s.peer_bytes + s.origin_bytes + s.wasted_bytes;
+            l.meters.read(now, (down, s.uploaded_bytes), l.channel.parent_edges(), l.channel.child_edges());
+        }
     }
     let partners: BTreeSet<NodeId> = state
         .contents

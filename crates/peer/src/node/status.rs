@@ -1,5 +1,6 @@
 //! What a node tells its user of itself: how it is, how its contents fare, over which edges.
 
+use super::meters::Meters;
 use super::state::{ContentState, Phase, Running, State};
 use super::{ContentStatus, Inner, LimitsStatus, Node, local_unix_ms};
 use headwater_model::id::ContentId;
@@ -162,6 +163,7 @@ impl Node {
         let limits = self.limits();
         let state = inner.lock();
         let running = || state.contents.values().filter_map(running);
+        let meters = || state.contents.values().filter_map(meters);
         NodeStatus {
             node: self.id().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -174,8 +176,8 @@ impl Node {
             control: control(inner, &state),
             reach: reach(inner, &state, local),
             limits,
-            up_bytes_per_s: running().map(|r| r.meters.up()).sum(),
-            down_bytes_per_s: running().map(|r| r.meters.down()).sum(),
+            up_bytes_per_s: meters().map(Meters::up).sum(),
+            down_bytes_per_s: meters().map(Meters::down).sum(),
             data: inner.config.data.clone(),
             held_bytes: running().map(|r| r.bytes_held).sum(),
             quota_bytes: Some(inner.quota_bytes.load(Ordering::Relaxed)).filter(|q| *q != u64::MAX),
@@ -201,6 +203,14 @@ impl Node {
             None => c.id.to_string().starts_with(text) || c.status(&state).name == text,
         };
         if text.is_empty() { Vec::new() } else { state.contents.values().filter(found).map(|c| c.id).collect() }
+    }
+}
+
+fn meters(content: &ContentState) -> Option<&Meters> {
+    match &content.phase {
+        Phase::Running(r) => Some(&r.meters),
+        Phase::Live(l) => Some(&l.meters),
+        _ => None,
     }
 }
 
@@ -242,16 +252,22 @@ fn reach(inner: &Inner, state: &State, local: Vec<SocketAddr>) -> ReachStatus {
 
 fn detail(inner: &Inner, state: &State, content: &ContentState) -> ContentDetail {
     let status = inner.status(content, state);
-    let Some(r) = running(content) else { return ContentDetail { status, ..ContentDetail::default() } };
+    let (meters, classes, parents, children): (_, _, Vec<EdgeView>, Vec<EdgeView>) = match &content.phase {
+        Phase::Running(r) => (&r.meters, &r.classes, r.swarm.parent_edges().collect(), r.swarm.child_edges().collect()),
+        Phase::Live(l) => {
+            (&l.meters, &l.classes, l.channel.parent_edges().collect(), l.channel.child_edges().collect())
+        }
+        _ => return ContentDetail { status, ..ContentDetail::default() },
+    };
     let (received, sent) = (status.received_bytes() + status.wasted_bytes, status.uploaded_bytes);
-    let parent = |e: EdgeView| edge(state, &e, r.classes.get(&e.node).copied(), r.meters.parent(&e.node), received);
-    let child = |e: EdgeView| edge(state, &e, None, r.meters.child(&e.node), sent);
+    let parent = |e: &EdgeView| edge(state, e, classes.get(&e.node).copied(), meters.parent(&e.node), received);
+    let child = |e: &EdgeView| edge(state, e, None, meters.child(&e.node), sent);
     ContentDetail {
-        seconds: inner.now().since(r.meters.began).as_secs_f64(),
-        down_bytes_per_s: r.meters.down(),
-        up_bytes_per_s: r.meters.up(),
-        parent_edges: fastest(r.swarm.parent_edges().map(parent).collect()),
-        child_edges: fastest(r.swarm.child_edges().map(child).collect()),
+        seconds: inner.now().since(meters.began).as_secs_f64(),
+        down_bytes_per_s: meters.down(),
+        up_bytes_per_s: meters.up(),
+        parent_edges: fastest(parents.iter().map(parent).collect()),
+        child_edges: fastest(children.iter().map(child).collect()),
         status,
     }
 }

@@ -268,6 +268,9 @@ impl Scenario {
         {
             return lab_only(format!("faults of kind {}", f.kind.name()));
         }
+        if self.live.is_some() {
+            return lab_only("live channels".into());
+        }
         if self.bystander.is_some() {
             return lab_only("the user's own traffic".into());
         }

@@ -82,9 +82,49 @@ pub struct Scenario {
     /// The user's own traffic on a host's line; lab only.
     #[serde(default)]
     pub bystander: Option<Bystander>,
+    /// The hosts watch a live channel, instead of fetching the content; lab only.
+    #[serde(default)]
+    pub live: Option<Live>,
     /// What must come out.
     #[serde(default)]
     pub bars: Bars,
+}
+
+/// A live channel.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Live {
+    /// Its rate.
+    pub mbit: f64,
+    /// Length of a segment.
+    pub segment_s: f64,
+    /// How far behind the end of the playlist players begin.
+    pub hold_back_s: f64,
+    /// How long the run is.
+    pub seconds: f64,
+    /// The viewer that most others depend on is killed this often, once arrivals are over.
+    #[serde(default)]
+    pub kill_parent_every_s: Option<f64>,
+    /// What must come out.
+    pub bars: LiveBars,
+}
+
+/// What must come out of a live channel; what is missing is not judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveBars {
+    /// Payload that publisher and origin send to viewers over S_min, after the first 60 s; at most.
+    pub source_ratio_later: Option<f64>,
+    /// The same of the whole run.
+    pub source_ratio: Option<f64>,
+    /// Stalls of all viewers that were not killed, at most.
+    pub stalls: Option<f64>,
+    /// Time from a player's start to its first picture, which 95 % do not pass; at most.
+    pub start_up_p95_s: Option<f64>,
+    /// Time from the publisher having a piece to its being at the viewer, which 95 % do not pass at any viewer; at most.
+    pub lag_p95_s: Option<f64>,
+    /// Gaps and repeats in the media, and segments that cannot be read; at most.
+    pub media_breaks: Option<f64>,
 }
 
 /// A user's own traffic: small packets there and back all the time, and a call.
@@ -403,7 +443,25 @@ impl Scenario {
         for fault in &self.faults {
             self.check_fault(fault)?;
         }
+        if let Some(live) = &self.live {
+            self.check_live(live)?;
+        }
         Ok(Layout::single(self.piece_bytes, self.content_bytes)?)
+    }
+
+    fn check_live(&self, live: &Live) -> Result<(), ScenarioError> {
+        within((0.1..=50.0).contains(&live.mbit), "mbit of the live channel")?;
+        within((0.5..=10.0).contains(&live.segment_s), "segment_s")?;
+        within((0.0..=60.0).contains(&live.hold_back_s), "hold_back_s")?;
+        within((10.0..=7200.0).contains(&live.seconds), "seconds of the live channel")?;
+        within(live.kill_parent_every_s.is_none_or(|s| (1.0..=3600.0).contains(&s)), "kill_parent_every_s")?;
+        let plain = self.faults.is_empty() && self.bars == Bars::default() && self.bystander.is_none();
+        let only_viewers = self.groups.iter().all(|g| g.role == Role::Peer && g.hostile.is_none());
+        if !plain || !only_viewers || self.arrivals != Arrivals::Spread {
+            let what = "a live channel has viewers that arrive spread, faults and bars of its own, and no others yet";
+            return Err(ScenarioError::Contradiction(what.into()));
+        }
+        Ok(())
     }
 
     fn check_network(&self) -> Result<(), ScenarioError> {

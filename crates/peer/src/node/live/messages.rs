@@ -10,10 +10,10 @@ use headwater_peer_core::live::{LiveInput, Verdict};
 use headwater_wire::FromPeer;
 use std::sync::Arc;
 
-/// Whether this node takes pieces of a live stream from `node`: it is a parent, or was until just now.
-pub(crate) fn may_push(inner: &Inner, version: Version, node: &NodeId) -> bool {
+/// The most bytes of a piece that this node takes of a live stream from `node`; `None` of one that is no parent.
+pub(crate) fn may_push(inner: &Inner, version: Version, node: &NodeId) -> Option<u32> {
     let mut state = inner.lock();
-    state.live(version).is_some_and(|l| l.channel.partners().any(|n| n == node))
+    state.live(version).filter(|l| l.channel.is_feed(node)).map(|l| l.track.piece_bytes)
 }
 
 /// A message of another peer about a live stream; an error closes the connection, with the reason. Others come back.
