@@ -11,13 +11,14 @@ use anyhow::{Context, Result, bail, ensure};
 use headwater_simulator::scenario::{HostSpec, Live, MBIT, Reach, Scenario};
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::bars::at_most;
 use crate::calibrate::{Cache, Calibration};
 use crate::net::Net;
 use crate::outcome::{Bar, Outcome};
 use crate::process::{Heard, Process, Said, Who};
 use crate::run::{Interrupted, Options, net_spec, say};
-use crate::site::{FIRST, ORIGIN, Site, which};
+use crate::site::{CONTROL, FIRST, ORIGIN, Site, which};
 
 const TICK: Duration = Duration::from_millis(20);
 /// How long the encoder may take for its first segments, the publisher for its first word, and probes for their reports.
@@ -270,6 +271,10 @@ impl<'a> Stage<'a> {
         let judged: Vec<Bar> =
             judged.into_iter().filter_map(|(n, b, v)| Some(at_most(n, b?, v, "not measured"))).collect();
         let mut notes = std::mem::take(&mut self.kills);
+        let (address, token) = (self.site.control_address, self.site.token.clone());
+        let contents = self.net.within(CONTROL, || Api::new(address, &token)?.get("/v1/contents"))?;
+        let trees = contents.ok().and_then(|all| all.as_array()?.iter().find(|c| c["live"].is_object()).cloned());
+        notes.push(format!("the control center of its trees: {}", trees.map_or(Value::Null, |c| c["live"].clone())));
         notes.push(format!(
             "the stream had {:.2} Mbit/s; S_min is {bound:.3} of it; {} viewers to the end",
             rate / MBIT,

@@ -128,18 +128,30 @@ pub(super) struct Lane {
     parent_lacks: Option<u64>,
     /// The highest piece that its parent pushed.
     pub(super) pushed_to: u64,
+    /// When it last pushed one.
+    pub(super) pushed_at: Option<Time>,
     /// Since when it lags, and what came since.
     lags: Option<(Time, u64)>,
 }
 
 impl Lane {
     pub(super) fn new(now: Time) -> Self {
-        Lane { parent: None, since: now, former: None, spoke: false, parent_lacks: None, pushed_to: 0, lags: None }
+        Lane {
+            parent: None,
+            since: now,
+            former: None,
+            spoke: false,
+            parent_lacks: None,
+            pushed_to: 0,
+            pushed_at: None,
+            lags: None,
+        }
     }
-    pub(super) fn came(&mut self, from: Option<NodeId>, piece: u64, bytes: u64) {
+    pub(super) fn came(&mut self, now: Time, from: Option<NodeId>, piece: u64, bytes: u64) {
         if from.is_some() && from == self.parent {
             self.spoke = true;
             self.pushed_to = self.pushed_to.max(piece);
+            self.pushed_at = Some(now);
             if let Some((_, came)) = &mut self.lags {
                 *came += bytes;
             }

@@ -70,8 +70,8 @@ impl Default for LiveConfig {
             behind: Micros::from_millis(1000),
             behind_percent: 40,
             ask_again: Micros::from_millis(400),
-            ask_ahead: Micros::from_millis(1500),
-            origin_ahead: Micros::from_millis(800),
+            ask_ahead: Micros::from_millis(1200),
+            origin_ahead: Micros::from_millis(600),
             give_up: Micros::from_secs(4),
             in_time: Micros::from_secs(5),
             max_asked: 64,
@@ -531,7 +531,7 @@ impl Channel {
                 self.count_lag(now, piece);
                 *(if from.is_some() { &mut self.peer_bytes } else { &mut self.origin_bytes }) += bytes;
                 if let Some(lane) = self.lanes.get_mut(usize::from(substream)) {
-                    lane.came(from, piece, bytes);
+                    lane.came(now, from, piece, bytes);
                 }
                 self.window.stored(piece);
                 self.push(piece, out);

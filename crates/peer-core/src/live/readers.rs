@@ -25,9 +25,10 @@ pub(super) struct Reader {
 /// What a player plays.
 #[derive(Clone, Copy, Debug)]
 struct Plays {
-    /// The segment that it began with, and when that had to be here.
+    /// The segment that it began with, and when that had to be here: once it is, when it was.
     first: u64,
     due: Time,
+    begun: bool,
     /// The segment that it read last.
     last: u64,
 }
@@ -46,7 +47,7 @@ impl Channel {
                 Reader { read_at: now, plays, other: None }
             }
             (Some(sequence), _) => {
-                let plays = Some(Plays { first: sequence, due: now + BEGINS_WITHIN, last: sequence });
+                let plays = Some(Plays { first: sequence, due: now + BEGINS_WITHIN, begun: false, last: sequence });
                 Reader { read_at: now, plays, other: None }
             }
         };
@@ -71,6 +72,12 @@ impl Channel {
     /// When players need which objects; those that nobody is going to read are not in it.
     pub(super) fn due(&mut self, now: Time) -> BTreeMap<u64, Time> {
         self.readers.retain(|_, r| now.since(r.read_at) < IDLE);
+        let window = &self.window;
+        for p in self.readers.values_mut().filter_map(|r| r.plays.as_mut()).filter(|p| !p.begun) {
+            // What follows is needed so much later as the picture came later than it was hoped for.
+            p.begun = window.listed().any(|(object, _, l)| l.sequence == p.first && window.is_here(object));
+            p.due = if p.begun { now } else { p.due };
+        }
         let mut due: BTreeMap<u64, Time> = BTreeMap::new();
         let mut needs = |object: u64, at: Time| {
             let known = due.entry(object).or_insert(at);
@@ -82,6 +89,7 @@ impl Channel {
             }
             let Some(p) = r.plays else { continue };
             let mut at = p.due;
+            let not_begun = if p.begun { Micros(0) } else { now.since(p.due) };
             for (object, _, l) in self.window.listed().filter(|(_, _, l)| l.sequence >= p.first) {
                 if l.sequence >= p.last {
                     needs(object, at);
@@ -90,6 +98,9 @@ impl Channel {
                     }
                 }
                 at = at + l.duration;
+                if l.sequence == p.first {
+                    at = at + not_begun;
+                }
             }
         }
         due

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 const MAY_COME: Micros = Micros::from_millis(300);
 /// Nobody pushes a substream for so long: its pieces are asked for.
 const UNFED: Micros = Micros::from_millis(400);
+/// A parent that pushed something so lately is at it.
+const FLOWS: Micros = Micros::from_millis(600);
 /// Pieces looked at in one go.
 const MAX_LOOKED_AT: usize = 4096;
 
@@ -34,8 +36,12 @@ impl Channel {
         let mut from_origin: Vec<u64> = Vec::new();
         let mut given_up: Vec<u64> = Vec::new();
         let pieces: Vec<u64> = self.window.missing().keys().copied().take(MAX_LOOKED_AT).collect();
+        let mut before: BTreeMap<u8, u64> = BTreeMap::new();
         for piece in pieces {
-            match self.need(now, piece, begin, &due) {
+            let of_lane = before.entry(self.terms().substream_of(piece)).or_default();
+            *of_lane += u64::from(piece >= begin);
+            let comes_in = self.piece_time().times(*of_lane);
+            match self.need(now, piece, begin, &due, comes_in) {
                 Need::Nothing => {}
                 Need::Ask => {
                     if let Some(node) = self.ask(now, piece) {
@@ -59,7 +65,13 @@ impl Channel {
         }
     }
 
-    fn need(&self, now: Time, piece: u64, begin: u64, due: &BTreeMap<u64, Time>) -> Need {
+    /// How long a parent takes for a piece of a substream.
+    fn piece_time(&self) -> Micros {
+        self.terms().substream_rate().time_for(u64::from(self.track().piece_bytes))
+    }
+
+    /// `comes_in` is how long its parent needs for it and what comes before it.
+    fn need(&self, now: Time, piece: u64, begin: u64, due: &BTreeMap<u64, Time>, comes_in: Micros) -> Need {
         let Some(m) = self.window.missing().get(&piece) else { return Need::Nothing };
         let c = &self.config;
         let player = due.get(&m.object).copied();
@@ -77,20 +89,29 @@ impl Channel {
         let fed = lane.is_some_and(|l| l.parent.is_some() || now.since(l.since) < UNFED);
         let somebody = self.feeds.values().any(|f| f.may_be_asked(self.terms().substream_of(piece)));
         let left = Micros(by.0.saturating_sub(now.0));
+        let comes = fed && piece >= begin && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
+        let flows = lane.and_then(|l| l.pushed_at).is_some_and(|at| now.since(at) < FLOWS);
+        let in_time = comes && flows && comes_in < left;
         // Where nobody could bring it, waiting helps nobody.
-        if player.is_some() && (left <= c.origin_ahead || (!fed && !somebody)) && self.is_at_origin(m.object) {
+        let waits_in_vain = !fed && !somebody;
+        if player.is_some() && !in_time && (left <= c.origin_ahead || waits_in_vain) && self.is_at_origin(m.object) {
             return Need::Origin;
         }
-        let comes = fed && piece >= begin && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
-        if comes && left > c.ask_ahead {
+        // Asking others for what is only late takes the uplinks that make it late: where there is an origin, that helps.
+        let origin_helps = player.is_some() && self.has_origin(m.object);
+        if in_time || (comes && (origin_helps || left > c.ask_ahead)) {
             return Need::Nothing;
         }
         if m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_again) { Need::Nothing } else { Need::Ask }
     }
 
     fn is_at_origin(&self, object: u64) -> bool {
+        self.has_origin(object) && self.jobs.len() < self.config.max_origin_jobs
+    }
+
+    fn has_origin(&self, object: u64) -> bool {
         let listed = self.window.objects().get(&object).and_then(|o| o.listed.as_ref());
-        listed.is_some_and(|l| l.origin.is_some()) && self.jobs.len() < self.config.max_origin_jobs
+        listed.is_some_and(|l| l.origin.is_some())
     }
 
     /// Pieces before one that its parent pushed later were passed over: it does not have them, or lost them on the way.
