@@ -47,6 +47,13 @@ const ACTIVE: Micros = Micros::from_millis(500);
 const SEASONED: Micros = Micros::from_secs(2);
 /// Nothing sent for this long: the line may be another one by now.
 const IDLE: Micros = Micros::from_secs(10);
+/// Nothing sent for longer is a pause, as between two segments of a stream: it tells nothing of the line. At low rates the
+/// pacer itself waits for as long as [`PACED_BYTES`] take.
+const PAUSE: Micros = Micros::from_millis(60);
+/// See [`PAUSE`].
+const PACED_BYTES: u64 = 2600;
+/// What was sent in less time than this tells nothing of the line.
+const TELLING: Micros = PROBE_EVERY.times(2);
 /// What looks like a queue and has been the same, within [`STEADY`], for so long is none: the way became longer. Queues of
 /// others come and go.
 const LONGER: Micros = Micros::from_secs(10);
@@ -86,6 +93,10 @@ pub struct Uplink {
     most: f64,
     /// Since when it is so, and the bytes sent by then.
     changed: (Time, u64),
+    /// How long of that nothing was to be sent.
+    paused: Micros,
+    /// When the last pause ended.
+    paused_at: Time,
     /// What the last look saw.
     seen: Option<Sample>,
     /// Since when a queue stands, and its shortest and longest.
@@ -122,6 +133,8 @@ impl Uplink {
             rate: FIRST.0 as f64,
             most: MOST.0 as f64,
             changed: (now, 0),
+            paused: Micros(0),
+            paused_at: now,
             seen: None,
             stands: None,
             drained: 0.0,
@@ -175,8 +188,14 @@ impl Uplink {
     /// to be sent now.
     pub fn pulse(&mut self, now: Time, sent: u64) -> Vec<Probe> {
         if sent != self.sent.1 {
-            if now.since(self.sent.0) > IDLE {
+            let since = now.since(self.sent.0);
+            if since > IDLE {
                 self.begin_anew(now, sent);
+            }
+            let pause = self.pause(now);
+            if pause > Micros(0) {
+                self.paused = Micros(self.paused.0 + pause.0);
+                self.paused_at = now;
             }
             self.sent = (now, sent);
         }
@@ -268,9 +287,15 @@ impl Uplink {
             return;
         }
         let before = self.seen.replace(seen);
-        let (changed, sent_then) = self.changed;
-        let sent = self.sent.1;
-        let sending = (sent - sent_then) as f64 / now.since(changed).as_secs_f64().max(1e-3);
+        let (sent, sent_then) = (self.sent.1, self.changed.1);
+        let paused = self.paused + self.pause(now);
+        let took = Micros(now.since(self.changed.0).0.saturating_sub(paused.0));
+        if took < TELLING {
+            // A queue now is not of this node's making.
+            (self.changed, self.paused, self.samples) = ((now, sent), Micros(0), 0);
+            return;
+        }
+        let sending = (sent - sent_then) as f64 / took.as_secs_f64();
         let target = if self.starting { START_TARGET } else { TARGET }.max(self.rate().time_for(TARGET_BYTES));
         if seen.queue > target {
             self.starting = false;
@@ -278,7 +303,8 @@ impl Uplink {
             self.peak = self.rate;
             // A short queue tells little of the line, but that the rate is not far above it. While one drains it may tell
             // nothing; then what was seen before holds.
-            let carries = before.filter(|_| seen.queue > TARGET.times(3)).and_then(|b| carried(b, seen));
+            let carries = before.filter(|b| seen.queue > TARGET.times(3) && b.sent_at >= self.paused_at);
+            let carries = carries.and_then(|b| carried(b, seen));
             let known = if self.drained > 0.0 { self.drained } else { sending.min(self.rate) };
             let line = carries.unwrap_or(known).min(self.most);
             let less = BACK_OFF - (seen.queue.0 - target.0) as f64 / DRAIN.0 as f64;
@@ -321,10 +347,17 @@ impl Uplink {
         steady && now.since(since) >= LONGER
     }
 
+    /// How much longer nothing was sent than the pacer waits for, since the last word of it or the last change.
+    fn pause(&self, now: Time) -> Micros {
+        let quiet = now.since(self.sent.0.max(self.changed.0));
+        if quiet > PAUSE.max(self.rate().time_for(PACED_BYTES)) { quiet } else { Micros(0) }
+    }
+
     fn set(&mut self, now: Time, sent: u64, rate: f64) {
         self.rate = rate.min(self.most).max((LEAST.0 as f64).min(self.most));
         self.drained = 0.0;
         self.changed = (now, sent);
+        self.paused = Micros(0);
         self.samples = 0;
     }
 

@@ -19,6 +19,8 @@ struct Story {
     /// What the line buffers.
     buffer_s: f64,
     seconds: u64,
+    /// Every two seconds there is so much to send, in bytes; always something where it is none.
+    segment: Option<f64>,
 }
 
 const STORY: Story = Story {
@@ -32,26 +34,39 @@ const STORY: Story = Story {
     jitter_us: 2_000,
     buffer_s: 0.3,
     seconds: 40,
+    segment: None,
 };
 
 /// A node on the line.
 struct Home {
     uplink: Uplink,
     sent: f64,
+    waiting: f64,
+    /// Milliseconds in which something waited to be sent.
+    busy_ms: u64,
     /// Echoes under way: when they come and of which probe; by whom, and the time that they tell.
     echoes: BTreeMap<(u64, u64), (NodeId, u64)>,
 }
 
 impl Home {
     fn new(story: &Story, seed: u64) -> Home {
-        Home { uplink: Uplink::new(Time(0), story.told, seed), sent: 0.0, echoes: BTreeMap::new() }
+        let uplink = Uplink::new(Time(0), story.told, seed);
+        Home { uplink, sent: 0.0, waiting: 0.0, busy_ms: 0, echoes: BTreeMap::new() }
     }
 
     /// A millisecond passes in which bytes stand in the queue for `waits` seconds: bytes sent.
     fn step(&mut self, story: &Story, ms: u64, waits: f64, dice: &mut Rng) -> f64 {
         let now = Time(ms * 1000);
-        for child in 0..story.children {
-            self.uplink.sends_to(now, NodeId([child; 32]));
+        match story.segment {
+            None => self.waiting = f64::MAX,
+            Some(bytes) if ms % 2000 == 1 => self.waiting += bytes,
+            Some(_) => {}
+        }
+        if self.waiting > 0.0 {
+            self.busy_ms += 1;
+            for child in 0..story.children {
+                self.uplink.sends_to(now, NodeId([child; 32]));
+            }
         }
         while let Some(entry) = self.echoes.first_entry().filter(|e| e.key().0 <= now.0) {
             let ((_, number), (child, shows)) = entry.remove_entry();
@@ -66,7 +81,8 @@ impl Home {
             let arrives = now.0 + 20_000 + waits_us as u64 + jitter_us;
             self.echoes.insert((arrives + 20_000, probe.number), (probe.to, (story.clock)(child, arrives)));
         }
-        let sends = self.uplink.rate().0 as f64 / 1000.0;
+        let sends = (self.uplink.rate().0 as f64 / 1000.0).min(self.waiting);
+        self.waiting -= sends;
         self.sent += sends;
         sends
     }
@@ -139,6 +155,24 @@ fn two_nodes_on_one_line_leave_each_other_a_share() {
     let (shares, queue) = run_homes(&story, &mut [Home::new(&story, 7), Home::new(&story, 8)]);
     assert!(shares[0] + shares[1] > 0.85 && queue < 25.0, "{shares:?} {queue}");
     assert!(shares.iter().all(|s| *s > 0.15), "{shares:?}");
+}
+
+/// Segments of a stream, of so much of the line: they take little longer than the line needs for them.
+#[test]
+fn what_comes_in_bursts_goes_out_at_the_line_s_rate() {
+    for line in [125_000.0, 250_000.0, 750_000.0, 12_500_000.0] {
+        for (used, children, jitter_us, most) in
+            [(0.3, 1, 2_000, 1.15), (0.3, 1, 12_000, 1.15), (0.6, 2, 12_000, 1.15), (0.3, 2, 25_000, 2.2)]
+        {
+            let segment = Some(line * 2.0 * used);
+            let story = Story { line, segment, seconds: 120, children, jitter_us, ..STORY };
+            let mut homes = [Home::new(&story, 7)];
+            let (_, queue) = run_homes(&story, &mut homes);
+            let busy = homes[0].busy_ms as f64 / 120_000.0;
+            let what = format!("line {line}, {used} of it used, jitter {jitter_us} us: {busy:.3}, queue {queue:.1} ms");
+            assert!(busy <= used * most && queue <= 20.0, "{what}");
+        }
+    }
 }
 
 #[test]

@@ -388,6 +388,10 @@ static HAVE: Shape = shape(
     &[one(1, "version", &VERSION), bytes(3, "bitmap", MAX_PIECES_BITMAP_BYTES), numbers(4, "pieces", MAX_NAMED_PIECES)],
 );
 /// A message about some pieces of a version.
+const fn of_live_pieces(message: &'static str) -> Shape {
+    shape(message, VERSION_FIELD_BYTES, &OF_LIVE_PIECES)
+}
+static OF_LIVE_PIECES: [Field; 2] = [one(1, "version", &VERSION), numbers(2, "pieces", MAX_LIVE_REQUEST)];
 const fn of_pieces(message: &'static str) -> Shape {
     shape(message, VERSION_FIELD_BYTES, &OF_PIECES)
 }
@@ -403,8 +407,8 @@ static LIVE_ENTRIES: Shape = shape(
     &[one(1, "version", &VERSION), many(2, "entries", MAX_LIVE_ENTRIES, &LIVE_ENTRY)],
 );
 static ENTRIES_WANTED: Shape = of_version("EntriesWanted");
-static LIVE_REQUEST: Shape =
-    shape("LiveRequest", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), numbers(2, "pieces", MAX_LIVE_REQUEST)]);
+static LIVE_REQUEST: Shape = of_live_pieces("LiveRequest");
+static LIVE_CANCEL: Shape = of_live_pieces("LiveCancel");
 static LIVE_POSITION: Shape = shape(
     "LivePosition",
     VERSION_FIELD_BYTES,
@@ -429,5 +433,6 @@ pub(crate) static PEER_MESSAGE: Shape = shape(
         one(13, "entries_wanted", &ENTRIES_WANTED),
         one(14, "live_request", &LIVE_REQUEST),
         one(15, "live_position", &LIVE_POSITION),
+        one(16, "live_cancel", &LIVE_CANCEL),
     ],
 );

@@ -236,6 +236,15 @@ impl Channel {
         }
     }
 
+    /// A child takes pieces from elsewhere: the uplink is for those that it lacks.
+    pub(super) fn cancelled(&mut self, child: &NodeId, pieces: &[u64]) {
+        let Some(link) = self.children.get_mut(child) else { return };
+        for piece in pieces {
+            link.queue.remove(piece);
+            link.asked.remove(piece);
+        }
+    }
+
     /// The next piece for `child`; `None` when there is none now.
     pub fn next_to_send(&mut self, now: Time, child: &NodeId) -> Option<u64> {
         let link = self.children.get_mut(child)?;

@@ -138,6 +138,8 @@ pub enum LiveInput {
     Subscribed(NodeId, Substreams, Option<u64>),
     /// A child asks for pieces.
     Asked(NodeId, Vec<u64>),
+    /// A child takes pieces from elsewhere.
+    Cancelled(NodeId, Vec<u64>),
     /// A child asks for the entries after a number.
     EntriesWanted(NodeId, u64),
     /// A fetch from the origin ended; what is still missing of it did not come.
@@ -180,6 +182,8 @@ pub enum LiveOutput {
     Subscribe(NodeId, Substreams, Option<u64>),
     /// Ask a parent for pieces.
     Ask(NodeId, Vec<u64>),
+    /// Tell a parent that pieces are fetched elsewhere.
+    Cancel(NodeId, Vec<u64>),
     /// Ask a parent for the entries after a number.
     AskEntries(NodeId, u64),
     /// Tell the parent that a piece was bad.
@@ -467,6 +471,7 @@ impl Channel {
             LiveInput::ChildClosed(node) => drop(self.children.remove(&node)),
             LiveInput::Subscribed(node, substreams, from) => self.subscribed(now, node, substreams, from, out),
             LiveInput::Asked(node, pieces) => self.asked(node, &pieces, out),
+            LiveInput::Cancelled(node, pieces) => self.cancelled(&node, &pieces),
             LiveInput::EntriesWanted(node, after) => self.entries_wanted(now, node, after, out),
             LiveInput::OriginEnded(job) => self.origin_ended(now, job),
             LiveInput::Reads { reader, object } => self.reads(now, reader, object, out),

@@ -189,9 +189,28 @@ impl Channel {
             }
         }
         self.jobs.insert(job, pieces.to_vec());
+        self.cancel(pieces, out);
         let from = origin.from.saturating_add(begin);
         let pieces = places.into_iter().map(|(p, _, len)| (p, len)).collect();
         out.push(LiveOutput::FetchOrigin { job, url: origin.url, from, pieces });
+    }
+
+    /// Tells those who would send them too.
+    fn cancel(&mut self, pieces: &[u64], out: &mut Vec<LiveOutput>) {
+        let mut of: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+        for piece in pieces {
+            let parent = self.lanes.get(usize::from(self.terms().substream_of(*piece))).and_then(|l| l.parent);
+            let asked = self.window.missing().get(piece).and_then(|m| m.asked).map(|(node, _)| node);
+            for node in parent.into_iter().chain(asked.filter(|a| Some(*a) != parent)) {
+                of.entry(node).or_default().push(*piece);
+            }
+        }
+        for (node, pieces) in of {
+            if let Some(feed) = self.feeds.get_mut(&node) {
+                feed.asked.retain(|p, _| !pieces.contains(p));
+            }
+            out.push(LiveOutput::Cancel(node, pieces));
+        }
     }
 
     /// What the origin did not give is asked of others again.

@@ -50,6 +50,7 @@ enum Packet {
     Answer,
     Subscribe(Substreams, Option<u64>),
     Ask(Vec<u64>),
+    Cancel(Vec<u64>),
     AskEntries(u64),
     Entries(Vec<Arc<SignedLiveEntry>>),
     Position(u64, Vec<(u8, u64)>),
@@ -174,6 +175,7 @@ impl World {
                 LiveOutput::CloseEdge(p) => self.send(node, p, Packet::CloseEdge),
                 LiveOutput::Subscribe(p, s, from) => self.send(node, p, Packet::Subscribe(s, from)),
                 LiveOutput::Ask(p, pieces) => self.send(node, p, Packet::Ask(pieces)),
+                LiveOutput::Cancel(p, pieces) => self.send(node, p, Packet::Cancel(pieces)),
                 LiveOutput::AskEntries(p, after) => self.send(node, p, Packet::AskEntries(after)),
                 LiveOutput::TellEntries(c, entries) => self.send(node, c, Packet::Entries(entries)),
                 LiveOutput::TellPosition(c, newest, lacks) => self.send(node, c, Packet::Position(newest, lacks)),
@@ -208,6 +210,7 @@ impl World {
             Packet::Answer => LiveInput::Answered { parent: from, refused: None },
             Packet::Subscribe(s, piece) => LiveInput::Subscribed(from, s, piece),
             Packet::Ask(pieces) => LiveInput::Asked(from, pieces),
+            Packet::Cancel(pieces) => LiveInput::Cancelled(from, pieces),
             Packet::AskEntries(after) => LiveInput::EntriesWanted(from, after),
             Packet::Position(newest, lacks) => LiveInput::Position(from, newest, lacks),
             Packet::CloseEdge => LiveInput::ChildClosed(from),
@@ -477,6 +480,22 @@ fn who_has_no_parents_reads_from_the_origin() {
     assert_eq!(never, 0);
     let three = w.node(3);
     assert!(three.origin.iter().filter(|p| **p > newest * PIECES + PIECES).all(|p| p % 4 >= 2), "{:?}", three.origin);
+}
+
+/// What comes too late from a parent is fetched from the origin, and takes nothing of that parent's uplink then.
+#[test]
+fn what_the_origin_gives_is_not_pushed_too() {
+    let mut w = two_trees();
+    w.run(4000);
+    // Six substreams of four pieces a second, at half.
+    w.nodes.get_mut(&id(1)).unwrap().up = Some(12);
+    let newest = w.node(3).channel.listed().next_back().map(|(n, ..)| n).unwrap();
+    for object in newest - 1..newest + 14 {
+        w.say(id(3), LiveInput::Reads { reader: 1, object });
+        w.run(1000);
+    }
+    let s = w.node(3).channel.state();
+    assert!(s.origin_bytes > 0 && s.wasted_bytes * 20 <= s.origin_bytes, "{s:?}");
 }
 
 #[test]

@@ -300,6 +300,11 @@ fn carry_out(inner: &Arc<Inner>, state: &mut State, version: Version, outputs: V
                     state.tell_peer(&node, &FromPeer::LiveRequest { version, pieces: some.to_vec() });
                 }
             }
+            LiveOutput::Cancel(node, pieces) => {
+                for some in pieces.chunks(limits::MAX_LIVE_REQUEST) {
+                    state.tell_peer(&node, &FromPeer::LiveCancel { version, pieces: some.to_vec() });
+                }
+            }
             LiveOutput::AskEntries(node, after) => {
                 state.tell_peer(&node, &FromPeer::EntriesWanted { version, after });
             }

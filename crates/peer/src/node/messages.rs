@@ -320,6 +320,7 @@ pub(crate) fn from_peer(
         | FromPeer::LiveEntries { .. }
         | FromPeer::EntriesWanted { .. }
         | FromPeer::LiveRequest { .. }
+        | FromPeer::LiveCancel { .. }
         | FromPeer::LivePosition { .. } => {}
     }
     Ok(())

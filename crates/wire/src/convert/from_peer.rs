@@ -119,6 +119,13 @@ pub enum FromPeer {
         /// Which, in the order wanted.
         pieces: Vec<u64>,
     },
+    /// A child of a live stream takes these pieces from elsewhere: they need not be sent.
+    LiveCancel {
+        /// Of which content.
+        version: Version,
+        /// Which.
+        pieces: Vec<u64>,
+    },
     /// A parent of a live stream is alive.
     LivePosition {
         /// Of which content.
@@ -206,6 +213,7 @@ impl FromPeer {
             },
             Body::EntriesWanted(e) => Self::EntriesWanted { version: version(e.version)?, after: e.after },
             Body::LiveRequest(r) => Self::LiveRequest { version: version(r.version)?, pieces: r.pieces },
+            Body::LiveCancel(c) => Self::LiveCancel { version: version(c.version)?, pieces: c.pieces },
             Body::LivePosition(p) => {
                 let substreams = Substreams(p.substreams);
                 if substreams.len() as usize != p.next.len() {
@@ -278,6 +286,9 @@ impl FromPeer {
             }
             Self::LiveRequest { version, pieces } => {
                 Body::LiveRequest(proto::LiveRequest { version: version_to_proto(*version), pieces: pieces.clone() })
+            }
+            Self::LiveCancel { version, pieces } => {
+                Body::LiveCancel(proto::LiveCancel { version: version_to_proto(*version), pieces: pieces.clone() })
             }
             Self::LivePosition { version, newest_entry, next } => {
                 let mut substreams = Substreams::default();

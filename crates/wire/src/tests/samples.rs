@@ -375,6 +375,7 @@ pub fn from_peer() -> Vec<FromPeer> {
         FromPeer::LiveEntries { version, entries: live_entries() },
         FromPeer::EntriesWanted { version, after: 8 },
         FromPeer::LiveRequest { version, pieces: vec![1 << 40, 3] },
+        FromPeer::LiveCancel { version, pieces: vec![1 << 40, 4] },
         FromPeer::LivePosition { version, newest_entry: 8, next: vec![(0, 1 << 40), (5, 7)] },
     ]
 }
@@ -397,5 +398,6 @@ pub fn kind_of_peer(m: &FromPeer) -> usize {
         FromPeer::EntriesWanted { .. } => 12,
         FromPeer::LiveRequest { .. } => 13,
         FromPeer::LivePosition { .. } => 14,
+        FromPeer::LiveCancel { .. } => 15,
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn from_peer(inner: &Arc<Inner>, node: NodeId, message: FromPeer) -> 
         }
         FromPeer::Subscribe { version, substreams, from } => (version, LiveInput::Subscribed(node, substreams, from)),
         FromPeer::LiveRequest { version, pieces } => (version, LiveInput::Asked(node, pieces)),
+        FromPeer::LiveCancel { version, pieces } => (version, LiveInput::Cancelled(node, pieces)),
         FromPeer::EntriesWanted { version, after } => (version, LiveInput::EntriesWanted(node, after)),
         FromPeer::LivePosition { version, newest_entry, next } => {
             (version, LiveInput::Position(node, newest_entry, next))
