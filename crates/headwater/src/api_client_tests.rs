@@ -43,7 +43,7 @@ async fn answering(status: u16, answer: &'static str) -> Control {
 
 fn made() -> StaticLog {
     let log = Log { name: "n".into(), first_key: [1; 32], key_changes: vec![], entries: vec![] };
-    StaticLog { log, leaves: vec![], sums: vec![] }
+    StaticLog { log, leaves: vec![], sums: vec![], entries: vec![] }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod folders;
 mod hours;
 mod lifetime;
 mod local_api;
+mod log_server;
 mod logging;
 mod memory;
 mod origin_server;

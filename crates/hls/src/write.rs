@@ -58,7 +58,7 @@ pub fn media_playlist(list: &Window<'_>) -> String {
             // Its number has gone by: it would shift all others.
             continue;
         }
-        (next..segment.sequence).for_each(|missing| gap(&mut out, missing, list.target_duration));
+        (next..segment.sequence).for_each(|missing| gap(&mut out, missing, list.target_duration, &segment.uri));
         put(&mut out, segment, &mut map);
         expected = Some(segment.sequence.saturating_add(1));
     }
@@ -101,10 +101,20 @@ fn put<'a>(out: &mut String, segment: &'a WindowSegment, map: &mut Option<&'a st
     line(out, format_args!("{}", plain(&segment.uri)));
 }
 
-fn gap(out: &mut String, sequence: u64, target: Micros) {
+/// Players that judge addresses by their endings refuse the whole playlist for one that has none: it has that of `like`.
+fn gap_uri(sequence: u64, like: &str) -> String {
+    let is_plain = |ending: &&str| !ending.is_empty() && ending.chars().all(|c| c.is_ascii_alphanumeric());
+    match like.rsplit_once('.').map(|(_, ending)| ending).filter(is_plain) {
+        Some(ending) => format!("gap-{sequence}.{ending}"),
+        None => format!("gap-{sequence}"),
+    }
+}
+
+/// `like` is the address of a segment that is there.
+fn gap(out: &mut String, sequence: u64, target: Micros, like: &str) {
     line(out, format_args!("#EXT-X-GAP"));
     duration(out, target);
-    line(out, format_args!("gap-{sequence}"));
+    line(out, format_args!("{}", gap_uri(sequence, like)));
 }
 
 fn duration(out: &mut String, of: Micros) {

@@ -47,7 +47,7 @@ fn a_window_is_written() {
 42.ts
 #EXT-X-GAP
 #EXTINF:2.000000,
-gap-43
+gap-43.m4s
 #EXT-X-DISCONTINUITY
 #EXT-X-MAP:URI=\"i2.mp4\"
 #EXTINF:2.000000,
@@ -116,7 +116,7 @@ fn expected(list: &Window<'_>) -> Vec<Segment> {
         while let Some(last) = out.last().filter(|l| l.sequence + 1 < s.sequence) {
             let sequence = last.sequence + 1;
             let (duration, map, recorded_unix_us) = (list.target_duration, last.map.clone(), counted_on(&out));
-            let uri = format!("gap-{sequence}");
+            let uri = gap_uri(sequence, &s.uri);
             out.push(Segment { sequence, uri, duration, gap: true, map, recorded_unix_us, ..Segment::default() });
         }
         let own = s.recorded_unix_us.map(|us| us / 1000 * 1000);

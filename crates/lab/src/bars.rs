@@ -111,7 +111,8 @@ pub(crate) fn at_most(name: &str, bound: f64, value: Option<(f64, String)>, miss
     Bar { name: name.into(), value, bound, ratio, pass: value.is_some_and(|value| value <= bound), note }
 }
 
-fn at_least(name: &str, bound: f64, value: Option<f64>) -> Bar {
+/// A bar that `value` must reach; one that was not measured fails.
+pub fn at_least(name: &str, bound: f64, value: Option<f64>) -> Bar {
     let ratio = value.filter(|_| bound > 0.0).map(|value| value / bound);
     let pass = value.is_some_and(|value| value >= bound);
     let note = if value.is_none() { "not measured" } else { "" };

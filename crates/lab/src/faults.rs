@@ -151,7 +151,7 @@ pub fn words(planned: &Planned, hosts: &[HostSpec]) -> String {
         FaultKind::Death => format!("SIGKILL for good: {names}"),
         FaultKind::Leave => format!("leaves, to come back: {names}"),
         FaultKind::Freeze => format!("SIGSTOP: {names}"),
-        FaultKind::Slow => format!("a tenth of the uplink: {names}"),
+        FaultKind::Slow => format!("{} % of the uplink: {names}", 100.0 * planned.fault.slow_share()),
         FaultKind::Reshape => format!("{value} Mbit/s up and down: {names}"),
         FaultKind::Cut => format!("link cut: {names}"),
         FaultKind::AddressChange => format!("another address: {names}"),

@@ -123,7 +123,7 @@ pub(crate) fn net_spec(scenario: &Scenario, hosts: &[HostSpec]) -> NetSpec {
     NetSpec { network, sites: scenario.sites.clone(), hosts: all }
 }
 
-fn assumed(scenario: &Scenario, factor: f64) -> Calibration {
+pub(crate) fn assumed(scenario: &Scenario, factor: f64) -> Calibration {
     let point = |line_mbit: f64| crate::calibrate::Point {
         line_mbit,
         goodput_mbit: line_mbit * factor,
@@ -501,7 +501,7 @@ impl<'a> Stage<'a> {
                 self.peers.forgive_wait(host);
                 self.net.cut_host(on_net, begins)?;
             }
-            (FaultKind::Slow, true) => self.net.set_host_rate(on_net, up / 10.0, down),
+            (FaultKind::Slow, true) => self.net.set_host_rate(on_net, up * planned.fault.slow_share(), down),
             (FaultKind::Reshape, true) => self.net.set_host_rate(on_net, value, value),
             (FaultKind::Slow | FaultKind::Reshape, false) => self.net.set_host_rate(on_net, up, down),
             (FaultKind::AddressChange, _) => {

@@ -212,18 +212,18 @@ impl Site {
         told["token"].as_str().map(str::to_owned).context("the API gives no token")
     }
 
-    /// Payload that the origin sent to others than `except` after a time in Unix seconds.
+    /// Payload of what is below `path` that the origin sent to others than `except` after a time in Unix seconds.
     ///
     /// # Errors
     /// If its log cannot be read.
-    pub fn origin_bytes_to_others(&self, except: IpAddr, after_unix_s: f64) -> Result<u64> {
+    pub fn origin_bytes_to_others(&self, except: IpAddr, path: &str, after_unix_s: f64) -> Result<u64> {
         let log = std::fs::read_to_string(self.access_log()).context("the origin's log")?;
         let mut sum = 0;
         for line in log.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
-            let &[body, _, _, at, to] = fields.as_slice() else { bail!("the origin's log has the line {line:?}") };
+            let &[body, _, _, at, to, uri] = fields.as_slice() else { bail!("the origin's log has the line {line:?}") };
             let is_later = at.parse::<f64>().is_ok_and(|at| at >= after_unix_s);
-            if is_later && to.parse() != Ok(except) {
+            if is_later && uri.starts_with(path) && to.parse() != Ok(except) {
                 sum += body.parse::<u64>().unwrap_or(0);
             }
         }
@@ -239,6 +239,11 @@ impl Site {
         self.origin.wait_until(Instant::now() + READY_WITHIN);
         let log = std::fs::read(self.access_log()).context("the origin's log")?;
         read_log(&String::from_utf8_lossy(&log[self.log_skipped.min(log.len())..]))
+    }
+
+    /// Lets the origin answer nothing, with open connections; or go on.
+    pub fn freeze_origin(&mut self, frozen: bool) {
+        if frozen { self.origin.stop() } else { self.origin.resume() }
     }
 
     /// Lets the control center say goodbye.
@@ -272,7 +277,7 @@ fn nginx_config(own: &Path, www: &Path, address: SocketAddr) -> String {
         "daemon off;\nmaster_process off;\npid {own}/pid;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\n\
-           log_format bytes '$body_bytes_sent $bytes_sent $status $msec $remote_addr';\n\
+           log_format bytes '$body_bytes_sent $bytes_sent $status $msec $remote_addr $uri';\n\
            access_log {own}/access.log bytes;\n\
            default_type application/octet-stream;\n\
            sendfile on;\n  tcp_nopush on;\n  keepalive_timeout 60s;\n  keepalive_requests 1000000;\n\
@@ -361,7 +366,7 @@ mod tests {
 
     #[test]
     fn the_log_is_summed_up() {
-        let log = "1048576 1048900 206 1.5 20.1.3.1\n10 350 206 1.6 20.2.3.1\n";
+        let log = "1048576 1048900 206 1.5 20.1.3.1 /a\n10 350 206 1.6 20.2.3.1 /b\n";
         assert_eq!(read_log(log).unwrap(), OriginLog { body_bytes: 1_048_586, requests: 2 });
         assert!(read_log("what\n").is_err());
     }

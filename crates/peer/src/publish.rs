@@ -135,7 +135,7 @@ pub fn prepare(
     }
     let hashed = hash_pieces(&files, &layout, threads, &|done| progress(done, bytes))?;
     sign(&mut log, &hashed, key);
-    let made = StaticLog { log, leaves: hashed.leaves, sums: hashed.sums };
+    let made = StaticLog { log, leaves: hashed.leaves, sums: hashed.sums, entries: Vec::new() };
     made.verify(name, Some(&key.fingerprint()))?;
     Ok(made)
 }

@@ -58,6 +58,8 @@ pub const MAX_NAMED_PIECES: usize = 4096;
 pub const MAX_STARVING_RUNS: usize = report::MAX_STARVING_RUNS;
 /// Entries of a live stream in one message.
 pub const MAX_LIVE_ENTRIES: usize = 64;
+/// Entries of a live stream that its published log gives at once.
+pub const MAX_LOGGED_ENTRIES: usize = 1024;
 /// Pieces of a live stream that one message asks for.
 pub const MAX_LIVE_REQUEST: usize = 1024;
 /// Keys of a parent: the current, the previous and the next.

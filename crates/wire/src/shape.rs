@@ -172,8 +172,16 @@ static PAGE: Shape = shape(
         bytes(5, "sums_proof", MAX_PROOF_BYTES),
     ],
 );
-pub(crate) static STATIC_LOG: Shape =
-    shape("StaticLog", 0, &[log(2), bytes(3, "leaves", MAX_LEAVES_BYTES), bytes(4, "sums", MAX_SUMS_BYTES)]);
+pub(crate) static STATIC_LOG: Shape = shape(
+    "StaticLog",
+    0,
+    &[
+        log(2),
+        bytes(3, "leaves", MAX_LEAVES_BYTES),
+        bytes(4, "sums", MAX_SUMS_BYTES),
+        many(5, "entries", MAX_LOGGED_ENTRIES, &LIVE_ENTRY),
+    ],
+);
 static HEADER: Shape =
     shape("Header", 0, &[bytes(1, "name", MAX_HEADER_NAME_BYTES), bytes(2, "value", MAX_HEADER_VALUE_BYTES)]);
 static ORIGIN_ACCESS: Shape =

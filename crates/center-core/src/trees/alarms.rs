@@ -16,9 +16,7 @@ use std::net::IpAddr;
 const LOST_BY: usize = 2;
 /// See [`LOST_BY`].
 const LOST_WITHIN: Micros = Micros::from_secs(1);
-/// A parent that so many children say is behind, within [`BEHIND_WITHIN`], has less uplink than it said.
-const BEHIND_BY: usize = 2;
-/// See [`BEHIND_BY`].
+/// A parent that half of its children say is behind, within this time, has less uplink than it said.
 const BEHIND_WITHIN: Micros = Micros::from_secs(10);
 /// For so long it is believed to have half of what it used.
 const DOUBTED: Micros = Micros::from_secs(60);
@@ -131,17 +129,17 @@ impl Trees {
 
     /// Whether enough of a parent's children say that it is behind: it is the parent, and not their lines.
     fn is_overrated(&mut self, now: Time, parent: Ix, child: NodeId, children: usize) -> bool {
-        self.member_mut(parent).is_some_and(|m| {
-            let by = count_words(&mut m.behind_by, now, child, BEHIND_WITHIN);
-            by >= BEHIND_BY || by * 2 >= children
-        })
+        self.member_mut(parent)
+            .is_some_and(|m| count_words(&mut m.behind_by, now, child, BEHIND_WITHIN) * 2 >= children)
     }
 
     /// A parent of `used` slots is believed to have half of that, and loses the others.
     fn halve(&mut self, now: Time, parent: Ix, used: u32) -> Vec<(u8, Ix)> {
+        // One copy leaves the source, or nobody has anything.
+        let least = if self.source == Some(parent) { u32::from(self.terms.substreams.get()) } else { 0 };
         if let Some(m) = self.member_mut(parent) {
             let before = m.doubt.map_or(u32::MAX, |(slots, _)| slots);
-            m.doubt = Some((before.min(used / 2), now + DOUBTED));
+            m.doubt = Some((before.min(used / 2).max(least), now + DOUBTED));
             m.behind_by.clear();
         }
         self.doubted.insert(parent);

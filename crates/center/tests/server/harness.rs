@@ -186,7 +186,7 @@ pub fn sample_of(name: &str, key: u8, epoch: u64, objects: Vec<Object>) -> Sampl
     log.entries.push(sign(log.content(), entry, &key));
     let version = log.version().unwrap();
     let (key, sums_root) = (fingerprint(&log.first_key), sums::root(&sums));
-    Sample { key, file: StaticLog { log, leaves, sums }, version, root, sums_root }
+    Sample { key, file: StaticLog { log, leaves, sums, entries: Vec::new() }, version, root, sums_root }
 }
 
 /// A node with a session, or a connection without one.

@@ -82,9 +82,10 @@ pub struct Args {
     /// Size of a piece, a power of two from 4KiB to 4MiB [default: 64KiB, more above 1 GiB]
     #[arg(long, value_name = "SIZE", value_parser = piece_size)]
     piece_size: Option<u32>,
-    /// Where you will upload the static log: names then work when no control center answers
+    /// Where you will upload the static log: names then work when no control center answers. Of a live stream: where
+    /// viewers reach --log-listen [default there: that address]
     #[arg(long, value_name = "URL")]
-    log_url: Option<Url>,
+    pub(super) log_url: Option<Url>,
     /// Who may get it
     #[arg(long, value_enum, default_value_t)]
     pub(super) audience: Audience,

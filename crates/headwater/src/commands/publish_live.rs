@@ -29,7 +29,7 @@ use crate::api_client::{ApiClient, ApiError};
 use crate::exit::Ending;
 use crate::push_origin::PushOrigin;
 use crate::units::{parse_duration, parse_rate};
-use crate::{folders, lifetime};
+use crate::{folders, lifetime, log_server};
 
 /// The stream is looked at for so long at most, to find out its rate.
 const MEASURE_WITHIN: Duration = Duration::from_secs(20);
@@ -45,15 +45,18 @@ const STEPS: [u64; 8] = [10, 15, 20, 25, 30, 40, 60, 80];
 #[command(next_help_heading = "Live streams", group = clap::ArgGroup::new("stream").args(["live", "live_push"]))]
 pub struct LiveArgs {
     /// Publish the live stream that this HLS playlist is of, until it ends or you stop this program
-    #[arg(long, value_name = "URL", conflicts_with_all = ["path", "origin", "check_all", "no_check", "piece_size", "log_url"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["path", "origin", "check_all", "no_check", "piece_size"])]
     live: Option<Url>,
     /// Publish the live stream that an encoder puts here by HTTP, playlist and segments, at an address of this program's
     /// own; it prints where to. Nobody else needs to have the stream then
-    #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["live", "path", "origin", "check_all", "no_check", "piece_size", "log_url"])]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["live", "path", "origin", "check_all", "no_check", "piece_size"])]
     live_push: Option<SocketAddr>,
     /// Where viewers reach that address, for those that need a piece at once [default: the same]
     #[arg(long, value_name = "URL", requires = "live_push")]
     push_url: Option<Url>,
+    /// Give the stream's log here by HTTP: viewers that reach no control center begin with it, from the origin
+    #[arg(long, value_name = "ADDR:PORT", requires = "stream")]
+    log_listen: Option<SocketAddr>,
     /// Its rate at its peaks: viewers' uplinks are planned with it [default: measured, and a quarter more]
     #[arg(long, value_name = "RATE", value_parser = parse_rate, requires = "stream")]
     rate: Option<Rate>,
@@ -92,6 +95,14 @@ impl LiveArgs {
 
 /// Runs the command.
 pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<()> {
+    if args.log_url.is_some() && args.live.log_listen.is_none() {
+        return Err(
+            Ending::Usage("--log-url of a live stream is where viewers reach --log-listen: say both".into()).into()
+        );
+    }
+    if args.live.log_listen.is_some_and(|at| at.ip().is_unspecified()) && args.log_url.is_none() {
+        return Err(Ending::Usage("say where viewers reach that address: --log-url http://…".into()).into());
+    }
     if args.control.control.is_none() {
         return Err(Ending::Usage("a live stream needs a control center: say --control".into()).into());
     }
@@ -122,11 +133,18 @@ pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<(
     let kept = LiveProgress::read(&progress_file).map(|p| p.epoch);
     let current = if args.live.new_version { None } else { current_epoch(&api, id).await?.or(kept) };
     let log = log_of(&args.name, &url, terms, current.unwrap_or_else(unix_ms), &key);
-    let made = StaticLog { log: log.clone(), leaves: Vec::new(), sums: Vec::new() };
+    let made = StaticLog { log: log.clone(), leaves: Vec::new(), sums: Vec::new(), entries: Vec::new() };
     let published = api.publish(&made, &access, args.share_origin_credentials, args.audience).await;
     let published = published.map_err(|e| explained(e, args.live.new_version))?;
     let hw: Name = published.hw.parse().context("the control center's answer")?;
     let node = start(&args, &hw, data).await?;
+    let hw = match args.live.log_listen {
+        None => hw,
+        Some(address) => {
+            let at = log_server::start(address, args.log_url.clone(), node.clone(), id, stop.clone()).await?;
+            Name { log: Some(at.to_string()), ..hw }
+        }
+    };
     let source = node.live_source(hw.clone(), log, key)?;
     say_started(&args, &hw, &node, terms)?;
     let publisher = LivePublisher { source, client, url, access, progress_file };

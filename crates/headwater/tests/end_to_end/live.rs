@@ -193,3 +193,31 @@ fn without_a_control_center_the_trees_go_on() {
         0..3,
     );
 }
+
+#[test]
+fn a_newcomer_begins_without_a_control_center() {
+    let mut site = Site::start("unlimited");
+    let Some(_encoder) = channel(&site, "mpegts") else { return };
+    let publisher = site.publish_live("publisher", &["--rate", "1Mbit/s", "--log-listen", "127.0.0.1:0"]);
+    let name = publisher.event("started")["hw"].as_str().unwrap().to_owned();
+    publisher.event("active");
+    let _helper = viewers(&site, 1, "3Mbit/s");
+    site.control.kill();
+    let newcomer = site.peer("newcomer", &["--gateway", "127.0.0.1:0"]);
+    newcomer.until("no session", |v| v["control"] == false);
+    let data = site.path("newcomer");
+    let report = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| probe(&name, &["--data", &data, "--seconds", "25", "--hold-back", "6"]));
+        let from_origin = |v: &Value| v["contents"][0]["origin_bytes"].as_u64().is_some_and(|n| n > 500_000);
+        let alone = newcomer.until("some of the stream from the origin", from_origin);
+        assert!(alone["contents"][0]["peer_bytes"] == 0 && alone["control"] == false, "{alone:#}");
+        site.restart_control(false);
+        let fed = |v: &Value| {
+            let c = &v["contents"][0];
+            c["peer_bytes"].as_u64().is_some_and(|n| n > 500_000) && c["live"]["unfed_substreams"] == 0
+        };
+        newcomer.until("a place in the trees", fed);
+        watching.join().unwrap()
+    });
+    none_of(&report, &["stalls", "gaps", "repeats", "broken"]);
+}

@@ -14,6 +14,8 @@ use std::sync::Arc;
 const NEWCOMER_OBJECTS: usize = 4;
 /// Requests of one child that wait.
 const MAX_ASKED: usize = 1024;
+/// Pieces that a child has from elsewhere before they are here, as far as they are remembered.
+const MAX_UNWANTED: usize = 4096;
 /// Entries in one message.
 const ENTRIES_AT_ONCE: usize = 8;
 /// Entries that one question is answered with, and how often a child is answered: what it does not read waits in memory.
@@ -24,16 +26,32 @@ const SPARE_POSITION: Micros = Micros::from_secs(1);
 /// A child that is no longer assigned is served for so long: until its new parent does.
 const HAND_OVER: Micros = Micros::from_secs(3);
 
+/// What waits to be sent to a child of one substream. Each has its own turns at the uplink, so that a child that takes many
+/// gets them no later than one that takes few.
+#[derive(Clone, Debug, Default)]
+struct Outlet {
+    /// To be pushed, in order.
+    queue: BTreeSet<u64>,
+    /// Asked for: goes first.
+    asked: BTreeSet<u64>,
+}
+
+impl Outlet {
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.asked.is_empty()
+    }
+}
+
 /// A child.
 #[derive(Clone, Debug)]
 pub(super) struct ChildLink {
     /// What its ticket names.
     may: Substreams,
     subscribed: Substreams,
-    /// To be pushed, in order.
-    queue: BTreeSet<u64>,
-    /// Asked for: goes first.
-    asked: BTreeSet<u64>,
+    /// By substream.
+    outlets: Vec<Outlet>,
+    /// The child has these from elsewhere.
+    unwanted: BTreeSet<u64>,
     /// When it was last told what it asked of entries.
     answered_at: Option<Time>,
     /// When it last heard of this node.
@@ -55,19 +73,22 @@ impl ChildLink {
             stage: EdgeStage::Open,
             spare: self.subscribed.is_empty(),
             bytes: self.bytes,
-            waiting_pieces: self.queue.len() + self.asked.len(),
+            waiting_pieces: self.waiting().count(),
             rtt: self.rtt,
         }
     }
-    pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.asked.is_empty()
+    pub(super) fn takes(&self) -> Substreams {
+        self.subscribed
     }
     pub(super) fn waiting(&self) -> impl Iterator<Item = &u64> {
-        self.queue.iter().chain(&self.asked)
+        self.outlets.iter().flat_map(|o| o.queue.iter().chain(&o.asked))
     }
     pub(super) fn forget_before(&mut self, piece: u64) {
-        self.queue = self.queue.split_off(&piece);
-        self.asked = self.asked.split_off(&piece);
+        for outlet in &mut self.outlets {
+            outlet.queue = outlet.queue.split_off(&piece);
+            outlet.asked = outlet.asked.split_off(&piece);
+        }
+        self.unwanted = self.unwanted.split_off(&piece);
     }
     pub(super) fn report(&mut self, now: Time, node: NodeId) -> EdgeReport {
         if let Some(since) = self.busy_since {
@@ -110,8 +131,8 @@ impl Channel {
         let link = ChildLink {
             may,
             subscribed: Substreams::default(),
-            queue: BTreeSet::new(),
-            asked: BTreeSet::new(),
+            outlets: vec![Outlet::default(); self.lanes.len()],
+            unwanted: BTreeSet::new(),
             answered_at: None,
             told_at: now,
             ends_by: None,
@@ -142,18 +163,23 @@ impl Channel {
         }
         let new = substreams.without(link.subscribed);
         link.subscribed = substreams;
-        link.queue.retain(|p| substreams.contains(terms.substream_of(*p)));
+        for (_, outlet) in (0..).zip(&mut link.outlets).filter(|(s, _)| !substreams.contains(*s)) {
+            outlet.queue.clear();
+        }
         let start = match from {
             Some(from) => from,
             None => self.newcomer_begins(child, out),
         };
         let held: Vec<u64> = self.held_from(start).filter(|p| new.contains(terms.substream_of(*p))).collect();
         if let Some(link) = self.children.get_mut(&child) {
-            let was_idle = link.is_idle();
-            link.queue.extend(held);
-            if was_idle && !link.is_idle() {
-                link.busy_since = Some(now);
-                out.push(LiveOutput::Serve(child));
+            for piece in held {
+                let substream = terms.substream_of(piece);
+                let Some(outlet) = link.outlets.get_mut(usize::from(substream)) else { continue };
+                if outlet.is_idle() {
+                    link.busy_since.get_or_insert(now);
+                    out.push(LiveOutput::Serve(child, substream));
+                }
+                outlet.queue.insert(piece);
             }
         }
         let lacks = self.lacks();
@@ -190,9 +216,7 @@ impl Channel {
             return;
         }
         link.answered_at = Some(now);
-        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        let entries = self.window.entries().range(range).take(MAX_ANSWERED).map(|(_, k)| k.signed.clone());
-        tell(child, entries.collect(), out);
+        tell(child, self.entries_after(after, MAX_ANSWERED).cloned().collect(), out);
     }
 
     /// Each entry reaches a child over two of its parents: those of two substreams that follow from its number.
@@ -210,12 +234,12 @@ impl Channel {
     pub(super) fn push(&mut self, piece: u64, out: &mut Vec<LiveOutput>) {
         let substream = self.terms().substream_of(piece);
         for (node, child) in &mut self.children {
-            if child.subscribed.contains(substream) {
-                let was_idle = child.is_idle();
-                child.queue.insert(piece);
-                if was_idle {
-                    out.push(LiveOutput::Serve(*node));
+            if child.subscribed.contains(substream) && !child.unwanted.remove(&piece) {
+                let Some(outlet) = child.outlets.get_mut(usize::from(substream)) else { continue };
+                if outlet.is_idle() {
+                    out.push(LiveOutput::Serve(*node, substream));
                 }
+                outlet.queue.insert(piece);
             }
         }
     }
@@ -224,35 +248,45 @@ impl Channel {
         let terms = self.terms();
         let window = &self.window;
         let Some(link) = self.children.get_mut(&child) else { return };
-        let was_idle = link.is_idle();
-        for piece in pieces.iter().filter(|p| link.may.contains(terms.substream_of(**p)) && window.has(**p)) {
-            if link.asked.len() < MAX_ASKED {
-                link.queue.remove(piece);
-                link.asked.insert(*piece);
+        let mut room = MAX_ASKED.saturating_sub(link.outlets.iter().map(|o| o.asked.len()).sum());
+        for piece in pieces.iter().filter(|p| window.has(**p)) {
+            let substream = terms.substream_of(*piece);
+            let outlet = link.outlets.get_mut(usize::from(substream));
+            let Some(outlet) = outlet.filter(|_| link.may.contains(substream) && room > 0) else { continue };
+            if outlet.is_idle() {
+                out.push(LiveOutput::Serve(child, substream));
             }
-        }
-        if was_idle && !link.is_idle() {
-            out.push(LiveOutput::Serve(child));
+            room -= 1;
+            link.unwanted.remove(piece);
+            outlet.queue.remove(piece);
+            outlet.asked.insert(*piece);
         }
     }
 
     /// A child takes pieces from elsewhere: the uplink is for those that it lacks.
     pub(super) fn cancelled(&mut self, child: &NodeId, pieces: &[u64]) {
+        let terms = self.terms();
         let Some(link) = self.children.get_mut(child) else { return };
         for piece in pieces {
-            link.queue.remove(piece);
-            link.asked.remove(piece);
+            if let Some(outlet) = link.outlets.get_mut(usize::from(terms.substream_of(*piece))) {
+                outlet.queue.remove(piece);
+                outlet.asked.remove(piece);
+            }
+            if !self.window.has(*piece) && link.unwanted.len() < MAX_UNWANTED {
+                link.unwanted.insert(*piece);
+            }
         }
     }
 
-    /// The next piece for `child`; `None` when there is none now.
-    pub fn next_to_send(&mut self, now: Time, child: &NodeId) -> Option<u64> {
+    /// The next piece of a substream for `child`; `None` when there is none now.
+    pub fn next_to_send(&mut self, now: Time, child: &NodeId, substream: u8) -> Option<u64> {
         let link = self.children.get_mut(child)?;
+        let outlet = link.outlets.get_mut(usize::from(substream))?;
         let piece = loop {
-            if let Some(asked) = link.asked.pop_first() {
+            if let Some(asked) = outlet.asked.pop_first() {
                 break Some(asked);
             }
-            let Some(next) = link.queue.pop_first() else { break None };
+            let Some(next) = outlet.queue.pop_first() else { break None };
             // What is late by so much is of no use to those who watch: they ask for it if it is.
             let known_at = self.window.entry_of(next).map(|k| k.at);
             if known_at.is_some_and(|at| now.since(at) < self.config.push_within) {
@@ -262,7 +296,7 @@ impl Channel {
         match piece {
             Some(_) => drop(link.busy_since.get_or_insert(now)),
             None => {
-                if let Some(since) = link.busy_since.take() {
+                if let Some(since) = link.busy_since.take_if(|_| link.outlets.iter().all(Outlet::is_idle)) {
                     link.waited = Micros(link.waited.0 + now.since(since).0);
                 }
             }

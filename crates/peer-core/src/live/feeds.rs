@@ -132,6 +132,8 @@ pub(super) struct Lane {
     pub(super) pushed_at: Option<Time>,
     /// Since when it lags, and what came since.
     lags: Option<(Time, u64)>,
+    /// When a parent was last heard that was then lost, until another one is.
+    pub(super) lost_at: Option<Time>,
 }
 
 impl Lane {
@@ -145,10 +147,17 @@ impl Lane {
             pushed_to: 0,
             pushed_at: None,
             lags: None,
+            lost_at: None,
         }
     }
-    pub(super) fn came(&mut self, now: Time, from: Option<NodeId>, piece: u64, bytes: u64) {
-        if from.is_some() && from == self.parent {
+    /// Another parent, or none; what is remembered of the time before stays.
+    fn hand_to(&mut self, now: Time, parent: Option<NodeId>, former: Option<NodeId>) {
+        *self = Lane { parent, former, lost_at: self.lost_at, ..Lane::new(now) };
+    }
+    /// A piece came; how long after the loss of its parent, if it is the first since.
+    pub(super) fn came(&mut self, now: Time, from: Option<NodeId>, piece: u64, bytes: u64) -> Option<Micros> {
+        let is_parent = from.is_some() && from == self.parent;
+        if is_parent {
             self.spoke = true;
             self.pushed_to = self.pushed_to.max(piece);
             self.pushed_at = Some(now);
@@ -156,6 +165,7 @@ impl Lane {
                 *came += bytes;
             }
         }
+        self.lost_at.take_if(|_| is_parent).map(|at| now.since(at))
     }
 }
 
@@ -273,6 +283,7 @@ impl Channel {
         let Some(feed) = self.feeds.get_mut(node) else { return };
         feed.stage = stage;
         feed.subscribed = Substreams::default();
+        let heard_at = feed.heard_at;
         for piece in std::mem::take(&mut feed.asked).into_keys() {
             if let Some(m) = self.window.missing_mut().get_mut(&piece) {
                 m.asked = None;
@@ -283,7 +294,8 @@ impl Channel {
                 lane.former = None;
             }
             if lane.parent == Some(*node) {
-                *lane = Lane { former: lane.former, ..Lane::new(now) };
+                lane.hand_to(now, None, lane.former);
+                lane.lost_at = lane.lost_at.or(Some(heard_at));
             }
         }
     }
@@ -322,7 +334,22 @@ impl Channel {
                 lane.parent_lacks = Some(*piece);
             }
         }
+        self.count_fed_again(now, lacks);
         self.dismiss_former(out);
+    }
+
+    /// Substreams that lost a parent are fed again by one that has nothing that is missing here.
+    fn count_fed_again(&mut self, now: Time, lacks: &[(u8, u64)]) {
+        let terms = self.terms();
+        for (substream, lacks) in lacks {
+            let Some(lane) = self.lanes.get_mut(usize::from(*substream)).filter(|l| l.spoke) else { continue };
+            let Some(lost_at) = lane.lost_at else { continue };
+            let mut missing = self.window.missing().range(self.begin.unwrap_or(0)..).map(|(p, _)| *p);
+            if missing.find(|p| terms.substream_of(*p) == *substream).is_none_or(|first| first >= *lacks) {
+                lane.lost_at = None;
+                self.fed_again.add(now.since(lost_at));
+            }
+        }
     }
 
     /// Gives each substream the best feed that there is for it.
@@ -339,7 +366,7 @@ impl Channel {
             }
             // Of several in a row the one that pushes is kept until the last is heard.
             let former = if lane.spoke { lane.parent } else { lane.former.or(lane.parent) };
-            *lane = Lane { parent: Some(best), former: former.filter(|f| *f != best), ..Lane::new(now) };
+            lane.hand_to(now, Some(best), former.filter(|f| *f != best));
             changed.entry(best).or_default().insert(substream);
         }
         for (node, added) in changed {
@@ -462,7 +489,8 @@ impl Channel {
         let (terms, begin) = (self.terms(), self.begin());
         let mut oldest: BTreeMap<u8, u64> = BTreeMap::new();
         for (piece, m) in self.window.missing().range(begin..) {
-            if now.since(m.known_at) >= LAGS_AFTER && !m.at_origin {
+            // What it passed over it will not push any more, however fast it is.
+            if now.since(m.known_at) >= LAGS_AFTER && !m.at_origin && m.passed_over.is_none() {
                 oldest.entry(terms.substream_of(*piece)).or_insert(*piece);
             }
         }

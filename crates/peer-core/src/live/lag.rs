@@ -39,6 +39,11 @@ impl Lags {
         });
         bucket.filter(|_| all > 0).map(|b| BUCKET.times(b as u64 + 1))
     }
+    /// Each step that something was counted in: its upper end in milliseconds, and how many.
+    pub fn steps(&self) -> impl Iterator<Item = (u64, u64)> {
+        let of = |(i, n): (usize, &u64)| (*n > 0).then_some((BUCKET.times(i as u64 + 1).0 / 1000, *n));
+        self.counts.iter().enumerate().filter_map(of)
+    }
     /// What was counted after `earlier` was.
     pub fn since(&self, earlier: &Lags) -> Lags {
         let before = |i: usize| earlier.counts.get(i).copied().unwrap_or(0);

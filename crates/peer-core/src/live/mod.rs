@@ -115,6 +115,8 @@ pub enum LiveInput {
     },
     /// A verified entry came from a node.
     Entry(NodeId, Arc<SignedLiveEntry>),
+    /// A verified entry came from where the stream's log is published.
+    Logged(Arc<SignedLiveEntry>),
     /// This node is the source, and says this; the pieces are here.
     Published(Arc<SignedLiveEntry>),
     /// A piece came: verified and kept where it was good.
@@ -192,8 +194,8 @@ pub enum LiveOutput {
     TellEntries(NodeId, Vec<Arc<SignedLiveEntry>>),
     /// Tell a child where this node is.
     TellPosition(NodeId, u64, Vec<(u8, u64)>),
-    /// The child's queue is no longer empty: [`Channel::next_to_send`].
-    Serve(NodeId),
+    /// The child's queue of a substream is no longer empty: [`Channel::next_to_send`].
+    Serve(NodeId, u8),
     /// Drop the child's edge.
     CloseChild(NodeId, &'static str),
     /// Fetch bytes from the origin: those of pieces of one object, one after the other.
@@ -241,6 +243,7 @@ pub struct Channel {
     control_ms: Option<(u64, Time)>,
     lags: Lags,
     told_lags: Lags,
+    fed_again: Lags,
     forgotten: u64,
     peer_bytes: u64,
     origin_bytes: u64,
@@ -266,6 +269,8 @@ pub struct LiveState {
     pub children: usize,
     /// Substreams that nobody pushes.
     pub unfed: u32,
+    /// Substreams that it pushes, of each child those that it takes.
+    pub pushes: u32,
     /// Pieces that are known and not here.
     pub missing: usize,
     /// Pieces that were given up.
@@ -295,6 +300,7 @@ impl Channel {
             control_ms: None,
             lags: Lags::default(),
             told_lags: Lags::default(),
+            fed_again: Lags::default(),
             forgotten: 0,
             peer_bytes: 0,
             origin_bytes: 0,
@@ -320,6 +326,15 @@ impl Channel {
     pub fn is_source(&self) -> bool {
         self.is_source
     }
+    /// Whether no parent and no spare is there to hear entries from.
+    pub fn is_alone(&self) -> bool {
+        !self.is_source && !self.feeds.values().any(Feed::is_open)
+    }
+    /// Entries after a number, oldest first, `most` at most.
+    pub fn entries_after(&self, after: u64, most: usize) -> impl Iterator<Item = &Arc<SignedLiveEntry>> {
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        self.window.entries().range(range).take(most).map(|(_, k)| &k.signed)
+    }
     /// Whether the publisher ended the stream.
     pub fn has_ended(&self) -> bool {
         self.window.has_ended()
@@ -327,6 +342,10 @@ impl Channel {
     /// Time from the source having a piece to its being here, of all pieces.
     pub fn lags(&self) -> &Lags {
         &self.lags
+    }
+    /// From the last word of a parent that was lost until another one pushes its substream, of all such losses.
+    pub fn fed_again(&self) -> &Lags {
+        &self.fed_again
     }
     /// What `data` is, said to be `piece`.
     pub fn judge(&self, piece: u64, data: &[u8]) -> Verdict {
@@ -419,6 +438,7 @@ impl Channel {
             parents: self.feeds.values().filter(|f| !f.subscribed.is_empty()).count(),
             children: self.children.len(),
             unfed: self.lanes.iter().filter(|l| l.parent.is_none()).count() as u32,
+            pushes: self.children.values().map(|c| c.takes().len()).sum(),
             missing: self.awaited(),
             lost: self.window.lost_pieces(),
             is_source: self.is_source,
@@ -464,7 +484,8 @@ impl Channel {
             LiveInput::FeedClosed { node, why } => self.lost_feed(now, node, why, out),
             LiveInput::Answered { parent, refused } => self.answered(now, parent, refused, out),
             LiveInput::Entry(from, entry) => self.entry(now, Some(from), entry, out),
-            LiveInput::Published(entry) => self.entry(now, None, entry, out),
+            LiveInput::Logged(entry) => self.entry(now, None, entry, out),
+            LiveInput::Published(entry) => self.published(now, entry, out),
             LiveInput::Piece { from, piece, verdict, bytes } => self.piece(now, from, piece, verdict, bytes, out),
             LiveInput::Position(node, newest, next) => self.position(now, node, newest, &next, out),
             LiveInput::ChildOpened(node, may) => self.child_opened(now, node, may, out),
@@ -484,25 +505,36 @@ impl Channel {
             }
             LiveInput::Control(there) => self.control = there,
             LiveInput::ControlTime(ms) => self.control_ms = Some((ms, now)),
-            LiveInput::Pause(paused) => self.paused = paused,
+            LiveInput::Pause(paused) => {
+                self.paused = paused;
+                self.lanes.iter_mut().for_each(|l| l.lost_at = None);
+            }
             LiveInput::Tick => self.tick(now, out),
         }
     }
 
-    /// An entry came, from a parent or from this node itself.
+    /// An entry came, from a parent or from the published log.
     fn entry(&mut self, now: Time, from: Option<NodeId>, signed: Arc<SignedLiveEntry>, out: &mut Vec<LiveOutput>) {
         if let Some(feed) = from.and_then(|f| self.feeds.get_mut(&f)) {
             feed.heard(now);
         }
-        if self.window.enter(now, signed.clone(), from.is_none()) != Entered::New {
-            return;
+        if self.window.enter(now, signed.clone(), false) == Entered::New {
+            self.entered(&signed, from, out);
         }
-        self.tell_children(&signed, from, out);
-        if from.is_none() {
+    }
+
+    /// An entry that this node says itself.
+    fn published(&mut self, now: Time, signed: Arc<SignedLiveEntry>, out: &mut Vec<LiveOutput>) {
+        if self.window.enter(now, signed.clone(), true) == Entered::New {
+            self.entered(&signed, None, out);
             for piece in signed.entry.first_piece..signed.entry.end_piece() {
                 self.push(piece, out);
             }
         }
+    }
+
+    fn entered(&mut self, signed: &Arc<SignedLiveEntry>, from: Option<NodeId>, out: &mut Vec<LiveOutput>) {
+        self.tell_children(signed, from, out);
         if signed.entry.listed.is_some() || signed.entry.last {
             out.push(LiveOutput::Changed);
         }
@@ -536,7 +568,9 @@ impl Channel {
                 self.count_lag(now, piece);
                 *(if from.is_some() { &mut self.peer_bytes } else { &mut self.origin_bytes }) += bytes;
                 if let Some(lane) = self.lanes.get_mut(usize::from(substream)) {
-                    lane.came(now, from, piece, bytes);
+                    if let Some(after) = lane.came(now, from, piece, bytes) {
+                        self.fed_again.add(after);
+                    }
                 }
                 self.window.stored(piece);
                 self.push(piece, out);

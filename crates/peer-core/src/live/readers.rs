@@ -1,5 +1,6 @@
 //! Players at this node: what each needs next, and when.
 
+use super::window::Window;
 use super::{Channel, LiveOutput};
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
@@ -25,12 +26,12 @@ pub(super) struct Reader {
 /// What a player plays.
 #[derive(Clone, Copy, Debug)]
 struct Plays {
-    /// The segment that it began with, and when that had to be here: once it is, when it was.
+    /// The segment that it began with, and whether that was here.
     first: u64,
-    due: Time,
     begun: bool,
-    /// The segment that it read last.
+    /// The segment that it read last, and when that has to be here. What it read before may have left the window.
     last: u64,
+    due: Time,
 }
 
 impl Channel {
@@ -42,8 +43,8 @@ impl Channel {
             (None, plays) => Reader { read_at: now, plays, other: Some(object) },
             (Some(sequence), Some(p)) if (p.last..p.last.saturating_add(JUMP)).contains(&sequence) => {
                 // Whoever reads it only now did not need it before.
-                let late = now.since(p.due + self.played_between(p.first, sequence));
-                let plays = Some(Plays { due: p.due + late, last: sequence, ..p });
+                let due = (p.due + played_between(&self.window, p.last, sequence)).max(now);
+                let plays = Some(Plays { due, last: sequence, ..p });
                 Reader { read_at: now, plays, other: None }
             }
             (Some(sequence), _) => {
@@ -63,12 +64,6 @@ impl Channel {
         self.readers.insert(number, reader);
     }
 
-    /// How long the segments from `first` to before `sequence` play.
-    fn played_between(&self, first: u64, sequence: u64) -> Micros {
-        let between = self.window.listed().filter(|(_, _, l)| (first..sequence).contains(&l.sequence));
-        Micros(between.map(|(_, _, l)| l.duration.0).sum())
-    }
-
     /// When players need which objects; those that nobody is going to read are not in it.
     pub(super) fn due(&mut self, now: Time) -> BTreeMap<u64, Time> {
         self.readers.retain(|_, r| now.since(r.read_at) < IDLE);
@@ -76,7 +71,9 @@ impl Channel {
         for p in self.readers.values_mut().filter_map(|r| r.plays.as_mut()).filter(|p| !p.begun) {
             // What follows is needed so much later as the picture came later than it was hoped for.
             p.begun = window.listed().any(|(object, _, l)| l.sequence == p.first && window.is_here(object));
-            p.due = if p.begun { now } else { p.due };
+            if p.begun {
+                p.due = now + played_between(window, p.first, p.last);
+            }
         }
         let mut due: BTreeMap<u64, Time> = BTreeMap::new();
         let mut needs = |object: u64, at: Time| {
@@ -90,19 +87,23 @@ impl Channel {
             let Some(p) = r.plays else { continue };
             let mut at = p.due;
             let not_begun = if p.begun { Micros(0) } else { now.since(p.due) };
-            for (object, _, l) in self.window.listed().filter(|(_, _, l)| l.sequence >= p.first) {
-                if l.sequence >= p.last {
-                    needs(object, at);
-                    if let Some(map) = l.map {
-                        needs(map, at);
-                    }
+            for (object, _, l) in self.window.listed().filter(|(_, _, l)| l.sequence >= p.last) {
+                needs(object, at);
+                if let Some(map) = l.map {
+                    needs(map, at);
                 }
                 at = at + l.duration;
-                if l.sequence == p.first {
+                if l.sequence == p.last {
                     at = at + not_begun;
                 }
             }
         }
         due
     }
+}
+
+/// How long the segments from `first` to before `sequence` play.
+fn played_between(window: &Window, first: u64, sequence: u64) -> Micros {
+    let between = window.listed().filter(|(_, _, l)| (first..sequence).contains(&l.sequence));
+    Micros(between.map(|(_, _, l)| l.duration.0).sum())
 }

@@ -94,19 +94,17 @@ impl Channel {
         let in_time = comes && flows && comes_in < left;
         // Where nobody could bring it, waiting helps nobody.
         let waits_in_vain = !fed && !somebody;
-        if player.is_some() && !in_time && (left <= c.origin_ahead || waits_in_vain) && self.is_at_origin(m.object) {
+        let origin_helps = player.is_some() && self.has_origin(m.object);
+        // Whole segments from before this node came would take uplinks that are for what others need now.
+        let ahead = if piece < begin { c.ask_ahead } else { c.origin_ahead };
+        if origin_helps && !in_time && (left <= ahead || waits_in_vain) && self.jobs.len() < c.max_origin_jobs {
             return Need::Origin;
         }
-        // Asking others for what is only late takes the uplinks that make it late: where there is an origin, that helps.
-        let origin_helps = player.is_some() && self.has_origin(m.object);
-        if in_time || (comes && (origin_helps || left > c.ask_ahead)) {
+        // So would asking others for what is only late.
+        if in_time || (origin_helps && (comes || piece < begin)) || (comes && left > c.ask_ahead) {
             return Need::Nothing;
         }
         if m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_again) { Need::Nothing } else { Need::Ask }
-    }
-
-    fn is_at_origin(&self, object: u64) -> bool {
-        self.has_origin(object) && self.jobs.len() < self.config.max_origin_jobs
     }
 
     fn has_origin(&self, object: u64) -> bool {

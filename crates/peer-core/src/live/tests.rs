@@ -189,7 +189,7 @@ impl World {
                 }
                 LiveOutput::DialChild(_)
                 | LiveOutput::ToldBad(..)
-                | LiveOutput::Serve(_)
+                | LiveOutput::Serve(..)
                 | LiveOutput::Changed
                 | LiveOutput::Forget
                 | LiveOutput::Source(_) => {}
@@ -315,11 +315,11 @@ impl World {
         let mut more = true;
         while more {
             more = false;
-            for child in &children {
+            for (child, substream) in children.iter().flat_map(|c| (0..K).map(move |s| (c, s))) {
                 if n.up.is_some() && n.may_send_at > self.now {
                     break;
                 }
-                if let Some(piece) = n.channel.next_to_send(self.now, child) {
+                if let Some(piece) = n.channel.next_to_send(self.now, child, substream) {
                     n.channel.sent(self.now, child, u64::from(LIVE_PIECE_BYTES));
                     sent.push((*child, piece));
                     more = true;
@@ -398,7 +398,10 @@ fn a_dead_parent_is_replaced_by_a_spare_within_a_second() {
     assert!(told.is_some_and(|(t, _)| t.since(at) <= Micros::from_millis(900)), "{alarms:?}");
     let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 1_000_000));
     assert!(late <= Micros::from_secs(1) && never == 0, "{late:?}, {never} never came");
-    assert_eq!(w.node(3).channel.state().origin_bytes, 0);
+    let three = &w.node(3).channel;
+    assert_eq!(three.state().origin_bytes, 0);
+    let again = three.fed_again();
+    assert!(again.count() == 2 && again.percentile(100).is_some_and(|t| t <= Micros::from_millis(900)), "{again:?}");
 }
 
 #[test]
@@ -460,7 +463,8 @@ fn a_newcomer_s_player_begins_at_once_and_goes_on_from_peers() {
     w.run(2000);
     let fourth = w.node(4);
     assert!((first..first + 4).all(|o| fourth.channel.is_here(o)));
-    assert!(fourth.origin.len() as u64 <= PIECES, "{:?}", fourth.origin);
+    // What others have played by now would take uplinks that are for what comes.
+    assert!(fourth.origin.iter().all(|p| *p < (first + 2) * PIECES), "{:?}", fourth.origin);
 }
 
 #[test]
@@ -498,6 +502,68 @@ fn what_the_origin_gives_is_not_pushed_too() {
     assert!(s.origin_bytes > 0 && s.wasted_bytes * 20 <= s.origin_bytes, "{s:?}");
 }
 
+/// What a child has from elsewhere before its parent has it is not pushed when it comes there.
+#[test]
+fn what_a_child_took_elsewhere_is_not_pushed_later() {
+    let mut w = two_trees();
+    w.run(4000);
+    let next = w.piece;
+    w.say(id(1), LiveInput::Cancelled(id(3), (next..next + PIECES).collect()));
+    w.run(1500);
+    let came = |w: &World| -> Vec<u64> { w.node(3).came.range(next..next + PIECES).map(|(p, _)| p % 4).collect() };
+    let of_the_other = came(&w);
+    assert!(of_the_other.len() as u64 == PIECES / 2 && of_the_other.iter().all(|s| *s >= 2), "{of_the_other:?}");
+    // It was not true: the child asks for them after all.
+    w.run(5000);
+    assert_eq!(came(&w).len() as u64, PIECES);
+}
+
+/// When segments that were played leave the window, those that follow are not needed any earlier.
+#[test]
+fn who_watches_longer_than_the_window_needs_no_origin() {
+    let mut w = two_trees();
+    w.run(4000);
+    let begun = w.node(3).channel.listed().next_back().map(|(n, ..)| n).unwrap() - 2;
+    for object in begun..begun + 60 {
+        w.say(id(3), LiveInput::Reads { reader: 1, object });
+        w.run(1000);
+    }
+    let window = track().terms.window.0 / 1_000_000;
+    assert!(w.node(3).channel.object(begun + window).is_none(), "the window has moved on");
+    assert_eq!(w.node(3).channel.state().origin_bytes, 0);
+}
+
+/// Whoever has no control center and no parents hears of the stream by its published log.
+#[test]
+fn the_published_log_and_the_origin_are_enough() {
+    let mut w = two_trees();
+    w.run(2000);
+    let reads_log = |w: &mut World| {
+        let newest = w.node(3).channel.newest_entry().unwrap_or(0);
+        let entries: Vec<_> = w.node(0).channel.entries_after(newest, 100).cloned().collect();
+        entries.into_iter().for_each(|e| w.say(id(3), LiveInput::Logged(e)));
+    };
+    w.nodes.get_mut(&id(3)).unwrap().channel = Channel::new(w.now, track(), LiveConfig::default());
+    assert!(w.node(3).channel.is_alone() && !w.node(0).channel.is_alone());
+    reads_log(&mut w);
+    let begun = w.node(3).channel.listed().next_back().map(|(n, ..)| n).unwrap() - 2;
+    for object in begun..begun + 8 {
+        w.say(id(3), LiveInput::Reads { reader: 1, object });
+        w.run(1000);
+        reads_log(&mut w);
+        assert!(w.node(3).channel.is_here(object), "{object}");
+    }
+    w.assign(3, &[(1, 0b0011), (2, 0b1100)], &[(0, ALL)]);
+    w.run(2000);
+    let (of_origin, newest) = (w.node(3).channel.state().origin_bytes, w.piece / PIECES);
+    for object in begun + 8..newest {
+        w.say(id(3), LiveInput::Reads { reader: 1, object });
+    }
+    w.run(4000);
+    let s = w.node(3).channel.state();
+    assert!(s.origin_bytes == of_origin && s.peer_bytes > 0 && s.unfed == 0, "{s:?}");
+}
+
 #[test]
 fn more_than_the_ticket_names_is_refused() {
     let mut w = two_trees();
@@ -510,7 +576,7 @@ fn more_than_the_ticket_names_is_refused() {
     w.say(id(0), LiveInput::Asked(id(3), vec![0, 1, 4, u64::MAX]));
     let channel = &mut w.nodes.get_mut(&id(0)).unwrap().channel;
     let now = w.now;
-    let got: Vec<u64> = std::iter::from_fn(|| channel.next_to_send(now, &id(3))).collect();
+    let got: Vec<u64> = std::iter::from_fn(|| channel.next_to_send(now, &id(3), 0)).collect();
     assert_eq!(got, [0, 4]);
 }
 

@@ -1,8 +1,8 @@
 //! The session with the control center: `peer-core` says when to dial and when to beat, this does it.
 
 use super::state::{self, Phase, State};
-use super::{FetchError, Inner, local_unix_ms, messages, opening, pinned, web};
-use crate::origin::{Access, Expected};
+use super::{FetchError, Inner, live, local_unix_ms, messages, opening, pinned, web};
+use crate::origin::{Access, Expected, OriginError, Wanted};
 use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
 use headwater_model::merkle;
@@ -25,6 +25,8 @@ const MAX_WAITING: usize = 1024;
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long QUIC has the field to itself before a WebSocket is tried as well.
 const QUIC_FIRST: Duration = Duration::from_secs(3);
+/// A server that gives nothing more of a log for so long has failed.
+const LOG_IDLE: Duration = Duration::from_secs(5);
 /// How often QUIC is tried again during a session over a WebSocket.
 const QUIC_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// What the user is told of a session over a WebSocket.
@@ -407,6 +409,7 @@ pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: S
                 c.note("no control center answers: starting from the static log and the origin".into());
             }
             opening::open(&inner, id, log.log, Access::default(), merkle::cut_pages(&log.leaves, &log.sums));
+            live::logged(&inner, id, log.entries);
         }
         Err(why) => {
             if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {
@@ -417,9 +420,14 @@ pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: S
 }
 
 async fn fetch_static_log(inner: &Inner, url: &str) -> Result<Vec<u8>, String> {
-    let url = Url::parse(url).map_err(|e| format!("the log's URL: {e}"))?;
+    let at = Url::parse(url).map_err(|e| format!("the log's URL: {e}"))?;
     let access = Access::default();
-    let info = inner.origin.probe(&url, &access).await.map_err(|e| e.to_string())?;
+    let info = match inner.origin.probe(&at, &access).await {
+        Ok(info) => info,
+        // That of a live stream is another one all the time, and comes as a whole.
+        Err(OriginError::NoRanges { .. }) => return fetch_log_now(inner, url).await,
+        Err(e) => return Err(e.to_string()),
+    };
     if info.length > limits::MAX_STATIC_LOG_BYTES as u64 {
         return Err(format!("a static log of {} bytes is over the limit", info.length));
     }
@@ -427,8 +435,23 @@ async fn fetch_static_log(inner: &Inner, url: &str) -> Result<Vec<u8>, String> {
     let expected = Expected { length: info.length, validator: info.validator };
     inner
         .origin
-        .fetch_all(&url, &access, 0..info.length, &expected, |_, chunk| bytes.extend_from_slice(&chunk))
+        .fetch_all(&at, &access, 0..info.length, &expected, |_, chunk| bytes.extend_from_slice(&chunk))
         .await
         .map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// All that a server gives now.
+pub(crate) async fn fetch_log_now(inner: &Inner, url: &str) -> Result<Vec<u8>, String> {
+    let url = Url::parse(url).map_err(|e| format!("the log's URL: {e}"))?;
+    let opened = inner.origin.open(&url, &Access::default(), Wanted::default(), LOG_IDLE).await;
+    let mut body = opened.map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next_chunk().await.map_err(|e| e.to_string())? {
+        if bytes.len() + chunk.len() > limits::MAX_STATIC_LOG_BYTES {
+            return Err(format!("a static log of more than {} bytes", limits::MAX_STATIC_LOG_BYTES));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
     Ok(bytes)
 }

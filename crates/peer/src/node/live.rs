@@ -1,12 +1,13 @@
 //! A live stream at this node: its decisions are `peer_core::live`'s; here are its bytes, which stay in memory.
 
+mod logged;
 mod messages;
 mod origin;
 mod reading;
 mod sending;
 mod source;
 
-pub(crate) use messages::{from_peer, may_push, piece_came};
+pub(crate) use messages::{from_peer, logged, may_push, piece_came};
 pub(crate) use reading::{LiveReader, Window, window};
 pub use source::{LiveSource, SourceError};
 
@@ -44,12 +45,18 @@ const UNWATCHED: Micros = Micros::from_secs(60);
 pub struct LiveStatus {
     /// From the source having a piece to its being here: 95 of 100 pieces are no later, in milliseconds.
     pub lag_p95_ms: Option<u64>,
+    /// The same in full: delays in steps, each the step's upper end in milliseconds and the pieces in it.
+    pub lags: Vec<(u64, u64)>,
+    /// From the last word of a parent that was lost until another one pushed its substream, in such steps.
+    pub fed_again: Vec<(u64, u64)>,
     /// Pieces that are known and not here.
     pub missing_pieces: usize,
     /// Pieces that were given up.
     pub lost_pieces: u64,
     /// Substreams that nobody pushes to this node.
     pub unfed_substreams: u32,
+    /// Substreams that it pushes, of each child those that it takes.
+    pub pushed_substreams: u32,
     /// This node is the source.
     pub source: bool,
 }
@@ -62,7 +69,8 @@ pub(crate) struct Live {
     pub(crate) access: Access,
     tickets: BTreeMap<NodeId, GivenTicket>,
     pub(crate) classes: BTreeMap<NodeId, SourceClass>,
-    senders: BTreeMap<NodeId, Sender>,
+    /// By child and substream.
+    senders: BTreeMap<(NodeId, u8), Sender>,
     pieces: BTreeMap<u64, Bytes>,
     early: BTreeMap<u64, (NodeId, Bytes)>,
     origin_jobs: BTreeMap<u64, AbortHandle>,
@@ -102,9 +110,12 @@ impl Live {
         (s.parents, s.children) = (state.parents, state.children);
         s.live = Some(LiveStatus {
             lag_p95_ms: self.channel.lags().percentile(95).map(|l| l.0 / 1000),
+            lags: self.channel.lags().steps().collect(),
+            fed_again: self.channel.fed_again().steps().collect(),
             missing_pieces: state.missing,
             lost_pieces: state.lost,
             unfed_substreams: state.unfed,
+            pushed_substreams: state.pushes,
             source: state.is_source,
         });
     }
@@ -155,6 +166,9 @@ pub(crate) fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log
     let Some(content) = state.contents.get_mut(&id) else { return };
     let claim = content.claim.as_ref().map(|claim| claim(track.version));
     let version = track.version;
+    if let Some(url) = content.name.as_ref().and_then(|n| n.log.clone()).filter(|_| claim.is_none()) {
+        tokio::spawn(logged::follow_while_alone(inner.clone(), version, url));
+    }
     content.priority = Priority::High;
     inner.pacers().for_each(|pacer| pacer.set_priority(id, Priority::High));
     tracing::info!(
@@ -318,9 +332,9 @@ fn carry_out(inner: &Arc<Inner>, state: &mut State, version: Version, outputs: V
             LiveOutput::TellPosition(child, newest_entry, next) => {
                 state.tell_peer(&child, &FromPeer::LivePosition { version, newest_entry, next });
             }
-            LiveOutput::Serve(child) => sending::wake(inner, state, version, child),
+            LiveOutput::Serve(child, substream) => sending::wake(inner, state, version, (child, substream)),
             LiveOutput::CloseChild(child, why) => {
-                l.senders.remove(&child);
+                l.senders.retain(|(node, _), _| *node != child);
                 state.tell_peer(&child, &FromPeer::CloseEdge { version, as_child: false, why: why.into() });
             }
             LiveOutput::FetchOrigin { job, url, from, pieces } => {

@@ -37,6 +37,11 @@ fn one() -> usize {
 }
 
 impl Fault {
+    /// What a slow uplink has of its rate.
+    pub fn slow_share(&self) -> f64 {
+        if self.value > 0.0 { self.value / 100.0 } else { 0.1 }
+    }
+
     /// One host hit at a time known beforehand.
     pub fn at(at_s: f64, for_s: f64, kind: FaultKind) -> Self {
         Self { at_s: Some(at_s), at_share: None, for_s, until_share: None, count: 1, group: None, value: 0.0, kind }
@@ -65,7 +70,7 @@ pub enum FaultKind {
     /// The process stops and goes on afterwards.
     #[serde(alias = "stop")]
     Freeze,
-    /// The uplink has a tenth of its rate.
+    /// The uplink has `value` percent of its rate; a tenth where that is not said.
     Slow,
     /// Uplink and downlink have `value` Mbit/s.
     Reshape,
@@ -122,6 +127,12 @@ impl FaultKind {
             FaultKind::PeeringLoss => "peering-loss",
             FaultKind::PeeringRate => "peering-rate",
         }
+    }
+
+    /// Whether it can hit the viewers of a live channel, or who brings it.
+    pub fn is_of_live(self) -> bool {
+        use FaultKind::{ControlLost, ControlOut, Crash, Death, Freeze, Leave, OriginOut, Slow};
+        matches!(self, Crash | Death | Leave | Freeze | Slow | OriginOut | ControlOut | ControlLost)
     }
 
     /// Whether what is published changes.

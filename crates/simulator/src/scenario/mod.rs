@@ -102,11 +102,28 @@ pub struct Live {
     pub hold_back_s: f64,
     /// How long the run is.
     pub seconds: f64,
+    /// How it comes to the publisher.
+    #[serde(default)]
+    pub ingest: Ingest,
     /// The viewer that most others depend on is killed this often, once arrivals are over.
     #[serde(default)]
     pub kill_parent_every_s: Option<f64>,
+    /// From then on each viewer fetches the content of the scenario, too.
+    #[serde(default)]
+    pub fetch_at_s: Option<f64>,
     /// What must come out.
     pub bars: LiveBars,
+}
+
+/// How a live channel comes to its publisher.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ingest {
+    /// It follows the playlist on the origin: a segment is there when it is whole.
+    #[default]
+    Follow,
+    /// The encoder puts it there while it makes it; the publisher is the origin.
+    Push,
 }
 
 /// What must come out of a live channel; what is missing is not judged.
@@ -125,6 +142,18 @@ pub struct LiveBars {
     pub lag_p95_s: Option<f64>,
     /// Gaps and repeats in the media, and segments that cannot be read; at most.
     pub media_breaks: Option<f64>,
+    /// Share of the viewers' uplinks that is used after the first 60 s, at least.
+    pub uplink_share: Option<f64>,
+    /// From the last word of a parent that is lost until another one pushes its substream, which 99 % do not pass; at most.
+    pub fed_again_p99_s: Option<f64>,
+    /// From when a viewer's uplink is slower until it pushes no more than that carries, at most.
+    pub left_within_s: Option<f64>,
+    /// Pairs among all assignments of which neither end can reach the other, at most.
+    pub dial_only_pairs: Option<f64>,
+    /// As `source_ratio_later`, over the bound for viewers of which some cannot be dialled.
+    pub lightweight_ratio: Option<f64>,
+    /// Every viewer that stays has the right content in the end.
+    pub content_right: bool,
 }
 
 /// A user's own traffic: small packets there and back all the time, and a call.
@@ -455,13 +484,20 @@ impl Scenario {
         within((0.0..=60.0).contains(&live.hold_back_s), "hold_back_s")?;
         within((10.0..=7200.0).contains(&live.seconds), "seconds of the live channel")?;
         within(live.kill_parent_every_s.is_none_or(|s| (1.0..=3600.0).contains(&s)), "kill_parent_every_s")?;
-        let plain = self.faults.is_empty() && self.bars == Bars::default() && self.bystander.is_none();
+        within(live.fetch_at_s.is_none_or(|s| sane(s) && s < live.seconds), "fetch_at_s")?;
+        let wrong = |what: &str| Err(ScenarioError::Contradiction(format!("a live channel {what}")));
+        if live.bars.content_right && live.fetch_at_s.is_none() {
+            return wrong("whose viewers have the content right needs `fetch_at_s`");
+        }
+        let plain = self.bars == Bars::default() && self.bystander.is_none();
         let only_viewers = self.groups.iter().all(|g| g.role == Role::Peer && g.hostile.is_none());
         if !plain || !only_viewers || self.arrivals != Arrivals::Spread {
-            let what = "a live channel has viewers that arrive spread, faults and bars of its own, and no others yet";
-            return Err(ScenarioError::Contradiction(what.into()));
+            return wrong("has viewers that arrive spread and bars of its own, and no others yet");
         }
-        Ok(())
+        match self.faults.iter().find(|f| !f.kind.is_of_live() || f.at_s.is_none()) {
+            Some(fault) => wrong(&format!("knows no fault {}, or needs `at_s` for it", fault.kind.name())),
+            None => Ok(()),
+        }
     }
 
     fn check_network(&self) -> Result<(), ScenarioError> {
@@ -538,6 +574,7 @@ impl Scenario {
         }
         match f.kind {
             FaultKind::PeeringLoss if !percent(f.value) => wrong("`value` is the loss in percent"),
+            FaultKind::Slow if !percent(f.value) => wrong("`value` is what is left of the rate, in percent"),
             FaultKind::PeeringRate | FaultKind::Reshape if f.value <= 0.0 => wrong("`value` is the rate in Mbit/s"),
             FaultKind::ClockJump if f.value == 0.0 => wrong("`value` is the jump in seconds"),
             _ => Ok(()),

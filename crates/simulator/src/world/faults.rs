@@ -248,6 +248,7 @@ impl World {
             }
             FaultKind::Slow => {
                 n.slow_until = n.slow_until.max(over);
+                n.slow_share = fault.slow_share();
                 self.apply_rates(node);
                 self.queue.push(over, Event::Fault(FaultStep::Rates(node)));
             }
@@ -302,7 +303,7 @@ impl World {
         let (own_up, own_down) = n.reshaped.map_or((n.spec.up(), n.spec.down()), |rate| (rate, rate));
         let (up, down) = match n {
             _ if n.frozen_until > self.now || n.cut_until > self.now => (0.0, 0.0),
-            _ if n.slow_until > self.now => (own_up / 10.0, own_down),
+            _ if n.slow_until > self.now => (own_up * n.slow_share, own_down),
             _ => (own_up, own_down),
         };
         self.links.set_rates(n.link, up, down);

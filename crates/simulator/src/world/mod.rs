@@ -139,6 +139,7 @@ struct Node {
     pages: Bits,
     frozen_until: Time,
     slow_until: Time,
+    slow_share: f64,
     cut_until: Time,
     /// Uplink and downlink by a fault, bytes per second.
     reshaped: Option<f64>,
@@ -628,6 +629,7 @@ impl Node {
             pages: known,
             frozen_until: Time(0),
             slow_until: Time(0),
+            slow_share: 1.0,
             cut_until: Time(0),
             reshaped: None,
             reshaped_until: Time(0),

@@ -1,10 +1,11 @@
 //! Logs, and the file that a publisher writes beside the content: log and leaf hashes, for clients that reach no
 //! control center.
 
+use super::live::{live_entry, live_entry_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
-use headwater_model::live::LiveTerms;
+use headwater_model::live::{LiveTerms, SignedLiveEntry};
 use headwater_model::log::{Entry, KeyChange, Log, LogError, Object, Said, SignedEntry, Track};
 use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -12,10 +13,12 @@ use std::num::NonZeroU8;
 
 /// Format of [`StaticLog`]s without sums.
 const FORMAT: u32 = 1;
-/// Format of those with sums, the last one that is known here.
+/// Format of those with sums.
 const FORMAT_WITH_SUMS: u32 = 2;
+/// Format of those of live streams, the last one that is known here.
+const FORMAT_LIVE: u32 = 3;
 
-/// A log, all leaf hashes of its tree, and all sums that it commits to.
+/// A log, all leaf hashes of its tree, and all sums that it commits to; of a live stream, its newest entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StaticLog {
     /// The log.
@@ -24,6 +27,9 @@ pub struct StaticLog {
     pub leaves: Vec<Hash>,
     /// Rolling sums of all pieces, in order; none where the log has none.
     pub sums: Vec<Sum>,
+    /// Entries of a live stream, oldest first, at most [`MAX_LOGGED_ENTRIES`]; not verified with the rest, see
+    /// [`SignedLiveEntry::verify`].
+    pub entries: Vec<SignedLiveEntry>,
 }
 
 /// Why a static log is not believed.
@@ -43,6 +49,9 @@ pub enum StaticLogError {
     /// The leaf hashes are not those of the signed root.
     #[error("the leaf hashes do not fit the signed root: the file was changed")]
     Root,
+    /// Entries of a live stream where the log is of files.
+    #[error("it has entries of a live stream, and is of none")]
+    Entries,
     /// The sums are not those of the signed root, or there are some where the log has none.
     #[error("the rolling sums do not fit what is signed: the file was changed")]
     Sums,
@@ -52,8 +61,13 @@ impl StaticLog {
     /// The file's bytes, at most [`MAX_STATIC_LOG_BYTES`] for a log of at most [`MAX_LOG_BYTES`].
     pub fn encode(&self) -> Vec<u8> {
         let (log, leaves) = (Some(log_to_proto(&self.log)), join_hashes(&self.leaves));
-        let format = if self.sums.is_empty() { FORMAT } else { FORMAT_WITH_SUMS };
-        proto::StaticLog { format, log, leaves, sums: sums::to_bytes(&self.sums).into() }.encode_to_vec()
+        let format = match (self.sums.is_empty(), self.entries.is_empty()) {
+            (_, false) => FORMAT_LIVE,
+            (false, true) => FORMAT_WITH_SUMS,
+            (true, true) => FORMAT,
+        };
+        let entries = self.entries.iter().map(live_entry_to_proto).collect();
+        proto::StaticLog { format, log, leaves, sums: sums::to_bytes(&self.sums).into(), entries }.encode_to_vec()
     }
 
     /// Reads a file; nothing is verified yet.
@@ -68,7 +82,8 @@ impl StaticLog {
         shape::check(file, &shape::STATIC_LOG)?;
         let message = proto::StaticLog::decode(file)?;
         let log = log_from_proto(message.log.ok_or(WireError::Missing("log"))?)?;
-        Ok(Self { log, leaves: hashes("leaves", &message.leaves)?, sums: sums("sums", &message.sums)? })
+        let entries = message.entries.into_iter().map(live_entry).collect::<Result<_, _>>()?;
+        Ok(Self { log, leaves: hashes("leaves", &message.leaves)?, sums: sums("sums", &message.sums)?, entries })
     }
 
     /// Checks everything: the log as [`Log::verify_either`] does, and that the leaf hashes are those that its root is over.
@@ -78,6 +93,7 @@ impl StaticLog {
     pub fn verify(&self, name: &str, pinned: Option<&Hash>) -> Result<Said, StaticLogError> {
         let said = self.log.verify_either(name, pinned)?;
         match &said {
+            Said::Closed(_) if !self.entries.is_empty() => return Err(StaticLogError::Entries),
             Said::Closed(track) => self.verify_leaves(track)?,
             Said::Live(_) if self.leaves.is_empty() && self.sums.is_empty() => {}
             Said::Live(_) => return Err(StaticLogError::Leaves { wanted: 0, found: self.leaves.len() }),
@@ -112,8 +128,8 @@ fn check_format(mut file: &[u8]) -> Result<(), WireError> {
     }
     match decode_varint(&mut file).map_err(not_one)? {
         0 => Err(WireError::Value("format")),
-        found if found <= u64::from(FORMAT_WITH_SUMS) => Ok(()),
-        found => Err(WireError::Newer { found, known: FORMAT_WITH_SUMS }),
+        found if found <= u64::from(FORMAT_LIVE) => Ok(()),
+        found => Err(WireError::Newer { found, known: FORMAT_LIVE }),
     }
 }
 

@@ -32,7 +32,7 @@ fn signed(pieces: u32) -> StaticLog {
         live: None,
     };
     log.entries.push(sign(log.content(), entry, &key));
-    StaticLog { log, leaves, sums }
+    StaticLog { log, leaves, sums, entries: vec![] }
 }
 
 #[test]
@@ -47,6 +47,13 @@ fn a_static_log_comes_back_and_is_believed() {
 }
 
 #[test]
+fn the_log_of_a_live_stream_has_its_newest_entries() {
+    let live = StaticLog { log: samples::log(), leaves: vec![], sums: vec![], entries: samples::live_entries() };
+    assert!(!live.entries.is_empty());
+    assert_eq!(StaticLog::decode(&live.encode()), Ok(live));
+}
+
+#[test]
 fn spoilt_static_logs_are_not_believed() {
     let good = signed(5);
     let said = |spoil: &dyn Fn(&mut StaticLog)| {
@@ -58,6 +65,7 @@ fn spoilt_static_logs_are_not_believed() {
     assert_eq!(said(&|s| s.leaves.swap(0, 1)), StaticLogError::Root);
     assert_eq!(said(&|s| s.sums[2].0 ^= 1), StaticLogError::Sums);
     assert_eq!(said(&|s| s.sums.clear()), StaticLogError::Sums);
+    assert_eq!(said(&|s| s.entries = samples::live_entries()), StaticLogError::Entries);
     assert_eq!(said(&|s| s.leaves.truncate(4)), StaticLogError::Leaves { wanted: 5, found: 4 });
     assert_eq!(said(&|s| s.log.entries.clear()), StaticLogError::Log(LogError::Open));
     assert!(matches!(good.verify("m", None), Err(StaticLogError::Log(LogError::WrongName { .. }))));
@@ -121,7 +129,9 @@ fn damage_does_no_harm() {
         spoilt[bit / 8] ^= 1 << (bit % 8);
         read(&spoilt);
     }
-    let other = StaticLog { log: samples::log(), leaves: vec![Hash([1; 32])], sums: vec![Sum(5)] }.encode();
-    let accepted = mutations("static log", &[file, other], read);
+    let other =
+        StaticLog { log: samples::log(), leaves: vec![Hash([1; 32])], sums: vec![Sum(5)], entries: vec![] }.encode();
+    let live = StaticLog { entries: samples::live_entries(), ..StaticLog::decode(&other).unwrap() }.encode();
+    let accepted = mutations("static log", &[file, other, live], read);
     assert!((100..MUTATIONS).contains(&accepted), "{accepted}");
 }

@@ -317,7 +317,7 @@ pub fn kind_of_control(m: &FromControl) -> usize {
     }
 }
 
-fn live_entries() -> Vec<SignedLiveEntry> {
+pub fn live_entries() -> Vec<SignedLiveEntry> {
     let listed = Listed {
         sequence: 1,
         duration: Micros(2),

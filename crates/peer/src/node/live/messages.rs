@@ -4,7 +4,7 @@ use super::{Live, MAX_EARLY, State, happened};
 use crate::node::Inner;
 use crate::node::connections::End;
 use bytes::Bytes;
-use headwater_model::id::{NodeId, Version};
+use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_model::live::SignedLiveEntry;
 use headwater_peer_core::live::{LiveInput, Verdict};
 use headwater_wire::FromPeer;
@@ -52,6 +52,20 @@ fn entries_came(inner: &Arc<Inner>, node: NodeId, version: Version, entries: Vec
         early_pieces(inner, &mut state, version);
     }
     Ok(())
+}
+
+/// Entries came from where the stream's log is published; one that is not the publisher's spoils none of the others.
+pub(crate) fn logged(inner: &Arc<Inner>, content: ContentId, entries: Vec<SignedLiveEntry>) {
+    let Some(track) = inner.lock().live_of(&content).map(|l| l.track.clone()) else { return };
+    let (good, bad): (Vec<_>, Vec<_>) = entries.into_iter().partition(|e| e.verify(&track).is_ok());
+    if !bad.is_empty() {
+        tracing::warn!("{} entries of the published log of {:?} are not its publisher's", bad.len(), track.name);
+    }
+    let mut state = inner.lock();
+    for signed in good {
+        happened(inner, &mut state, track.version, LiveInput::Logged(Arc::new(signed)));
+    }
+    early_pieces(inner, &mut state, track.version);
 }
 
 /// Pieces that waited for their entries.

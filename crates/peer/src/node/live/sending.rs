@@ -1,4 +1,5 @@
-//! Pushing to children: a task per child, which asks the stream what is next, waits for the pacer, and writes.
+//! Pushing to children: a task per child and substream, which asks the stream what is next, waits for the pacer, and
+//! writes.
 
 use super::State;
 use crate::node::Inner;
@@ -16,21 +17,22 @@ use tokio::sync::Notify;
 /// What a child may have in flight: a second of a fast stream.
 const WINDOW_BYTES: u64 = 1 << 20;
 
-/// There is something to push to `child`.
-pub(super) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, child: NodeId) {
-    let Some(connection) = state.links.get(&child).map(|l| l.connection.clone()) else { return };
+/// There is something of a substream to push to a child.
+pub(super) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, to: (NodeId, u8)) {
+    let Some(connection) = state.links.get(&to.0).map(|l| l.connection.clone()) else { return };
     let Some(l) = state.live(version) else { return };
-    if let Some(sender) = l.senders.get(&child).filter(|s| !s.task.is_finished()) {
+    if let Some(sender) = l.senders.get(&to).filter(|s| !s.task.is_finished()) {
         sender.wake.notify_one();
         return;
     }
     let wake = Arc::new(Notify::new());
     wake.notify_one();
-    let task = tokio::spawn(send(inner.clone(), version, child, connection, wake.clone())).abort_handle();
-    l.senders.insert(child, Sender { wake, task });
+    let task = tokio::spawn(send(inner.clone(), version, to, connection, wake.clone())).abort_handle();
+    l.senders.insert(to, Sender { wake, task });
 }
 
-async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: quinn::Connection, wake: Arc<Notify>) {
+async fn send(inner: Arc<Inner>, version: Version, to: (NodeId, u8), connection: quinn::Connection, wake: Arc<Notify>) {
+    let child = to.0;
     let Ok(mut stream) = connection.open_uni().await else { return };
     let header = DataHeader { version }.encode();
     if stream.write_all(&[PEER_LIVE_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {
@@ -40,9 +42,11 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
     let governor = inner.governor.as_ref().filter(|_| !is_near(connection.remote_address().ip()));
     let place = Place::new(version.content);
     loop {
-        let Some((head, data)) = next(&inner, version, &child) else {
-            wake.notified().await;
-            continue;
+        let Some((head, data)) = next(&inner, version, to) else {
+            tokio::select! {
+                () = wake.notified() => continue,
+                _ = connection.closed() => return,
+            }
         };
         let bytes = data.len() as u64;
         let mut framed = BytesMut::with_capacity(head.len() + data.len());
@@ -59,11 +63,15 @@ async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: qu
     }
 }
 
-fn next(inner: &Inner, version: Version, child: &NodeId) -> Option<([u8; LivePieceHeader::BYTES], Bytes)> {
+fn next(
+    inner: &Inner,
+    version: Version,
+    (child, substream): (NodeId, u8),
+) -> Option<([u8; LivePieceHeader::BYTES], Bytes)> {
     let mut state = inner.lock();
     let l = state.live(version)?;
     loop {
-        let piece = l.channel.next_to_send(inner.now(), child)?;
+        let piece = l.channel.next_to_send(inner.now(), &child, substream)?;
         if let Some(data) = l.pieces.get(&piece) {
             return Some((LivePieceHeader { piece, len: data.len() as u32 }.encode(), data.clone()));
         }

@@ -6,11 +6,13 @@ use crate::node::Node;
 use crate::node::state::ContentState;
 use bytes::Bytes;
 use headwater_model::Name;
-use headwater_model::id::Version;
-use headwater_model::live::{LiveEntry, LiveTrack};
+use headwater_model::id::{ContentId, Version};
+use headwater_model::live::{LiveEntry, LiveTrack, SignedLiveEntry};
 use headwater_model::log::{Log, LogError};
 use headwater_model::merkle;
 use headwater_peer_core::live::LiveInput;
+use headwater_wire::StaticLog;
+use headwater_wire::limits::MAX_LOGGED_ENTRIES;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -53,6 +55,21 @@ impl Node {
         drop(state);
         let active = active.ok_or_else(|| SourceError::Ended("it could not begin".into()))?;
         Ok(LiveSource { inner, key, track, active })
+    }
+}
+
+impl Node {
+    /// What is published of a stream's log: the newest entries after a number, as a static log's bytes; `None` where the
+    /// stream is not here.
+    pub fn live_log(&self, content: &ContentId, after: u64) -> Option<Vec<u8>> {
+        let state = self.0.lock();
+        let l = state.live_of(content)?;
+        let entries = l.channel.entries_after(after, usize::MAX).map(|e| SignedLiveEntry::clone(e));
+        let mut entries: Vec<SignedLiveEntry> = entries.collect();
+        entries.drain(..entries.len().saturating_sub(MAX_LOGGED_ENTRIES));
+        let log = l.log.clone();
+        drop(state);
+        Some(StaticLog { log, leaves: Vec::new(), sums: Vec::new(), entries }.encode())
     }
 }
 
