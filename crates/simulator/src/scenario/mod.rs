@@ -82,7 +82,7 @@ pub struct Scenario {
     /// The user's own traffic on a host's line; lab only.
     #[serde(default)]
     pub bystander: Option<Bystander>,
-    /// The hosts watch a live channel, instead of fetching the content; lab only.
+    /// The hosts watch a live channel, instead of fetching the content.
     #[serde(default)]
     pub live: Option<Live>,
     /// What must come out.
@@ -105,8 +105,37 @@ pub struct Live {
     /// The viewer that most others depend on is killed this often, once arrivals are over.
     #[serde(default)]
     pub kill_parent_every_s: Option<f64>,
+    /// How the publisher gets it; for the simulator, as the lab's follows a playlist.
+    #[serde(default)]
+    pub ingest: LiveIngest,
+    /// How long viewers stay; for the simulator, as the lab's stay.
+    #[serde(default)]
+    pub sessions: LiveSessions,
     /// What must come out.
     pub bars: LiveBars,
+}
+
+/// How a publisher gets a live channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LiveIngest {
+    /// It follows a playlist: a segment comes as a whole when it has ended.
+    #[default]
+    Playlist,
+    /// It is pushed: bytes come as they are made.
+    Progressive,
+}
+
+/// How long viewers of a live channel stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LiveSessions {
+    /// To the end.
+    #[default]
+    Stay,
+    /// For a lognormal time with the parameters 4.384 and 1.427 (seconds; median 80 s, mean 222 s). A newcomer takes the
+    /// place of each that leaves.
+    Lognormal,
 }
 
 /// What must come out of a live channel; what is missing is not judged.

@@ -1,0 +1,3 @@
+//! Small live worlds, checked after every step.
+
+use super::*;
