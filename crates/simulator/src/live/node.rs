@@ -351,10 +351,11 @@ impl Node {
                 return self.says(now, input, shared, out);
             }
             LiveOutput::Forget => {
-                self.early.clear();
+                // Those that came before their entries wait on: the entry that made room may be theirs.
                 let oldest = self.channel.listed().next().map(|(o, ..)| o).and_then(|o| self.channel.piece_at(o, 0));
                 if let Some((piece, _)) = oldest {
                     self.asked = self.asked.split_off(&piece);
+                    self.early = self.early.split_off(&piece);
                 }
                 return;
             }
