@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use headwater_simulator::scenario::{HostSpec, Live, MBIT, Reach, Scenario};
+use headwater_simulator::scenario::{HostSpec, Live, LiveIngest, LiveSessions, MBIT, Reach, Scenario};
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -62,6 +62,8 @@ struct Stage<'a> {
 /// # Errors
 /// If a part of it cannot be built or started, or [`Interrupted`].
 pub fn run(scenario: &Scenario, live: &Live, options: &Options, cache: &mut Cache) -> Result<Outcome> {
+    let plain = live.ingest == LiveIngest::Playlist && live.sessions == LiveSessions::Stay;
+    ensure!(plain, "viewers that come and go, and progressive ingest, are for the simulator: see `headwater sim`");
     let hosts = scenario.hosts(options.seed);
     say(&scenario.name, "calibrating links");
     let calibration = cache.calibrate(scenario, &hosts)?;

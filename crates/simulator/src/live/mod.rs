@@ -343,7 +343,8 @@ fn depth_bound(mut slots: Vec<u32>, substreams: u8, first: u64) -> (u32, f64) {
 impl World<'_> {
     fn outcome(mut self) -> LiveOutcome {
         let end = self.zero + span(self.live.seconds);
-        let ups: Vec<f64> = self.nodes.iter().flatten().filter_map(|n| self.hosts.get(n.host?)).map(HostSpec::up).collect();
+        let ups: Vec<f64> =
+            self.nodes.iter().flatten().filter_map(|n| self.hosts.get(n.host?)).map(HostSpec::up).collect();
         let rate = self.live.mbit * MBIT;
         let media = &self.shared.media;
         let trees = self.control.trees();

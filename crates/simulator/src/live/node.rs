@@ -322,9 +322,7 @@ impl Node {
                 }
                 return;
             }
-            LiveOutput::OpenEdge(to) => {
-                (to, Message::Open(self.tickets.get(&nx_of(&to)).copied().unwrap_or_default()))
-            }
+            LiveOutput::OpenEdge(to) => (to, Message::Open(self.tickets.get(&nx_of(&to)).copied().unwrap_or_default())),
             LiveOutput::CloseEdge(to) => (to, Message::CloseEdge),
             LiveOutput::CloseChild(to, _) => (to, Message::CloseChild),
             LiveOutput::Subscribe(to, substreams, from) => (to, Message::Subscribe(substreams, from)),
@@ -497,15 +495,7 @@ impl Node {
         }
     }
 
-    fn landed(
-        &mut self,
-        now: Time,
-        from: Option<Nx>,
-        piece: u64,
-        job: Option<u64>,
-        shared: &Shared,
-        out: &mut Outbox,
-    ) {
+    fn landed(&mut self, now: Time, from: Option<Nx>, piece: u64, job: Option<u64>, shared: &Shared, out: &mut Outbox) {
         // The shell takes nothing from who is no parent.
         if from.is_none_or(|f| self.channel.is_feed(&id_of(shared.seed, f))) {
             self.take(now, from, piece, shared, out);
