@@ -157,7 +157,7 @@ impl Node {
 
     /// The first word to the control center: a handshake and it.
     pub(super) fn hello(&mut self, now: Time, shared: &Shared, out: &mut Outbox) {
-        self.to_center(now + shared.to_center(self.nx).times(2), ToCenter::Hello, shared, out);
+        self.tells_center(now + shared.to_center(self.nx).times(2), ToCenter::Hello, shared, out);
     }
 
     /// It dies: nothing is said to anybody, who notice in time.
@@ -613,10 +613,10 @@ impl Node {
     }
 
     fn says(&mut self, now: Time, input: Input, shared: &Shared, out: &mut Outbox) {
-        self.to_center(now, ToCenter::Says(Box::new(input)), shared, out);
+        self.tells_center(now, ToCenter::Says(Box::new(input)), shared, out);
     }
 
-    fn to_center(&mut self, now: Time, what: ToCenter, shared: &Shared, out: &mut Outbox) {
+    fn tells_center(&mut self, now: Time, what: ToCenter, shared: &Shared, out: &mut Outbox) {
         self.serial += 1;
         let at = now + shared.to_center(self.nx);
         out.to_center.push(Due { at, from: self.nx, serial: self.serial, what: (self.nx, what) });
