@@ -1,7 +1,8 @@
 //! Both cores under virtual time: links, population, faults, bounds.
 //!
 //! A [`scenario::Scenario`] and a seed make a run; its [`Outcome`] sets what came out beside the bound, that of a live
-//! channel is a [`LiveOutcome`] of [`run_live`]. The lab runs the same scenarios with real hosts, and takes [`run`], [`bounds::lab_makespan`] and [`scenario::scaled`] from here.
+//! channel is a [`LiveOutcome`] of [`run_live`]. The lab runs the same scenarios with real hosts, and takes [`run`],
+//! [`bounds::lab_makespan`] and [`scenario::scaled`] from here.
 #![warn(missing_docs)]
 
 pub mod bounds;
