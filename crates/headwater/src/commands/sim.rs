@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use headwater_simulator::{Scenario, run, run_live};
+use headwater_simulator::{Scenario, run_live};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -35,7 +35,7 @@ pub async fn run(args: Args) -> Result<()> {
         show(&outcome, json)?;
         (outcome.missed().count(), outcome.violations.len())
     } else {
-        let outcome = tokio::task::spawn_blocking(move || run(&scenario, seed)).await??;
+        let outcome = tokio::task::spawn_blocking(move || headwater_simulator::run(&scenario, seed)).await??;
         show(&outcome, json)?;
         (outcome.missed().count(), outcome.violations.len())
     };
