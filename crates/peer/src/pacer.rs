@@ -16,8 +16,8 @@ use tokio::time::Instant;
 const OVERHEAD_MILLI: u64 = 60;
 /// How far sending may run ahead of the rate, to make up for timers that come late, where nothing else is said.
 const BURST: Duration = Duration::from_millis(20);
-/// What is let through at once at most, as time at the rate: a packet of the user's own waits behind it.
-const SLICE: Duration = Duration::from_millis(5);
+/// What is let through at once at most, of that: a packet of the user's own waits behind it, and each costs a timer.
+const SLICE_OF_BURST: f64 = 0.625;
 /// Less is not worth a turn: a packet's payload.
 const MIN_SLICE_BYTES: usize = 1200;
 
@@ -124,10 +124,13 @@ impl Pacer {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// How much payload may go out in one turn: 5 ms of the line, a packet at least; all where there is no limit.
+    /// How much payload may go out in one turn: a packet at least; all where there is no limit.
     pub fn slice_bytes(&self) -> usize {
-        let rate = self.bucket().rate;
-        rate.map_or(usize::MAX, |r| ((r.0 as f64 * SLICE.as_secs_f64()) as usize).max(MIN_SLICE_BYTES))
+        let (rate, burst) = {
+            let bucket = self.bucket();
+            (bucket.rate, bucket.burst.as_secs_f64())
+        };
+        rate.map_or(usize::MAX, |r| ((r.0 as f64 * burst * SLICE_OF_BURST) as usize).max(MIN_SLICE_BYTES))
     }
 
     /// How much a content matters from now on.
@@ -291,7 +294,7 @@ mod tests {
         pacer.set_rate(Some(Rate(1_000_000)));
         waits.await.unwrap();
         assert!(begun.elapsed() < Duration::from_millis(1_010), "{:?}", begun.elapsed());
-        assert_eq!(pacer.slice_bytes(), 5_000);
+        assert_eq!(pacer.slice_bytes(), 12_500);
         pacer.set_rate(None);
         pacer.pass(&place(), 1 << 40).await;
         assert!(begun.elapsed() < Duration::from_millis(1_010), "no limit");

@@ -1,17 +1,20 @@
 //! Both cores under virtual time: links, population, faults, bounds.
 //!
-//! A [`scenario::Scenario`] and a seed make a run; its [`Outcome`] sets what came out beside the bound. The lab runs the
-//! same scenarios with real hosts, and takes [`run`], [`bounds::lab_makespan`] and [`scenario::scaled`] from here.
+//! A [`scenario::Scenario`] and a seed make a run; its [`Outcome`] sets what came out beside the bound, that of a live
+//! channel is a [`LiveOutcome`] of [`run_live`]. The lab runs the same scenarios with real hosts, and takes [`run`],
+//! [`bounds::lab_makespan`] and [`scenario::scaled`] from here.
 #![warn(missing_docs)]
 
 pub mod bounds;
 pub mod links;
+mod live;
 mod outcome;
 mod queue;
 pub mod scenario;
 mod small;
 mod world;
 
+pub use live::{LiveOutcome, run_live};
 pub use outcome::{Bar, Flow, HostOutcome, IntoSite, Outcome};
 pub use scenario::{Scenario, ScenarioError};
 pub use small::{long_world, small_world};
@@ -23,7 +26,7 @@ use scenario::{Bars, HostSpec};
 use std::path::Path;
 use world::World;
 
-/// Runs the scenario of a file.
+/// Runs the scenario of a file, in which hosts fetch contents.
 ///
 /// # Errors
 /// [`ScenarioError`] when the file cannot be read, understood or run.
@@ -44,6 +47,9 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, ScenarioError> {
 /// # Errors
 /// As [`run`].
 pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -> Result<Outcome, ScenarioError> {
+    if scenario.live.is_some() {
+        return Err(ScenarioError::Contradiction("a live channel is run by itself".into()));
+    }
     let bound_s = bound(scenario, seed)?;
     let alone_s = match scenario.bars.beside_ratio {
         Some(_) => run(&Scenario { also: vec![], bars: Bars::default(), ..scenario.clone() }, seed)?.makespan_s,

@@ -142,12 +142,12 @@ pub struct Bar {
 }
 
 impl Bar {
-    fn at_most(name: &str, value: Option<f64>, bound: f64) -> Self {
+    pub(crate) fn at_most(name: &str, value: Option<f64>, bound: f64) -> Self {
         Self {
             name: name.into(),
             value,
             bound,
-            ratio: value.map(|v| v / bound),
+            ratio: value.filter(|_| bound > 0.0).map(|v| v / bound),
             pass: value.is_some_and(|v| v <= bound),
         }
     }

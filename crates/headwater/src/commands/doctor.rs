@@ -81,7 +81,7 @@ async fn alone(args: &Args, control: &str) -> Result<(NodeStatus, SelfTest)> {
             dial_only: false,
             port_mapping: true,
             limits: Limits::default(),
-            steps_aside: false,
+            steps_aside: Default::default(),
             data: folder.path().into(),
             quota_bytes: None,
             pinned: BTreeSet::new(),

@@ -7,7 +7,9 @@ use crate::units::{UNLIMITED, parse_duration, parse_rate};
 use anyhow::Context;
 use clap::Args;
 use headwater_model::{Name, Rate, Role};
-use headwater_peer::node::{Conduct, ContentStatus, Fetch, FetchError, Hours, Limits, Node, NodeConfig, StartError};
+use headwater_peer::node::{
+    Conduct, ContentStatus, Fetch, FetchError, Hours, Limits, Node, NodeConfig, StartError, StepsAside,
+};
 use headwater_peer::sources::Sources;
 use headwater_peer::store::Destination;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -148,7 +150,7 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
             limits: args.node.limits(),
-            steps_aside: args.step_aside,
+            steps_aside: if args.step_aside { StepsAside::Always } else { StepsAside::Never },
             data: state_dir.clone(),
             quota_bytes: None,
             pinned: BTreeSet::new(),

@@ -8,7 +8,7 @@ use crate::units::parse_size;
 use crate::{folders, lifetime, local_api};
 use clap::Args;
 use headwater_model::{Name, NodeId, Rate, Role};
-use headwater_peer::node::{Fetch, Limits, LimitsStatus, Node, NodeConfig, StartError};
+use headwater_peer::node::{Fetch, Limits, LimitsStatus, Node, NodeConfig, StartError, StepsAside};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -211,7 +211,7 @@ async fn start(args: &PeerArgs, data: &Path, home: &Home) -> anyhow::Result<Node
             dial_only: args.node.dial_only,
             port_mapping: !args.node.no_port_mapping,
             limits: Limits { monthly_bytes: args.monthly, ..args.node.limits() },
-            steps_aside: !args.waypoint,
+            steps_aside: if args.waypoint { StepsAside::Never } else { StepsAside::UnlessTold },
             data: data.into(),
             quota_bytes: args.quota,
             pinned: args.fetch.iter().filter(|_| !args.no_pin).map(Name::content).collect(),

@@ -190,7 +190,7 @@ async fn start(args: &Args, hw: &Name, data: PathBuf) -> Result<Node> {
         dial_only: false,
         port_mapping: false,
         limits: Limits { up: args.live.up, ..Limits::default() },
-        steps_aside: false,
+        steps_aside: Default::default(),
         data: data.clone(),
         quota_bytes: None,
         pinned: Default::default(),

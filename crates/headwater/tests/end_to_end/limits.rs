@@ -13,7 +13,7 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         dial_only: false,
         port_mapping: false,
         limits,
-        steps_aside: false,
+        steps_aside: Default::default(),
         quota_bytes: None,
         pinned: Default::default(),
         data: site.folder.path().join(who),

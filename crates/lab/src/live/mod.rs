@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail, ensure};
-use headwater_simulator::scenario::{FaultKind, HostSpec, Ingest, Live, Scenario};
+use headwater_simulator::scenario::{FaultKind, HostSpec, Ingest, Live, LiveSessions, Scenario};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -98,6 +98,8 @@ struct Stage<'a> {
 /// # Errors
 /// If a part of it cannot be built or started, or [`Interrupted`].
 pub fn run(scenario: &Scenario, live: &Live, options: &Options, cache: &mut Cache) -> Result<Outcome> {
+    let stays = live.sessions == LiveSessions::Stay;
+    ensure!(stays, "viewers whose sessions have a distribution are for the simulator: see `headwater sim`");
     let hosts = scenario.hosts(options.seed);
     let schedule = Schedule::new(scenario, &hosts, options.seed)?;
     say(&scenario.name, "calibrating links");

@@ -78,6 +78,13 @@ pub fn publish(
     Process::start(command, Who::Host(PUBLISHER), 1, &site.log_of("publisher"), heard)
 }
 
+/// Many machines' programs on a few processors: none of them needs more than one thread.
+fn of_a_viewer(net: &Net, host: usize, options: &Options) -> Command {
+    let mut command = net.command(FIRST + host, &options.programs.join("headwater"));
+    command.env("TOKIO_WORKER_THREADS", "1");
+    command
+}
+
 /// The peer of a viewer, in its life of that number, with the join token if it is given one.
 pub fn peer(
     (host, spec, life): (usize, &HostSpec, u64),
@@ -87,7 +94,7 @@ pub fn peer(
     token: Option<&str>,
     heard: &Sender<Heard>,
 ) -> Result<Process> {
-    let mut command = net.command(FIRST + host, &options.programs.join("headwater"));
+    let mut command = of_a_viewer(net, host, options);
     command.args(["peer", "--control", &site.control_address.to_string(), "--cc", &site.control_id]);
     command.args(["--gateway", "127.0.0.1:7480", "--no-port-mapping", "--json", "--exit-with-stdin"]);
     command.args(["--up", &format!("{}Mbit/s", spec.up_mbit)]).arg("--data").arg(site.folder_of(&spec.name)?);
@@ -109,7 +116,7 @@ pub fn probe(
     (name, hold_back_s, seconds): (&str, f64, f64),
     (heard, who): (&Sender<Heard>, usize),
 ) -> Result<Process> {
-    let mut command = net.command(FIRST + host, &options.programs.join("headwater"));
+    let mut command = of_a_viewer(net, host, options);
     command.args(["play", name, "--probe", "--json", "--seconds", &format!("{:.1}", seconds.max(5.0))]);
     command.args(["--hold-back", &hold_back_s.to_string()]).arg("--data").arg(site.folder_of(&spec.name)?);
     Process::start(command, Who::Host(who), life, &site.log_of(&format!("{}-probe", spec.name)), heard)

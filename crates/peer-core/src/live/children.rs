@@ -8,6 +8,7 @@ use headwater_model::live::{SignedLiveEntry, Substreams};
 use headwater_model::report::EdgeReport;
 use headwater_model::time::{Micros, Time};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Segments whose entries a newcomer gets: what players hold back, and one more.
@@ -16,8 +17,8 @@ const NEWCOMER_OBJECTS: usize = 4;
 const MAX_ASKED: usize = 1024;
 /// Pieces that a child has from elsewhere before they are here, as far as they are remembered.
 const MAX_UNWANTED: usize = 4096;
-/// Entries in one message.
-const ENTRIES_AT_ONCE: usize = 8;
+/// Entries in one message: all that a newcomer learns, so that it does not take a part for the whole.
+const ENTRIES_AT_ONCE: usize = 64;
 /// Entries that one question is answered with, and how often a child is answered: what it does not read waits in memory.
 const MAX_ANSWERED: usize = 64;
 const ANSWERED_EVERY: Micros = Micros::from_millis(200);
@@ -30,6 +31,8 @@ const HAND_OVER: Micros = Micros::from_secs(3);
 /// gets them no later than one that takes few.
 #[derive(Clone, Debug, Default)]
 struct Outlet {
+    /// Pieces that the child takes from here: others bring those before and after.
+    takes: Range<u64>,
     /// To be pushed, in order.
     queue: BTreeSet<u64>,
     /// Asked for: goes first.
@@ -163,13 +166,20 @@ impl Channel {
         }
         let new = substreams.without(link.subscribed);
         link.subscribed = substreams;
-        for (_, outlet) in (0..).zip(&mut link.outlets).filter(|(s, _)| !substreams.contains(*s)) {
-            outlet.queue.clear();
-        }
         let start = match from {
             Some(from) => from,
             None => self.newcomer_begins(child, out),
         };
+        let Some(link) = self.children.get_mut(&child) else { return };
+        for (substream, outlet) in (0..).zip(&mut link.outlets) {
+            if new.contains(substream) {
+                outlet.takes = start..u64::MAX;
+            } else if !substreams.contains(substream) {
+                // Whoever pushes it from now on begins there.
+                outlet.takes.end = outlet.takes.end.min(from.unwrap_or(0));
+                drop(outlet.queue.split_off(&outlet.takes.end));
+            }
+        }
         let held: Vec<u64> = self.held_from(start).filter(|p| new.contains(terms.substream_of(*p))).collect();
         if let Some(link) = self.children.get_mut(&child) {
             for piece in held {
@@ -234,8 +244,8 @@ impl Channel {
     pub(super) fn push(&mut self, piece: u64, out: &mut Vec<LiveOutput>) {
         let substream = self.terms().substream_of(piece);
         for (node, child) in &mut self.children {
-            if child.subscribed.contains(substream) && !child.unwanted.remove(&piece) {
-                let Some(outlet) = child.outlets.get_mut(usize::from(substream)) else { continue };
+            let Some(outlet) = child.outlets.get_mut(usize::from(substream)) else { continue };
+            if outlet.takes.contains(&piece) && !child.unwanted.remove(&piece) {
                 if outlet.is_idle() {
                     out.push(LiveOutput::Serve(*node, substream));
                 }

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 /// A feed that failed, and that nobody replaces, is tried again after this time.
 const TRY_AGAIN: Micros = Micros::from_secs(2);
-/// A former parent that is no longer assigned pushes on for so long at most.
-const HAND_OVER: Micros = Micros::from_secs(2);
+/// A former parent pushes what was there when another took its place for so long at most.
+const HAND_OVER: Micros = Micros::from_secs(4);
 /// When all parents are silent at once it is this node's own line, for as long.
 const ALL_SILENT: Micros = Micros::from_secs(2);
 /// A substream lags when a piece of it has been known for so long and is not here.
@@ -77,9 +77,9 @@ impl Feed {
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }
-    /// Whether pieces of `substream` may be asked of it.
-    pub(super) fn may_be_asked(&self, substream: u8) -> bool {
-        self.is_open() && self.gives.or(self.may).or(self.subscribed).contains(substream)
+    /// Substreams of which pieces may be asked of it.
+    pub(super) fn may_be_asked(&self) -> Substreams {
+        if self.is_open() { self.gives.or(self.may).or(self.subscribed) } else { Substreams::default() }
     }
     pub(super) fn heard(&mut self, now: Time) {
         self.heard_at = now;
@@ -121,8 +121,11 @@ pub(super) struct Lane {
     pub(super) parent: Option<NodeId>,
     /// Since when, or since when nobody does.
     pub(super) since: Time,
-    /// Who did before, until the new one is heard.
-    former: Option<NodeId>,
+    /// The first piece that is expected of it. Those before come from the former one, as long as there is one: so no piece
+    /// is sent twice, and nobody takes on what has piled up elsewhere.
+    pub(super) from: u64,
+    pub(super) former: Option<NodeId>,
+    /// Whether it was heard.
     spoke: bool,
     /// The first piece that its parent lacks, as that says.
     parent_lacks: Option<u64>,
@@ -141,6 +144,7 @@ impl Lane {
         Lane {
             parent: None,
             since: now,
+            from: 0,
             former: None,
             spoke: false,
             parent_lacks: None,
@@ -151,8 +155,16 @@ impl Lane {
         }
     }
     /// Another parent, or none; what is remembered of the time before stays.
-    fn hand_to(&mut self, now: Time, parent: Option<NodeId>, former: Option<NodeId>) {
-        *self = Lane { parent, former, lost_at: self.lost_at, ..Lane::new(now) };
+    fn hand_to(&mut self, now: Time, parent: Option<NodeId>, former: Option<NodeId>, from: u64) {
+        *self = Lane { parent, former, from, lost_at: self.lost_at, ..Lane::new(now) };
+    }
+    /// Whether its parents will not bring a piece any more.
+    pub(super) fn passed_over(&self, piece: u64) -> bool {
+        match piece < self.from {
+            true => self.former.is_none(),
+            // What it does not have itself may still come to it.
+            false => self.pushed_to > piece && self.parent_lacks.is_some_and(|lacks| lacks > piece),
+        }
     }
     /// A piece came; how long after the loss of its parent, if it is the first since.
     pub(super) fn came(&mut self, now: Time, from: Option<NodeId>, piece: u64, bytes: u64) -> Option<Micros> {
@@ -294,7 +306,7 @@ impl Channel {
                 lane.former = None;
             }
             if lane.parent == Some(*node) {
-                lane.hand_to(now, None, lane.former);
+                lane.hand_to(now, None, lane.former, lane.from);
                 lane.lost_at = lane.lost_at.or(Some(heard_at));
             }
         }
@@ -317,14 +329,7 @@ impl Channel {
         }
     }
 
-    pub(super) fn position(
-        &mut self,
-        now: Time,
-        node: NodeId,
-        newest: u64,
-        lacks: &[(u8, u64)],
-        out: &mut Vec<LiveOutput>,
-    ) {
+    pub(super) fn position(&mut self, now: Time, node: NodeId, newest: u64, lacks: &[(u8, u64)]) {
         let Some(feed) = self.feeds.get_mut(&node) else { return };
         feed.heard(now);
         self.window.heard_of(now, newest);
@@ -335,7 +340,6 @@ impl Channel {
             }
         }
         self.count_fed_again(now, lacks);
-        self.dismiss_former(out);
     }
 
     /// Substreams that lost a parent are fed again by one that has nothing that is missing here.
@@ -357,37 +361,65 @@ impl Channel {
         if self.is_source || self.paused {
             return;
         }
-        let mut changed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        let end = self.window.newest_entry().map(|_| self.window.end_piece());
+        let mut orphaned: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        let mut handed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        let mut dismissed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
         for substream in self.terms().all().iter() {
             let Some(best) = self.best_feed(now, substream) else { continue };
             let Some(lane) = self.lanes.get_mut(usize::from(substream)) else { continue };
-            if lane.parent == Some(best) {
-                continue;
-            }
-            // Of several in a row the one that pushes is kept until the last is heard.
-            let former = if lane.spoke { lane.parent } else { lane.former.or(lane.parent) };
-            lane.hand_to(now, Some(best), former.filter(|f| *f != best));
-            changed.entry(best).or_default().insert(substream);
-        }
-        for (node, added) in changed {
-            let from = self.window.newest_entry().map(|_| self.push_from(added));
-            if let Some(feed) = self.feeds.get_mut(&node) {
-                feed.subscribed = feed.subscribed.or(added);
-                feed.heard_at = now;
-                out.push(LiveOutput::Subscribe(node, feed.subscribed, from));
+            match lane.parent {
+                Some(parent) if parent == best => {}
+                Some(parent) => {
+                    lane.hand_to(now, Some(best), Some(parent), end.unwrap_or(0));
+                    handed.entry(best).or_default().insert(substream);
+                    dismissed.entry(parent).or_default().insert(substream);
+                }
+                None => {
+                    lane.hand_to(now, Some(best), lane.former, lane.from);
+                    orphaned.entry(best).or_default().insert(substream);
+                }
             }
         }
-        self.dismiss_former(out);
+        for (node, added) in orphaned {
+            let from = end.map(|_| self.push_from(added));
+            self.subscribe(now, node, added, from, out);
+        }
+        for (node, added) in handed {
+            self.subscribe(now, node, added, end, out);
+        }
+        for (node, substreams) in dismissed {
+            let Some(feed) = self.feeds.get_mut(&node).filter(|f| f.is_open()) else { continue };
+            feed.subscribed = feed.subscribed.without(substreams);
+            out.push(LiveOutput::Subscribe(node, feed.subscribed, end));
+        }
+        self.dismiss_former(now);
         self.end_feeds(now, out);
     }
 
-    /// Where new parents of these substreams begin: at the first piece that is missing of them.
+    fn subscribe(&mut self, now: Time, node: NodeId, added: Substreams, from: Option<u64>, out: &mut Vec<LiveOutput>) {
+        for substream in added.iter() {
+            if let Some(lane) = self.lanes.get_mut(usize::from(substream)) {
+                lane.from = from.unwrap_or(0);
+            }
+        }
+        if let Some(feed) = self.feeds.get_mut(&node) {
+            feed.subscribed = feed.subscribed.or(added);
+            feed.heard_at = now;
+            out.push(LiveOutput::Subscribe(node, feed.subscribed, from));
+        }
+    }
+
+    /// Where parents of these substreams begin that take the place of lost ones: at the first piece that is missing of
+    /// them, and that no former parent still brings.
     fn push_from(&mut self, substreams: Substreams) -> u64 {
-        let terms = self.terms();
-        let begin = self.begin();
-        let missing = self.window.missing().range(begin..).map(|(p, _)| *p);
-        let first = missing.into_iter().find(|p| substreams.contains(terms.substream_of(*p)));
-        first.unwrap_or(self.window.end_piece())
+        let (terms, begin) = (self.terms(), self.begin());
+        let comes = |piece: u64, substream: u8| {
+            self.lanes.get(usize::from(substream)).is_some_and(|l| piece < l.from && l.former.is_some())
+        };
+        let mut missing = self.window.missing().range(begin..).map(|(p, _)| (*p, terms.substream_of(*p)));
+        let first = missing.find(|(p, s)| substreams.contains(*s) && !comes(*p, *s));
+        first.map_or(self.window.end_piece(), |(piece, _)| piece)
     }
 
     /// The piece from which on everything is pushed: what lies before it a newcomer asks for. It is the first piece of the
@@ -420,28 +452,32 @@ impl Channel {
         self.feeds.iter().find(|(_, f)| open(f, f.may)).map(|(n, _)| *n)
     }
 
-    /// Former parents whose successors were heard push no more.
-    fn dismiss_former(&mut self, out: &mut Vec<LiveOutput>) {
-        let mut dismissed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
-        for (substream, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.spoke
-                && let Some(former) = lane.former.take()
-            {
-                dismissed.entry(former).or_default().insert(substream as u8);
+    /// Nothing more is expected of former parents that have brought all, or had their time.
+    fn dismiss_former(&mut self, now: Time) {
+        if self.lanes.iter().all(|l| l.former.is_none()) {
+            return;
+        }
+        let terms = self.terms();
+        let mut owed = Substreams::default();
+        for piece in self.window.missing().range(self.begin.unwrap_or(0)..).map(|(p, _)| *p) {
+            let substream = terms.substream_of(piece);
+            if self.lanes.get(usize::from(substream)).is_some_and(|l| piece < l.from) {
+                owed.insert(substream);
             }
         }
-        for (node, substreams) in dismissed {
-            let Some(feed) = self.feeds.get_mut(&node).filter(|f| f.is_open()) else { continue };
-            feed.subscribed = feed.subscribed.without(substreams);
-            out.push(LiveOutput::Subscribe(node, feed.subscribed, Some(u64::MAX)));
+        for (substream, lane) in (0..).zip(&mut self.lanes) {
+            if !owed.contains(substream) || now.since(lane.since) >= HAND_OVER {
+                lane.former = None;
+            }
         }
     }
 
     /// Closes edges that are no longer assigned and carry nothing, or have carried it long enough.
     fn end_feeds(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
-        let is_over =
-            |f: &Feed| f.ends_by.is_some_and(|by| by <= now || (f.subscribed.is_empty() && f.asked.is_empty()));
-        let over: Vec<NodeId> = self.feeds.iter().filter(|(_, f)| is_over(f)).map(|(n, _)| *n).collect();
+        let owes = |n: &NodeId| self.lanes.iter().any(|l| l.former == Some(*n));
+        let idle = |n: &NodeId, f: &Feed| f.subscribed.is_empty() && f.asked.is_empty() && !owes(n);
+        let is_over = |n: &NodeId, f: &Feed| f.ends_by.is_some_and(|by| by <= now || idle(n, f));
+        let over: Vec<NodeId> = self.feeds.iter().filter(|(n, f)| is_over(n, f)).map(|(n, _)| *n).collect();
         for node in over {
             self.drop_feed(now, &node, Stage::Failed(now));
             if let Some(Feed { stage: Stage::Failed(_), .. }) = self.feeds.remove(&node) {
@@ -489,9 +525,11 @@ impl Channel {
         let (terms, begin) = (self.terms(), self.begin());
         let mut oldest: BTreeMap<u8, u64> = BTreeMap::new();
         for (piece, m) in self.window.missing().range(begin..) {
-            // What it passed over it will not push any more, however fast it is.
-            if now.since(m.known_at) >= LAGS_AFTER && !m.at_origin && m.passed_over.is_none() {
-                oldest.entry(terms.substream_of(*piece)).or_insert(*piece);
+            let substream = terms.substream_of(*piece);
+            // What it passed over it will not push any more, however fast it is; nor what a former one owes.
+            let is_its = self.lanes.get(usize::from(substream)).is_some_and(|l| *piece >= l.from);
+            if is_its && now.since(m.known_at) >= LAGS_AFTER && !m.at_origin && m.passed_over.is_none() {
+                oldest.entry(substream).or_insert(*piece);
             }
         }
         let least = Rate(terms.substream_rate().0 * self.config.behind_percent / 100);

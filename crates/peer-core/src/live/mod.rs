@@ -113,10 +113,10 @@ pub enum LiveInput {
         /// Why it refuses, if it does.
         refused: Option<String>,
     },
-    /// A verified entry came from a node.
-    Entry(NodeId, Arc<SignedLiveEntry>),
-    /// A verified entry came from where the stream's log is published.
-    Logged(Arc<SignedLiveEntry>),
+    /// Verified entries came from a node.
+    Entries(NodeId, Vec<Arc<SignedLiveEntry>>),
+    /// Verified entries came from where the stream's log is published.
+    Logged(Vec<Arc<SignedLiveEntry>>),
     /// This node is the source, and says this; the pieces are here.
     Published(Arc<SignedLiveEntry>),
     /// A piece came: verified and kept where it was good.
@@ -136,7 +136,7 @@ pub enum LiveInput {
     ChildOpened(NodeId, Substreams),
     /// A child closed its edge.
     ChildClosed(NodeId),
-    /// A child wants these substreams pushed, from this piece on.
+    /// A child wants these substreams pushed, what is new of them from this piece on; and others no longer, from it on.
     Subscribed(NodeId, Substreams, Option<u64>),
     /// A child asks for pieces.
     Asked(NodeId, Vec<u64>),
@@ -383,6 +383,10 @@ impl Channel {
     pub fn newest_entry(&self) -> Option<u64> {
         self.window.newest_entry()
     }
+    /// The first piece of the window.
+    pub fn first_piece(&self) -> u64 {
+        self.window.first_piece()
+    }
     /// The piece after the newest entry's last one.
     pub fn end_piece(&self) -> u64 {
         self.window.end_piece()
@@ -483,11 +487,11 @@ impl Channel {
             LiveInput::Lost { node, why } => self.lost(now, node, why, out),
             LiveInput::FeedClosed { node, why } => self.lost_feed(now, node, why, out),
             LiveInput::Answered { parent, refused } => self.answered(now, parent, refused, out),
-            LiveInput::Entry(from, entry) => self.entry(now, Some(from), entry, out),
-            LiveInput::Logged(entry) => self.entry(now, None, entry, out),
+            LiveInput::Entries(from, entries) => entries.into_iter().for_each(|e| self.entry(now, Some(from), e, out)),
+            LiveInput::Logged(entries) => entries.into_iter().for_each(|e| self.entry(now, None, e, out)),
             LiveInput::Published(entry) => self.published(now, entry, out),
             LiveInput::Piece { from, piece, verdict, bytes } => self.piece(now, from, piece, verdict, bytes, out),
-            LiveInput::Position(node, newest, next) => self.position(now, node, newest, &next, out),
+            LiveInput::Position(node, newest, next) => self.position(now, node, newest, &next),
             LiveInput::ChildOpened(node, may) => self.child_opened(now, node, may, out),
             LiveInput::ChildClosed(node) => drop(self.children.remove(&node)),
             LiveInput::Subscribed(node, substreams, from) => self.subscribed(now, node, substreams, from, out),
@@ -563,15 +567,16 @@ impl Channel {
             feed.heard(now);
             feed.came(piece, bytes, verdict == Verdict::Good);
         }
+        if matches!(verdict, Verdict::Good | Verdict::Useless)
+            && let Some(lane) = self.lanes.get_mut(usize::from(substream))
+            && let Some(after) = lane.came(now, from, piece, bytes)
+        {
+            self.fed_again.add(after);
+        }
         match (verdict, from) {
             (Verdict::Good, _) => {
                 self.count_lag(now, piece);
                 *(if from.is_some() { &mut self.peer_bytes } else { &mut self.origin_bytes }) += bytes;
-                if let Some(lane) = self.lanes.get_mut(usize::from(substream)) {
-                    if let Some(after) = lane.came(now, from, piece, bytes) {
-                        self.fed_again.add(after);
-                    }
-                }
                 self.window.stored(piece);
                 self.push(piece, out);
                 out.push(LiveOutput::Changed);

@@ -1,10 +1,12 @@
 //! Pieces that did not come by themselves: asked of spares and parents while there is time, fetched from the origin when
 //! a player would else wait, given up when nobody needs them any more.
 
+use super::window::Missing;
 use super::{Channel, LiveOutput};
 use headwater_model::id::NodeId;
+use headwater_model::live::Substreams;
 use headwater_model::time::{Micros, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A piece that a parent passed over may still come for so long.
 const MAY_COME: Micros = Micros::from_millis(300);
@@ -32,26 +34,33 @@ impl Channel {
         self.pass_over(now);
         let begin = self.begin();
         let due = self.due(now);
+        let helpers = self.feeds.values().fold(Substreams::default(), |all, f| all.or(f.may_be_asked()));
         let mut asks: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+        let mut not_asked: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut from_origin: Vec<u64> = Vec::new();
         let mut given_up: Vec<u64> = Vec::new();
-        let pieces: Vec<u64> = self.window.missing().keys().copied().take(MAX_LOOKED_AT).collect();
+        // What lies before a newcomer's beginning is nobody's business but a player's.
+        let concerns = |(p, m): &(&u64, &Missing)| **p >= begin || due.contains_key(&m.object);
+        let missing = self.window.missing().iter().filter(concerns);
+        let pieces: Vec<u64> = missing.map(|(p, _)| *p).take(MAX_LOOKED_AT).collect();
         let mut before: BTreeMap<u8, u64> = BTreeMap::new();
         for piece in pieces {
             let of_lane = before.entry(self.terms().substream_of(piece)).or_default();
             *of_lane += u64::from(piece >= begin);
             let comes_in = self.piece_time().times(*of_lane);
-            match self.need(now, piece, begin, &due, comes_in) {
+            match self.need(now, piece, begin, &due, (comes_in, helpers)) {
                 Need::Nothing => {}
                 Need::Ask => {
-                    if let Some(node) = self.ask(now, piece) {
+                    if let Some((node, others)) = self.ask(now, piece) {
                         asks.entry(node).or_default().push(piece);
+                        others.into_iter().for_each(|other| not_asked.entry(other).or_default().push(piece));
                     }
                 }
                 Need::Origin => from_origin.push(piece),
                 Need::GiveUp => given_up.push(piece),
             }
         }
+        out.extend(not_asked.into_iter().map(|(node, pieces)| LiveOutput::Cancel(node, pieces)));
         out.extend(asks.into_iter().map(|(node, pieces)| LiveOutput::Ask(node, pieces)));
         if !given_up.is_empty() {
             given_up.into_iter().for_each(|p| self.window.give_up(p));
@@ -70,8 +79,16 @@ impl Channel {
         self.terms().substream_rate().time_for(u64::from(self.track().piece_bytes))
     }
 
-    /// `comes_in` is how long its parent needs for it and what comes before it.
-    fn need(&self, now: Time, piece: u64, begin: u64, due: &BTreeMap<u64, Time>, comes_in: Micros) -> Need {
+    /// `comes_in` is how long its parent needs for it and what comes before it; `helpers` are substreams of which somebody
+    /// can be asked.
+    fn need(
+        &self,
+        now: Time,
+        piece: u64,
+        begin: u64,
+        due: &BTreeMap<u64, Time>,
+        (comes_in, helpers): (Micros, Substreams),
+    ) -> Need {
         let Some(m) = self.window.missing().get(&piece) else { return Need::Nothing };
         let c = &self.config;
         let player = due.get(&m.object).copied();
@@ -87,7 +104,7 @@ impl Channel {
         }
         let lane = self.lanes.get(usize::from(self.terms().substream_of(piece)));
         let fed = lane.is_some_and(|l| l.parent.is_some() || now.since(l.since) < UNFED);
-        let somebody = self.feeds.values().any(|f| f.may_be_asked(self.terms().substream_of(piece)));
+        let somebody = helpers.contains(self.terms().substream_of(piece));
         let left = Micros(by.0.saturating_sub(now.0));
         let comes = fed && piece >= begin && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
         let flows = lane.and_then(|l| l.pushed_at).is_some_and(|at| now.since(at) < FLOWS);
@@ -117,20 +134,23 @@ impl Channel {
         let terms = self.terms();
         for (piece, m) in self.window.missing_mut() {
             let lane = self.lanes.get(usize::from(terms.substream_of(*piece)));
-            if m.passed_over.is_none() && lane.is_some_and(|l| l.pushed_to > *piece) {
+            if m.passed_over.is_none() && lane.is_some_and(|l| l.passed_over(*piece)) {
                 m.passed_over = Some(now);
             }
         }
     }
 
-    /// Whom to ask for a piece: those who have its substream, one after the other, the one that passed it over last.
-    fn ask(&mut self, now: Time, piece: u64) -> Option<NodeId> {
+    /// Whom to ask for a piece: those who have its substream, one after the other, the one that passed it over last; and
+    /// who else might send it: its parent, and who was asked before.
+    fn ask(&mut self, now: Time, piece: u64) -> Option<(NodeId, BTreeSet<NodeId>)> {
         let substream = self.terms().substream_of(piece);
         let parent = self.lanes.get(usize::from(substream)).and_then(|l| l.parent);
         let m = self.window.missing().get(&piece)?;
         let (asks, last) = (m.asks as usize, m.asked.map(|(n, _)| n));
-        let could =
-            self.feeds.iter().filter(|(_, f)| f.may_be_asked(substream) && f.asked.len() < self.config.max_asked);
+        let could = self
+            .feeds
+            .iter()
+            .filter(|(_, f)| f.may_be_asked().contains(substream) && f.asked.len() < self.config.max_asked);
         let mut could: Vec<NodeId> = could.map(|(n, _)| *n).collect();
         could.sort_by_key(|n| Some(*n) == parent);
         let node = *could.get(asks % could.len().max(1))?;
@@ -141,7 +161,7 @@ impl Channel {
         let m = self.window.missing_mut().get_mut(&piece)?;
         m.asked = Some((node, now));
         m.asks += 1;
-        Some(node)
+        Some((node, parent.into_iter().chain(last).filter(|other| *other != node).collect()))
     }
 
     /// Somebody who can be asked for entries, another one each time.

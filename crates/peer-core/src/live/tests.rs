@@ -216,7 +216,7 @@ impl World {
             Packet::CloseEdge => LiveInput::ChildClosed(from),
             Packet::CloseChild => LiveInput::Lost { node: from, why: "closed".into() },
             Packet::Entries(entries) => {
-                entries.into_iter().for_each(|e| self.say(to, LiveInput::Entry(from, e)));
+                self.say(to, LiveInput::Entries(from, entries));
                 let early = std::mem::take(&mut self.nodes.get_mut(&to).unwrap().early);
                 early.into_iter().for_each(|(piece, from)| self.piece(Some(from), to, piece));
                 return;
@@ -541,7 +541,7 @@ fn the_published_log_and_the_origin_are_enough() {
     let reads_log = |w: &mut World| {
         let newest = w.node(3).channel.newest_entry().unwrap_or(0);
         let entries: Vec<_> = w.node(0).channel.entries_after(newest, 100).cloned().collect();
-        entries.into_iter().for_each(|e| w.say(id(3), LiveInput::Logged(e)));
+        w.say(id(3), LiveInput::Logged(entries));
     };
     w.nodes.get_mut(&id(3)).unwrap().channel = Channel::new(w.now, track(), LiveConfig::default());
     assert!(w.node(3).channel.is_alone() && !w.node(0).channel.is_alone());

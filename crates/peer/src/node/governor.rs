@@ -10,6 +10,7 @@ use headwater_peer_core::Uplink;
 use headwater_wire::frame::DelayDatagram;
 use quinn::Connection;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -26,13 +27,39 @@ pub(crate) struct Governor {
     uplink: Mutex<Uplink>,
     pub(crate) pacer: Pacer,
     wake: Notify,
+    always: bool,
+    /// The user said what may be sent.
+    told: AtomicBool,
+}
+
+/// When uploads leave the line to the user's own traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StepsAside {
+    /// Never: they may take what the limit says, or all.
+    #[default]
+    Never,
+    /// As long as no limit says what they may take.
+    UnlessTold,
+    /// Always, within the limit.
+    Always,
 }
 
 impl Governor {
-    pub(crate) fn new(now: Time, most: Option<Rate>, seed: u64) -> Self {
+    pub(crate) fn new(now: Time, when: StepsAside, most: Option<Rate>, seed: u64) -> Option<Self> {
+        let always = match when {
+            StepsAside::Never => return None,
+            StepsAside::UnlessTold => false,
+            StepsAside::Always => true,
+        };
         let uplink = Uplink::new(now, most, seed);
         let pacer = Pacer::with_burst(Some(uplink.rate()), BURST);
-        Self { uplink: Mutex::new(uplink), pacer, wake: Notify::new() }
+        let told = AtomicBool::new(most.is_some());
+        Some(Self { uplink: Mutex::new(uplink), pacer, wake: Notify::new(), always, told })
+    }
+
+    /// Whether anything is to wait for it now.
+    pub(crate) fn governs(&self) -> bool {
+        self.always || !self.told.load(Ordering::Relaxed)
     }
 
     fn uplink(&self) -> MutexGuard<'_, Uplink> {
@@ -56,6 +83,7 @@ impl Governor {
 
     /// The user's limit is another one.
     pub(crate) fn limit(&self, most: Option<Rate>) {
+        self.told.store(most.is_some(), Ordering::Relaxed);
         let mut uplink = self.uplink();
         uplink.limit(most);
         self.pacer.set_rate(Some(uplink.rate()));

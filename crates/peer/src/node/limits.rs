@@ -118,7 +118,7 @@ impl Node {
             why: l.permission.why.map(|why| why.to_string()),
             paused: l.paused > Conduct::Serve,
             up_bytes_per_s: l.permission.up.map(|r| r.0),
-            polite_up_bytes_per_s: self.0.governor.as_ref().map(|g| g.rate().0),
+            polite_up_bytes_per_s: self.0.governor.as_ref().filter(|g| g.governs()).map(|g| g.rate().0),
             down_bytes_per_s: l.permission.down.map(|r| r.0),
             monthly_bytes: l.limits.monthly_bytes,
             sent_this_month_bytes: l.sent_this_month,

@@ -71,6 +71,8 @@ pub(crate) struct Live {
     pub(crate) classes: BTreeMap<NodeId, SourceClass>,
     /// By child and substream.
     senders: BTreeMap<(NodeId, u8), Sender>,
+    /// Whoever sends a piece has it: one piece after the other goes out, and the first is not late for the last.
+    turns: Arc<tokio::sync::Mutex<()>>,
     pieces: BTreeMap<u64, Bytes>,
     early: BTreeMap<u64, (NodeId, Bytes)>,
     origin_jobs: BTreeMap<u64, AbortHandle>,
@@ -185,6 +187,7 @@ pub(crate) fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log
         tickets: BTreeMap::new(),
         classes: BTreeMap::new(),
         senders: BTreeMap::new(),
+        turns: Arc::default(),
         pieces: BTreeMap::new(),
         early: BTreeMap::new(),
         origin_jobs: BTreeMap::new(),
@@ -349,7 +352,8 @@ fn carry_out(inner: &Arc<Inner>, state: &mut State, version: Version, outputs: V
             LiveOutput::Forget => {
                 let Live { pieces, early, channel, .. } = l.as_mut();
                 pieces.retain(|piece, _| channel.has(*piece));
-                early.clear();
+                // The entry that made room may be that of pieces which came before it.
+                *early = early.split_off(&channel.first_piece());
             }
             LiveOutput::Source(active) => {
                 l.active.send_replace(active);

@@ -29,6 +29,7 @@ mod web;
 use crate::buffer_pool::Pool;
 use crate::origin::{OriginClient, OriginConfig, OriginError};
 use crate::pacer::Pacer;
+pub use governor::StepsAside;
 pub use headwater_peer_core::{Conduct, DAY_MINUTES, Hours, Limits};
 pub use limits::LimitsStatus;
 
@@ -71,8 +72,8 @@ pub struct NodeConfig {
     pub port_mapping: bool,
     /// What it may do for others, and when.
     pub limits: Limits,
-    /// Its uploads step aside for everything else on its line; else its connections take what they get of it.
-    pub steps_aside: bool,
+    /// Whether uploads step aside for the user's own traffic.
+    pub steps_aside: StepsAside,
     /// Folder of the node's identity and of contents that have no place of their own.
     pub data: PathBuf,
     /// Most bytes that contents in `data` may take; what leaves a tenth of the disk free where `None`.
@@ -479,7 +480,7 @@ impl Node {
             https_port,
             gateway,
             pacer: Pacer::new(config.limits.up),
-            governor: config.steps_aside.then(|| governor::Governor::new(Time(1), config.limits.up, random_seed())),
+            governor: governor::Governor::new(Time(1), config.steps_aside, config.limits.up, random_seed()),
             begun,
             instance: random_seed(),
             state: Mutex::new(State::new(Time(1), random_seed(), in_force)),

@@ -120,13 +120,17 @@ pub(super) struct Paces<'a> {
 }
 
 impl Paces<'_> {
-    fn slice_bytes(&self) -> usize {
-        let governed = self.governor.map_or(usize::MAX, |g| g.pacer.slice_bytes());
+    fn governed(&self) -> Option<&Governor> {
+        self.governor.filter(|g| g.governs())
+    }
+
+    pub(super) fn slice_bytes(&self) -> usize {
+        let governed = self.governed().map_or(usize::MAX, |g| g.pacer.slice_bytes());
         governed.min(self.inner.pacer.slice_bytes())
     }
 
-    async fn pass(&self, place: &Place, payload_bytes: u64) {
-        if let Some(governor) = self.governor {
+    pub(super) async fn pass(&self, place: &Place, payload_bytes: u64) {
+        if let Some(governor) = self.governed() {
             governor.sends_to(self.inner.now(), self.child);
             governor.pacer.pass(place, payload_bytes).await;
         }

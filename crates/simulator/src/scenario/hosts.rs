@@ -268,8 +268,8 @@ impl Scenario {
         {
             return lab_only(format!("faults of kind {}", f.kind.name()));
         }
-        if self.live.is_some() {
-            return lab_only("live channels".into());
+        if self.live.is_some() && (!self.sites.is_empty() || self.network.is_some_and(|n| n.jitter_ms > 0.0)) {
+            return lab_only("live channels in sites or with jitter".into());
         }
         if self.bystander.is_some() {
             return lab_only("the user's own traffic".into());

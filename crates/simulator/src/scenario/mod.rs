@@ -82,7 +82,7 @@ pub struct Scenario {
     /// The user's own traffic on a host's line; lab only.
     #[serde(default)]
     pub bystander: Option<Bystander>,
-    /// The hosts watch a live channel, instead of fetching the content; lab only.
+    /// The hosts watch a live channel, instead of fetching the content.
     #[serde(default)]
     pub live: Option<Live>,
     /// What must come out.
@@ -108,9 +108,12 @@ pub struct Live {
     /// The viewer that most others depend on is killed this often, once arrivals are over.
     #[serde(default)]
     pub kill_parent_every_s: Option<f64>,
-    /// From then on each viewer fetches the content of the scenario, too.
+    /// From then on each viewer fetches the content of the scenario, too; lab only.
     #[serde(default)]
     pub fetch_at_s: Option<f64>,
+    /// How long viewers stay; for the simulator, as the lab's stay.
+    #[serde(default)]
+    pub sessions: LiveSessions,
     /// What must come out.
     pub bars: LiveBars,
 }
@@ -124,6 +127,18 @@ pub enum Ingest {
     Follow,
     /// The encoder puts it there while it makes it; the publisher is the origin.
     Push,
+}
+
+/// How long viewers of a live channel stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LiveSessions {
+    /// To the end.
+    #[default]
+    Stay,
+    /// For a lognormal time with the parameters 4.384 and 1.427 (seconds; median 80 s, mean 222 s). A newcomer takes the
+    /// place of each that leaves.
+    Lognormal,
 }
 
 /// What must come out of a live channel; what is missing is not judged.

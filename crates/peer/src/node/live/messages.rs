@@ -45,12 +45,14 @@ fn entries_came(inner: &Arc<Inner>, node: NodeId, version: Version, entries: Vec
             entries.into_iter().filter(|e| !l.channel.knows_entry(e.entry.number)).collect();
         (l.track.clone(), new)
     };
-    for signed in new {
+    for signed in &new {
         signed.verify(&track).map_err(|e| End::Rules(format!("an entry of a stream: {e}")))?;
-        let mut state = inner.lock();
-        happened(inner, &mut state, version, LiveInput::Entry(node, Arc::new(signed)));
-        early_pieces(inner, &mut state, version);
     }
+    // At once, so that no player takes a part of what a newcomer learns for the whole.
+    let mut state = inner.lock();
+    let new = new.into_iter().map(Arc::new).collect();
+    happened(inner, &mut state, version, LiveInput::Entries(node, new));
+    early_pieces(inner, &mut state, version);
     Ok(())
 }
 
@@ -62,9 +64,8 @@ pub(crate) fn logged(inner: &Arc<Inner>, content: ContentId, entries: Vec<Signed
         tracing::warn!("{} entries of the published log of {:?} are not its publisher's", bad.len(), track.name);
     }
     let mut state = inner.lock();
-    for signed in good {
-        happened(inner, &mut state, track.version, LiveInput::Logged(Arc::new(signed)));
-    }
+    let good = good.into_iter().map(Arc::new).collect();
+    happened(inner, &mut state, track.version, LiveInput::Logged(good));
     early_pieces(inner, &mut state, track.version);
 }
 

@@ -4,15 +4,18 @@
 use super::State;
 use crate::node::Inner;
 use crate::node::governor::is_near;
-use crate::node::serving::{Paces, write};
+use crate::node::serving::Paces;
 use crate::node::state::Sender;
 use crate::pacer::Place;
 use bytes::{Bytes, BytesMut};
 use headwater_model::id::{NodeId, Version};
 use headwater_wire::DataHeader;
 use headwater_wire::frame::{LivePieceHeader, PEER_LIVE_STREAM};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use std::task::Poll;
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 /// What a child may have in flight: a second of a fast stream.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -25,13 +28,20 @@ pub(super) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, to: 
         sender.wake.notify_one();
         return;
     }
-    let wake = Arc::new(Notify::new());
+    let (wake, turns) = (Arc::new(Notify::new()), l.turns.clone());
     wake.notify_one();
-    let task = tokio::spawn(send(inner.clone(), version, to, connection, wake.clone())).abort_handle();
+    let task = tokio::spawn(send(inner.clone(), version, to, connection, wake.clone(), turns)).abort_handle();
     l.senders.insert(to, Sender { wake, task });
 }
 
-async fn send(inner: Arc<Inner>, version: Version, to: (NodeId, u8), connection: quinn::Connection, wake: Arc<Notify>) {
+async fn send(
+    inner: Arc<Inner>,
+    version: Version,
+    to: (NodeId, u8),
+    connection: quinn::Connection,
+    wake: Arc<Notify>,
+    turns: Arc<Mutex<()>>,
+) {
     let child = to.0;
     let Ok(mut stream) = connection.open_uni().await else { return };
     let header = DataHeader { version }.encode();
@@ -40,9 +50,12 @@ async fn send(inner: Arc<Inner>, version: Version, to: (NodeId, u8), connection:
     }
     connection.set_send_window(WINDOW_BYTES);
     let governor = inner.governor.as_ref().filter(|_| !is_near(connection.remote_address().ip()));
+    let paces = Paces { governor, inner: &inner, child };
     let place = Place::new(version.content);
     loop {
+        let turn = turns.lock().await;
         let Some((head, data)) = next(&inner, version, to) else {
+            drop(turn);
             tokio::select! {
                 () = wake.notified() => continue,
                 _ = connection.closed() => return,
@@ -52,8 +65,7 @@ async fn send(inner: Arc<Inner>, version: Version, to: (NodeId, u8), connection:
         let mut framed = BytesMut::with_capacity(head.len() + data.len());
         framed.extend_from_slice(&head);
         framed.extend_from_slice(&data);
-        let paces = Paces { governor, inner: &inner, child };
-        if write(&paces, &mut stream, &place, framed.freeze(), false).await.is_err() {
+        if write(&paces, &mut stream, &place, framed.freeze(), turn).await.is_err() {
             // The connection's end is told by the task that reads it.
             return;
         }
@@ -61,6 +73,32 @@ async fn send(inner: Arc<Inner>, version: Version, to: (NodeId, u8), connection:
         let Some(l) = state.live(version) else { return };
         l.channel.sent(inner.now(), &child, bytes);
     }
+}
+
+/// Writes a piece at the node's pace, in slices, so that the user's own packets never wait behind a whole one. A child
+/// that does not take it loses the turn.
+async fn write(
+    paces: &Paces<'_>,
+    stream: &mut quinn::SendStream,
+    place: &Place,
+    mut data: Bytes,
+    turn: MutexGuard<'_, ()>,
+) -> Result<(), quinn::WriteError> {
+    let mut turn = Some(turn);
+    while !data.is_empty() {
+        let slice = data.split_to(data.len().min(paces.slice_bytes()));
+        paces.pass(place, slice.len() as u64).await;
+        let mut writing = pin!(stream.write_chunk(slice));
+        match poll_fn(|cx| Poll::Ready(writing.as_mut().poll(cx))).await {
+            Poll::Ready(written) => written?,
+            Poll::Pending => {
+                turn = None;
+                writing.await?;
+            }
+        }
+    }
+    drop(turn);
+    Ok(())
 }
 
 fn next(
