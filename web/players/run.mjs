@@ -59,6 +59,18 @@ function start(name, command, args, stdio = ['pipe', 'pipe', 'pipe']) {
   return child;
 }
 
+// What a browser's processes still write comes in between.
+function removed(folder) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return rmSync(folder, { recursive: true, force: true });
+    } catch (e) {
+      if (tries === 20) return console.error(`${folder} stays: ${e.message}`);
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    }
+  }
+}
+
 // A program of ours, with its JSON lines.
 function ours(name, args) {
   const child = start(name, headwater, [...args, '--json', '--exit-with-stdin']);
@@ -259,7 +271,8 @@ async function allow(browser, page) {
   // A click that comes at once is asked for again.
   await sleep(1500);
   await asks.click('form.ask button[formaction*="choice=once"]');
-  await until('the consent', () => asks.run('document.title + document.body.innerText').then((t) => t.includes('Allowed')));
+  // Between two pages there is none that could be asked.
+  await until('the consent', () => asks.run('document.title.startsWith("Allowed")').catch(() => false));
   await asks.close();
   await page.shown();
 }
@@ -267,8 +280,7 @@ async function allow(browser, page) {
 async function main() {
   await mkdir(out, { recursive: true });
   const temp = await mkdtemp(join(tmpdir(), 'headwater-players-'));
-  // What Chromium's processes still write comes in between.
-  process.on('exit', () => rmSync(temp, { recursive: true, force: true, maxRetries: 9, retryDelay: 200 }));
+  process.on('exit', () => removed(temp));
   const control = ours('control', ['control', '--listen', '127.0.0.1:0', '--data', join(temp, 'control')]);
   const cc = await control.heard('its address', (v) => v.address);
   const key = join(temp, 'key');
