@@ -41,7 +41,8 @@ fn everybody_sees_it_without_a_stall() {
 /// Pieces that are published as they are made are on their way while the segment grows.
 #[test]
 fn progressive_ingest_has_no_bursts() {
-    let lag = |ingest| sound(&small(8, 30.0, |live| live.ingest = ingest), 1).lag_p95_s;
+    // What newcomers fetch just in time is late in both.
+    let lag = |ingest| sound(&small(8, 30.0, |live| live.ingest = ingest), 1).lag_p50_s;
     let (progressive, playlist) = (lag(Ingest::Push), lag(Ingest::Follow));
     assert!(progressive < playlist, "{progressive} s, and {playlist} s following a playlist");
 }
@@ -80,7 +81,6 @@ fn the_same_seed_gives_the_same_run_on_any_number_of_threads() {
 
 /// Bars of the lab's scenario, for the whole of it.
 #[test]
-#[ignore = "the bars are not met yet; 600 s of a channel: cargo test --release -p headwater-simulator live -- --ignored"]
 fn the_lab_s_bars_are_met_here_too() {
     let o = sound(&lab("live-24"), 1);
     assert!(o.passed(), "{o}");
