@@ -69,11 +69,7 @@ pub fn run(scenario: &Scenario, options: &Options, cache: &mut Cache) -> Result<
         bail!("the lab starts nobody with the whole content (`seeded`); `headwater sim` does");
     }
     let schedule = Schedule::new(scenario, &hosts, options.seed)?;
-    say(&scenario.name, "calibrating links");
-    let calibration = match options.assumed_factor {
-        Some(factor) => assumed(scenario, factor),
-        None => cache.calibrate(scenario, &hosts)?,
-    };
+    let calibration = calibrated(scenario, &hosts, options, cache)?;
     let folder = tempfile::Builder::new().prefix("headwater-lab-").tempdir()?;
     say(&scenario.name, "building hosts and links");
     let net = Net::build(net_spec(scenario, &hosts))?;
@@ -123,7 +119,30 @@ pub(crate) fn net_spec(scenario: &Scenario, hosts: &[HostSpec]) -> NetSpec {
     NetSpec { network, sites: scenario.sites.clone(), hosts: all }
 }
 
-pub(crate) fn assumed(scenario: &Scenario, factor: f64) -> Calibration {
+/// What the scenario's links carry: measured, or what the options say.
+pub(crate) fn calibrated(
+    scenario: &Scenario,
+    hosts: &[HostSpec],
+    options: &Options,
+    cache: &mut Cache,
+) -> Result<Calibration> {
+    say(&scenario.name, "calibrating links");
+    Ok(match options.assumed_factor {
+        Some(factor) => assumed(scenario, factor),
+        None => cache.calibrate(scenario, hosts)?,
+    })
+}
+
+/// The ISPs in which there is anybody.
+pub(crate) fn isps_of(scenario: &Scenario, hosts: &[HostSpec]) -> Vec<u16> {
+    let mut isps: Vec<u16> = hosts.iter().map(|host| host.isp).collect();
+    isps.push(scenario.network.unwrap_or_default().origin_isp);
+    isps.sort_unstable();
+    isps.dedup();
+    isps
+}
+
+fn assumed(scenario: &Scenario, factor: f64) -> Calibration {
     let point = |line_mbit: f64| crate::calibrate::Point {
         line_mbit,
         goodput_mbit: line_mbit * factor,
@@ -176,10 +195,7 @@ impl<'a> Stage<'a> {
         schedule: Schedule,
     ) -> Result<Stage<'a>> {
         let (heard, hear): (Sender<Heard>, Receiver<Heard>) = channel();
-        let mut isps: Vec<u16> = hosts.iter().map(|host| host.isp).collect();
-        isps.push(scenario.network.unwrap_or_default().origin_isp);
-        isps.sort_unstable();
-        isps.dedup();
+        let isps = isps_of(scenario, &hosts);
         say(&scenario.name, "starting origin and control center, publishing");
         let content = (scenario.content_bytes, scenario.piece_bytes);
         let site = Site::start(net, &options.programs, folder, content, (options.seed, &isps), (&heard, &hear))?;

@@ -395,11 +395,12 @@ static HAVE: Shape = shape(
     VERSION_FIELD_BYTES,
     &[one(1, "version", &VERSION), bytes(3, "bitmap", MAX_PIECES_BITMAP_BYTES), numbers(4, "pieces", MAX_NAMED_PIECES)],
 );
-/// A message about some pieces of a version.
+/// A message about some pieces of a live stream.
 const fn of_live_pieces(message: &'static str) -> Shape {
     shape(message, VERSION_FIELD_BYTES, &OF_LIVE_PIECES)
 }
 static OF_LIVE_PIECES: [Field; 2] = [one(1, "version", &VERSION), numbers(2, "pieces", MAX_LIVE_REQUEST)];
+/// A message about some pieces of a version.
 const fn of_pieces(message: &'static str) -> Shape {
     shape(message, VERSION_FIELD_BYTES, &OF_PIECES)
 }

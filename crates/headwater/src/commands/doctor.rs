@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use headwater_model::{NodeId, Role};
-use headwater_peer::node::{Limits, Node, NodeConfig, NodeStatus, SelfTest};
+use headwater_peer::node::{Limits, Node, NodeConfig, NodeStatus, SelfTest, StepsAside};
 use headwater_peer::sources::Sources;
 use serde_json::json;
 use url::Url;
@@ -81,7 +81,7 @@ async fn alone(args: &Args, control: &str) -> Result<(NodeStatus, SelfTest)> {
             dial_only: false,
             port_mapping: true,
             limits: Limits::default(),
-            steps_aside: Default::default(),
+            steps_aside: StepsAside::Never,
             data: folder.path().into(),
             quota_bytes: None,
             pinned: BTreeSet::new(),

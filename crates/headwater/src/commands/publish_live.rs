@@ -13,7 +13,7 @@ use headwater_model::time::Micros;
 use headwater_model::{ContentId, Hash, Name, Rate, Role};
 use headwater_peer::ingest::{CHANNEL_MESSAGES, Ingest, IngestConfig, Ingested};
 use headwater_peer::key::PublisherKey;
-use headwater_peer::node::{Limits, Node, NodeConfig};
+use headwater_peer::node::{Limits, Node, NodeConfig, StepsAside};
 use headwater_peer::origin::{Access, OriginClient, OriginConfig};
 use headwater_peer::publish::TRACK;
 use headwater_peer::publish::live::{LiveNews, LiveProgress, LivePublisher};
@@ -190,7 +190,7 @@ async fn start(args: &Args, hw: &Name, data: PathBuf) -> Result<Node> {
         dial_only: false,
         port_mapping: false,
         limits: Limits { up: args.live.up, ..Limits::default() },
-        steps_aside: Default::default(),
+        steps_aside: StepsAside::Never,
         data: data.clone(),
         quota_bytes: None,
         pinned: Default::default(),

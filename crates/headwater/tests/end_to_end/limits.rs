@@ -2,7 +2,7 @@
 
 use crate::site::Site;
 use headwater_model::{Name, Rate, Role};
-use headwater_peer::node::{Conduct, Fetch, Limits, Node, NodeConfig};
+use headwater_peer::node::{Conduct, Fetch, Limits, Node, NodeConfig, StepsAside};
 use headwater_peer::sources::Sources;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn config(site: &Site, who: &str, limits: Limits) -> NodeConfig {
         dial_only: false,
         port_mapping: false,
         limits,
-        steps_aside: Default::default(),
+        steps_aside: StepsAside::Never,
         quota_bytes: None,
         pinned: Default::default(),
         data: site.folder.path().join(who),

@@ -18,7 +18,7 @@ use crate::faults::{Planned, Schedule, Turn, words};
 use crate::net::Net;
 use crate::outcome::Outcome;
 use crate::process::{Heard, Process, Said, Who};
-use crate::run::{Interrupted, Options, assumed, net_spec, say};
+use crate::run::{Interrupted, Options, calibrated, isps_of, net_spec, say};
 use crate::site::{CONTROL, FIRST, Site};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -102,11 +102,7 @@ pub fn run(scenario: &Scenario, live: &Live, options: &Options, cache: &mut Cach
     ensure!(stays, "viewers whose sessions have a distribution are for the simulator: see `headwater sim`");
     let hosts = scenario.hosts(options.seed);
     let schedule = Schedule::new(scenario, &hosts, options.seed)?;
-    say(&scenario.name, "calibrating links");
-    let calibration = match options.assumed_factor {
-        Some(factor) => assumed(scenario, factor),
-        None => cache.calibrate(scenario, &hosts)?,
-    };
+    let calibration = calibrated(scenario, &hosts, options, cache)?;
     let folder = tempfile::Builder::new().prefix("headwater-lab-").tempdir()?;
     say(&scenario.name, "building hosts and links");
     let net = Net::build(net_spec(scenario, &hosts))?;
@@ -129,10 +125,7 @@ impl<'a> Stage<'a> {
         schedule: Schedule,
     ) -> Result<Stage<'a>> {
         let (heard, hear) = channel();
-        let mut isps: Vec<u16> = hosts.iter().map(|host| host.isp).collect();
-        isps.push(scenario.network.unwrap_or_default().origin_isp);
-        isps.sort_unstable();
-        isps.dedup();
+        let isps = isps_of(scenario, &hosts);
         say(&scenario.name, "starting origin, control center and encoder, publishing");
         let content = (scenario.content_bytes, scenario.piece_bytes);
         let site = Site::start(net, &options.programs, folder, content, (options.seed, &isps), (&heard, &hear))?;

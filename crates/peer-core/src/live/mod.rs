@@ -383,6 +383,11 @@ impl Channel {
     pub fn newest_entry(&self) -> Option<u64> {
         self.window.newest_entry()
     }
+    /// The piece from which on everything is pushed here; what was before it came late or not at all. Known with the first
+    /// entries.
+    pub fn begins(&self) -> Option<u64> {
+        self.begin
+    }
     /// The first piece of the window.
     pub fn first_piece(&self) -> u64 {
         self.window.first_piece()

@@ -141,7 +141,7 @@ impl Channel {
     }
 
     /// Whom to ask for a piece: those who have its substream, one after the other, the one that passed it over last; and
-    /// who else might send it: its parent, and who was asked before.
+    /// who else might send it.
     fn ask(&mut self, now: Time, piece: u64) -> Option<(NodeId, BTreeSet<NodeId>)> {
         let substream = self.terms().substream_of(piece);
         let parent = self.lanes.get(usize::from(substream)).and_then(|l| l.parent);
@@ -158,10 +158,12 @@ impl Channel {
             feed.asked.remove(&piece);
         }
         self.feeds.get_mut(&node)?.asked.insert(piece, now);
+        let mut others = self.senders(piece);
+        others.remove(&node);
         let m = self.window.missing_mut().get_mut(&piece)?;
         m.asked = Some((node, now));
         m.asks += 1;
-        Some((node, parent.into_iter().chain(last).filter(|other| *other != node).collect()))
+        Some((node, others))
     }
 
     /// Somebody who can be asked for entries, another one each time.
@@ -213,15 +215,19 @@ impl Channel {
         out.push(LiveOutput::FetchOrigin { job, url: origin.url, from, pieces });
     }
 
+    /// Who may send a piece: whose turn it is in its substream, and who was asked for it.
+    fn senders(&self, piece: u64) -> BTreeSet<NodeId> {
+        let lane = self.lanes.get(usize::from(self.terms().substream_of(piece)));
+        let brings = lane.and_then(|l| if piece < l.from { l.former } else { l.parent });
+        let asked = self.window.missing().get(&piece).and_then(|m| m.asked).map(|(node, _)| node);
+        brings.into_iter().chain(asked).collect()
+    }
+
     /// Tells those who would send them too.
     fn cancel(&mut self, pieces: &[u64], out: &mut Vec<LiveOutput>) {
         let mut of: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         for piece in pieces {
-            let parent = self.lanes.get(usize::from(self.terms().substream_of(*piece))).and_then(|l| l.parent);
-            let asked = self.window.missing().get(piece).and_then(|m| m.asked).map(|(node, _)| node);
-            for node in parent.into_iter().chain(asked.filter(|a| Some(*a) != parent)) {
-                of.entry(node).or_default().push(*piece);
-            }
+            self.senders(*piece).into_iter().for_each(|node| of.entry(node).or_default().push(*piece));
         }
         for (node, pieces) in of {
             if let Some(feed) = self.feeds.get_mut(&node) {

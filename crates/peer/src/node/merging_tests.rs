@@ -14,7 +14,7 @@ async fn lonely(folder: &std::path::Path) -> Node {
         port_mapping: false,
         limits: Limits::default(),
         data: folder.to_owned(),
-        steps_aside: Default::default(),
+        steps_aside: StepsAside::Never,
         quota_bytes: None,
         pinned: BTreeSet::new(),
         control: "127.0.0.1:1".into(),

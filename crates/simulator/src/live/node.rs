@@ -531,7 +531,8 @@ impl Node {
         if self.leaves_by.is_some() {
             return;
         }
-        if self.watches_since.is_some_and(|since| p.at > since) {
+        // As the node counts it: what was there before it is not late.
+        if self.watch.is_some() && self.channel.begins().is_some_and(|begins| piece >= begins) {
             out.lags.add(now.since(p.at));
         }
         if let Some(watch) = self.watch.as_mut().filter(|w| w.segment() == Some(u64::from(p.segment))) {
