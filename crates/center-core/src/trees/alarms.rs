@@ -24,6 +24,8 @@ const DOUBTED: Micros = Micros::from_secs(60);
 const AVOIDED: Micros = Micros::from_secs(30);
 /// A parent that got another parent itself so lately is behind for that.
 const CATCHES_UP: Micros = Micros::from_secs(2);
+/// A child that loses a parent so soon after that was started again may not have heard of the new process.
+const STARTED_AGAIN: Micros = Micros::from_secs(1);
 
 impl Trees {
     /// A child raises the alarm. False when it is not heard: it is no member, or raises too many.
@@ -53,6 +55,12 @@ impl Trees {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let (Some(child), assigned) = (self.node_of(ix), self.feeds(p, ix)) else { return };
         if !assigned && !self.is_spare(p, ix) {
+            return;
+        }
+        let restarted_at = self.member(p).and_then(|m| m.restarted_at);
+        if offence != Some(Offence::BadPieces) && restarted_at.is_some_and(|at| now.since(at) < STARTED_AGAIN) {
+            // It dials that one when it hears of it; should it have, the assignment says so once more.
+            self.dirty(now, ix);
             return;
         }
         if let Some(offence) = offence {

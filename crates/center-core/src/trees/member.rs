@@ -67,6 +67,8 @@ pub struct Member {
     pub order: u64,
     /// When its present session joined: what failed with an earlier one says nothing of this one.
     pub since: Time,
+    /// When another process took its place, if one did: what is said of it right afterwards may be of the former one.
+    pub(super) restarted_at: Option<Time>,
     /// When its session broke or fell silent, if it did: it may still deliver.
     pub away_since: Option<Time>,
     /// How the stream fared there, as it last said.
@@ -100,6 +102,7 @@ impl Member {
             offers_source: false,
             order,
             since: Time(0),
+            restarted_at: None,
             away_since: None,
             live: None,
             alarms: AlarmAllowance::default(),

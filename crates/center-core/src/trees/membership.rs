@@ -48,6 +48,7 @@ impl Trees {
             if was_gone && !is_source {
                 m.order = order;
             }
+            m.restarted_at = if same_socket { m.restarted_at } else { Some(now) };
         }
         self.put_in(ix);
         self.aways.remove(&ix);

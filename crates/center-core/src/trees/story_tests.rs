@@ -2,7 +2,7 @@
 
 use super::test_world::*;
 use crate::trust::{Offence, Standing};
-use headwater_model::id::{NodeId, Version};
+use headwater_model::id::{Hash, NodeId, Version};
 use headwater_model::live::Substreams;
 use headwater_model::node::{Accepts, Capabilities, From, Known, Role, SourceAccess};
 use headwater_model::report::{Alarm, Join};
@@ -298,6 +298,30 @@ fn a_silent_source_is_replaced_at_once() {
             assert_eq!(w.trees.source(), Some(id(heard)));
         }
     }
+}
+
+/// Its process was started again, and its children notice that the former one is silent before they hear of the new one.
+#[test]
+fn a_source_started_again_goes_on_at_once() {
+    let mut w = World::with_source(50_000);
+    (0..5).for_each(|n| w.joins(open(n, 3000)));
+    w.pass(5000);
+    let mut again = open(SOURCE, 50_000);
+    again.reach.certificate = Hash([2; 32]);
+    again.reach.addresses.iter_mut().for_each(|a| a.set_port(4434));
+    w.joins_with(again, Join { source: true, ..Join::to(Version::default()) });
+    w.pass(300);
+    let fed: Vec<u32> = (0..5).filter(|n| w.parents(*n).iter().any(|(p, _)| *p == id(SOURCE))).collect();
+    let before = w.told[&id(fed[0])].generation;
+    fed.iter().for_each(|n| w.alarm(*n, Alarm::Silent { parent: id(SOURCE) }));
+    w.pass(100);
+    let s = w.trees.stats();
+    assert_eq!((s.unfed, s.source_slots_used >= u32::from(K)), (0, true), "{s:?}");
+    assert!(w.told[&id(fed[0])].generation > before, "it hears of the new one");
+    // A second later the word counts.
+    w.pass(1000);
+    w.alarm(fed[0], Alarm::Silent { parent: id(SOURCE) });
+    assert!(w.parents(fed[0]).iter().all(|(p, _)| *p != id(SOURCE)));
 }
 
 #[test]

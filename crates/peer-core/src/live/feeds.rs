@@ -3,7 +3,7 @@
 use super::{Channel, LiveOutput};
 use crate::edges::{EdgeStage, EdgeView};
 use headwater_model::assignment::{Assignment, Parent};
-use headwater_model::id::NodeId;
+use headwater_model::id::{Hash, NodeId};
 use headwater_model::live::Substreams;
 use headwater_model::report::{Alarm, EdgeReport};
 use headwater_model::time::{Micros, Rate, Time};
@@ -215,16 +215,20 @@ impl Channel {
             Feed::new(now, parent.clone())
         });
         let is_new_reach = feed.entry.reach != parent.reach;
+        let (old, new) = (feed.entry.reach.certificate, parent.reach.certificate);
         feed.entry = parent;
         if spare {
             feed.may = feed.may.or(substreams);
         } else {
             feed.gives = feed.gives.or(substreams);
         }
-        if matches!(feed.stage, Stage::Failed(_)) && (!spare || is_new_reach) {
-            // The control center knows that it failed, and names it all the same.
-            feed.stage = Stage::Dialling(now);
+        let failed = matches!(feed.stage, Stage::Failed(_));
+        // Each process makes a certificate anew: an edge to the former one is dead, whatever it looks like.
+        let is_new_process = old != new && old != Hash::default() && new != Hash::default();
+        if is_new_process || (failed && (!spare || is_new_reach)) {
+            // Where it failed the control center knows, and names it all the same.
             out.push(LiveOutput::Dial(feed.entry.clone()));
+            self.drop_feed(now, &node, Stage::Dialling(now));
         }
     }
 

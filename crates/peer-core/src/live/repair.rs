@@ -9,7 +9,7 @@ use headwater_model::time::{Micros, Time};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A piece that a parent passed over may still come for so long.
-const MAY_COME: Micros = Micros::from_millis(300);
+const MAY_COME: Micros = Micros::from_millis(1000);
 /// Nobody pushes a substream for so long: its pieces are asked for.
 const UNFED: Micros = Micros::from_millis(400);
 /// A parent that pushed something so lately is at it.

@@ -1,6 +1,7 @@
 //! A network of channels under virtual time: a source, viewers, and a scripted control center.
 
 use super::*;
+use crate::edges::EdgeStage;
 use headwater_model::assignment::Reach;
 use headwater_model::id::{ContentId, Hash};
 use headwater_model::live::{LIVE_PIECE_BYTES, LiveEntry, ObjectKind, OriginPlace};
@@ -89,6 +90,8 @@ struct World {
     piece: u64,
     published: BTreeMap<u64, Time>,
     has_origin: bool,
+    /// How often each was started again.
+    restarts: BTreeMap<u8, u8>,
 }
 
 impl World {
@@ -116,18 +119,20 @@ impl World {
             piece: 0,
             published: BTreeMap::new(),
             has_origin: true,
+            restarts: BTreeMap::new(),
         }
     }
 
     /// `parents` and `spares`: who, and which substreams.
     fn assign(&mut self, node: u8, parents: &[(u8, u32)], spares: &[(u8, u32)]) {
         self.generation += 1;
+        let certificate = |n: &u8| Hash([1 + self.restarts.get(n).copied().unwrap_or_default(); 32]);
         let entry = |(n, s): &(u8, u32)| Parent {
             node: id(*n),
             class: SourceClass::Peer,
             dial: true,
             promised: Rate(0),
-            reach: Reach { addresses: vec![], certificate: Hash::default() },
+            reach: Reach { addresses: vec![], certificate: certificate(n) },
             substreams: Substreams(*s),
         };
         for (p, s) in parents.iter().chain(spares) {
@@ -338,6 +343,14 @@ impl World {
         self.nodes.get_mut(&id(node)).unwrap().dead = true;
     }
 
+    /// Another process takes the place of one that was killed.
+    fn start_again(&mut self, node: u8) {
+        *self.restarts.entry(node).or_default() += 1;
+        let n = self.nodes.get_mut(&id(node)).unwrap();
+        n.channel = Channel::new(self.now, track(), LiveConfig::default());
+        n.dead = false;
+    }
+
     fn node(&self, n: u8) -> &Node {
         &self.nodes[&id(n)]
     }
@@ -402,6 +415,25 @@ fn a_dead_parent_is_replaced_by_a_spare_within_a_second() {
     assert_eq!(three.state().origin_bytes, 0);
     let again = three.fed_again();
     assert!(again.count() == 2 && again.percentile(100).is_some_and(|t| t <= Micros::from_millis(900)), "{again:?}");
+}
+
+#[test]
+fn a_parent_that_was_started_again_is_dialled_anew() {
+    let mut w = two_trees();
+    w.run(4000);
+    w.kill(1);
+    w.run(100);
+    let at = w.now;
+    w.start_again(1);
+    w.assign(1, &[(0, 0b0011), (2, 0b1100)], &[(0, 0b1100)]);
+    w.assign(3, &[(1, 0b0011), (2, 0b1100)], &[(2, 0b0011), (1, 0b1100), (0, ALL)]);
+    w.run(3000);
+    let (alarms, feeds) = (&w.node(3).alarms, w.node(3).channel.parent_edges().collect::<Vec<_>>());
+    assert!(alarms.is_empty(), "{alarms:?}");
+    assert!(feeds.iter().any(|f| f.node == id(1) && !f.spare && f.stage == EdgeStage::Open), "{feeds:?}");
+    // What that one does not have any more is asked of the spares in time.
+    let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 1_000_000));
+    assert!(late <= LiveConfig::default().in_time && never == 0, "{late:?}, {never} never came");
 }
 
 #[test]

@@ -75,11 +75,11 @@ fn spoilt_static_logs_are_not_believed() {
 fn other_files_are_refused_with_the_reason() {
     let file = signed(5).encode();
     let mut newer = file.clone();
-    newer[1] = 3;
+    newer[1] = 4;
     let said = StaticLog::decode(&newer).unwrap_err();
-    assert_eq!(said, WireError::Newer { found: 3, known: 2 });
+    assert_eq!(said, WireError::Newer { found: 4, known: 3 });
     assert!(said.to_string().contains("made by a newer version"), "{said}");
-    assert!(StaticLog::decode(b"\x08\x03 whatever format 3 is").unwrap_err() == said);
+    assert!(StaticLog::decode(b"\x08\x04 whatever format 4 is").unwrap_err() == said);
     assert_eq!(StaticLog::decode(b"<html>404</html>"), Err(WireError::Missing("format")));
     assert_eq!(StaticLog::decode(b""), Err(WireError::Missing("format")));
     assert_eq!(StaticLog::decode(b"\x08\x00"), Err(WireError::Value("format")));
