@@ -152,7 +152,7 @@ impl Bar {
         }
     }
 
-    fn at_least(name: &str, value: Option<f64>, bound: f64) -> Self {
+    pub(crate) fn at_least(name: &str, value: Option<f64>, bound: f64) -> Self {
         Self { pass: value.is_some_and(|v| v >= bound), ..Self::at_most(name, value, bound) }
     }
 }

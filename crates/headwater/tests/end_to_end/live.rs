@@ -1,5 +1,6 @@
 //! Live streams: a real encoder, a publisher, viewers with probes, and real faults.
 
+use crate::gateway::ask;
 use crate::play::{Encoder, encode, none_of, probe, until};
 use crate::site::{Process, Site, check};
 use serde_json::Value;
@@ -62,6 +63,7 @@ fn a_channel_reaches_its_viewers_through_the_trees() {
         // Each begins with what was played before it came, two segments or so, from the origin.
         assert!(sum("origin_bytes") * 3 < sum("peer_bytes"), "{seen:#?}");
         assert!(sum("uploaded_bytes") > 0, "viewers feed one another: {seen:#?}");
+        is_not_read_at_memory_speed(seen[0]["gateway"].as_str().unwrap());
         check(&["get", &name, "-o", &site.path("file"), "--listen", "127.0.0.1:0"], 3, "live stream");
         let other = ["--rate", "3Mbit/s", "--data", &site.path("other"), "--listen", "127.0.0.1:0"];
         let url = format!("{}/live/index.m3u8", site.origin_url);
@@ -69,6 +71,17 @@ fn a_channel_reaches_its_viewers_through_the_trees() {
         let again = ["publish", "--live", &url, "--name", "channel", "--control", &site.api, "--token", &site.token];
         check(&[&again[..], &["--key", &key], &other].concat(), 3, "--new-version");
     }
+}
+
+/// What a player measures of a segment that is here is no more than four times the stream's rate, which is 1 Mbit/s.
+fn is_not_read_at_memory_speed(gateway: &str) {
+    let list = String::from_utf8(ask("GET", &format!("{gateway}live.m3u8"), &[]).body).unwrap();
+    let segments: Vec<&str> = list.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+    let begun = std::time::Instant::now();
+    let segment = ask("GET", &format!("{gateway}{}", segments[segments.len() - 3]), &[]);
+    // The last piece goes out when its turn is.
+    let at_least = segment.body.len().saturating_sub(8192) as f64 / 500_000.0;
+    assert!(segment.body.len() > 2 * 8192 && begun.elapsed().as_secs_f64() >= 0.9 * at_least, "{:?}", begun.elapsed());
 }
 
 #[test]

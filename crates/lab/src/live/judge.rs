@@ -29,6 +29,7 @@ impl Stage<'_> {
         let (lags, fed_again) = (steps(&here, "lags"), steps(&here, "fed_again"));
         let left = here.iter().filter_map(|v| v.slowed).map(|(.., left)| left.unwrap_or(f64::INFINITY));
         let left = left.max_by(f64::total_cmp).filter(|s| s.is_finite());
+        let resumed = here.iter().map(|v| v.resumed_s.unwrap_or(f64::INFINITY)).max_by(f64::total_cmp);
         let (rate, bound, lightweight) = self.bounds(calibration);
         let (all, later) = (self.copies(0.0, zero_unix_s)?, self.copies(SETTLED_S, zero_unix_s)?);
         let bars = &self.live.bars;
@@ -43,6 +44,7 @@ impl Stage<'_> {
             ("media_breaks", bars.media_breaks, Some(sum("gaps") + sum("repeats") + sum("broken"))),
             ("fed_again_p99_s", bars.fed_again_p99_s, of_steps(&fed_again, 99)),
             ("left_within_s", bars.left_within_s, left),
+            ("resumes_within_s", bars.resumes_within_s, resumed.filter(|s| s.is_finite())),
             ("dial_only_pairs", bars.dial_only_pairs, pairs),
         ];
         let number = |value: Option<f64>| value.map(|v| (v, String::new()));

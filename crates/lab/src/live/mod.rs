@@ -45,6 +45,8 @@ struct Viewer {
     is_away: bool,
     /// Its uplink's rate, in Mbit/s, where it was made slower, when, and how soon it pushed no more than that carries.
     slowed: Option<(f64, f64, Option<f64>)>,
+    /// After the origin's return, when it had a segment that was published afterwards.
+    resumed_s: Option<f64>,
     /// What it had sent, and had from the origin, once arrivals were over.
     settled: Option<(u64, u64)>,
     fetches: bool,
@@ -68,6 +70,7 @@ impl Viewer {
 #[derive(Clone, Copy)]
 struct Segment {
     at_s: f64,
+    sequence: u64,
     bytes: u64,
     /// What the publisher had sent to peers by then.
     sent: u64,
@@ -88,6 +91,8 @@ struct Stage<'a> {
     push_url: Option<String>,
     viewers: Vec<Viewer>,
     segments: Vec<Segment>,
+    /// When the origin was back, if it was away.
+    origin_back_s: Option<f64>,
     notes: Vec<String>,
     encoder: Option<Process>,
     publisher: Process,
@@ -145,6 +150,7 @@ impl<'a> Stage<'a> {
             report: None,
             is_away: false,
             slowed: None,
+            resumed_s: None,
             settled: None,
             fetches: false,
         };
@@ -162,6 +168,7 @@ impl<'a> Stage<'a> {
             push_url: None,
             viewers: hosts.into_iter().map(viewer).collect(),
             segments: Vec::new(),
+            origin_back_s: None,
             notes: Vec::new(),
             encoder,
             publisher,
@@ -246,7 +253,8 @@ impl<'a> Stage<'a> {
             Some("started") => self.name = line["hw"].as_str().unwrap_or_default().to_owned(),
             Some("listens") => self.push_url = line["push_url"].as_str().map(|url| format!("{url}index.m3u8")),
             Some("segment") => {
-                self.segments.push(Segment { at_s, bytes: number("bytes"), sent: number("uploaded_bytes") });
+                let (bytes, sent) = (number("bytes"), number("uploaded_bytes"));
+                self.segments.push(Segment { at_s, sequence: number("sequence"), bytes, sent });
             }
             _ => {}
         }
@@ -255,10 +263,16 @@ impl<'a> Stage<'a> {
     /// What a viewer's word says that is measured while it happens.
     fn look_at(&mut self, host: usize, now_s: f64) {
         let rate = self.live.mbit;
+        let back_s = self.origin_back_s.unwrap_or(f64::INFINITY);
+        let after = self.segments.iter().find(|s| s.at_s > back_s).map(|s| s.sequence);
         let Some(viewer) = self.viewers.get_mut(host) else { return };
         let counts = (viewer.count("uploaded_bytes"), viewer.count("origin_bytes"));
         if now_s >= SETTLED_S {
             viewer.settled.get_or_insert(counts);
+        }
+        let newest = viewer.stream()["live"]["newest_segment"].as_u64();
+        if after.is_some_and(|after| newest >= Some(after)) {
+            viewer.resumed_s.get_or_insert(now_s - back_s);
         }
         let pushes = viewer.stream()["live"]["pushed_substreams"].as_u64().unwrap_or(0) as f64;
         if let Some((mbit, since_s, left @ None)) = &mut viewer.slowed
@@ -316,6 +330,7 @@ impl<'a> Stage<'a> {
             FaultKind::ControlOut | FaultKind::ControlLost => self.site.start_control(self.net),
             FaultKind::OriginOut => {
                 self.site.freeze_origin(begins);
+                self.origin_back_s = (!begins).then_some(now_s);
                 Ok(())
             }
             _ => {

@@ -34,13 +34,17 @@ pub fn encode(live: &Live, net: &Net, folder: &Path, to: Option<&str>) -> Result
     command.args(["-i", "testsrc=size=480x270:rate=25", "-re", "-f", "lavfi", "-i", "sine=sample_rate=48000"]);
     command.args(["-vf", "noise=alls=40:allf=t", "-c:v", "libx264", "-preset", "ultrafast", "-g", &frames]);
     command.args(["-b:v", &video, "-minrate", &video, "-maxrate", &video, "-bufsize", &video, "-c:a", "aac"]);
-    command.args(["-b:a", "64k", "-f", "hls", "-hls_time", &live.segment_s.to_string(), "-hls_list_size", "10"]);
-    command.args(["-hls_flags", if to.is_some() { "program_date_time" } else { "program_date_time+delete_segments" }]);
+    command.args(["-b:a", "64k"]);
+    let seconds = live.segment_s.to_string();
     if let Some(to) = to {
-        command.args(["-method", "PUT", "-http_persistent", "1", "-flush_packets", "1", to]);
+        // Its `hls` would put each segment when that is over; this one puts it while it is made.
+        command.args(["-f", "segment", "-segment_format", "mpegts", "-segment_time", &seconds, "-flush_packets", "1"]);
+        command.args(["-segment_list_type", "m3u8", "-segment_list_size", "10", "-segment_list_flags", "+live"]);
+        command.args(["-segment_list", to, &to.replace("index.m3u8", "segment%d.ts")]);
         return Process::server(command, &folder.join("logs").join("encoder")).context("ffmpeg");
     }
-    command.arg("index.m3u8");
+    command.args(["-f", "hls", "-hls_time", &seconds, "-hls_list_size", "10"]);
+    command.args(["-hls_flags", "program_date_time+delete_segments", "index.m3u8"]);
     let mut encoder = Process::server(command, &folder.join("logs").join("encoder")).context("ffmpeg")?;
     let deadline = Instant::now() + WITHIN;
     let index = www.join("index.m3u8");

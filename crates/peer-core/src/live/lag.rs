@@ -44,6 +44,11 @@ impl Lags {
         let of = |(i, n): (usize, &u64)| (*n > 0).then_some((BUCKET.times(i as u64 + 1).0 / 1000, *n));
         self.counts.iter().enumerate().filter_map(of)
     }
+    /// Counts what another one counted, too.
+    pub fn add_all(&mut self, other: &Lags) {
+        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+    }
     /// What was counted after `earlier` was.
     pub fn since(&self, earlier: &Lags) -> Lags {
         let before = |i: usize| earlier.counts.get(i).copied().unwrap_or(0);

@@ -404,6 +404,10 @@ impl Channel {
     pub fn children(&self) -> impl Iterator<Item = &NodeId> {
         self.children.keys()
     }
+    /// The newest segment that is here as a whole: its number in the stream.
+    pub fn newest_here(&self) -> Option<u64> {
+        self.listed().rev().find(|(object, ..)| self.is_here(*object)).map(|(.., listed)| listed.sequence)
+    }
     /// Whether the control center ever assigned anything.
     pub fn has_assignment(&self) -> bool {
         self.generation > Generation::default()

@@ -49,6 +49,8 @@ pub struct LiveStatus {
     pub lags: Vec<(u64, u64)>,
     /// From the last word of a parent that was lost until another one pushed its substream, in such steps.
     pub fed_again: Vec<(u64, u64)>,
+    /// The newest segment that is here as a whole, by its number in the stream.
+    pub newest_segment: Option<u64>,
     /// Pieces that are known and not here.
     pub missing_pieces: usize,
     /// Pieces that were given up.
@@ -114,6 +116,7 @@ impl Live {
             lag_p95_ms: self.channel.lags().percentile(95).map(|l| l.0 / 1000),
             lags: self.channel.lags().steps().collect(),
             fed_again: self.channel.fed_again().steps().collect(),
+            newest_segment: self.channel.newest_here(),
             missing_pieces: state.missing,
             lost_pieces: state.lost,
             unfed_substreams: state.unfed,

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 /// Share of the newest second in a rate: a step shows to two thirds after two seconds.
 const NEWEST: f64 = 0.4;
+/// What is left of the fastest second's rate a second later: half after a minute.
+const FADES: f64 = 0.989;
 
 /// A rate, bytes per second, over about the last three seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,6 +33,8 @@ pub(crate) struct Meters {
     pub(crate) began: Time,
     at: Time,
     down: Meter,
+    /// Received in the fastest second of late, bytes per second.
+    fastest_down: f64,
     up: Meter,
     parents: BTreeMap<NodeId, Meter>,
     children: BTreeMap<NodeId, Meter>,
@@ -39,7 +43,8 @@ pub(crate) struct Meters {
 impl Meters {
     pub(crate) fn new(now: Time) -> Self {
         let (down, up) = (Meter::default(), Meter::default());
-        Self { began: now, at: now, down, up, parents: BTreeMap::new(), children: BTreeMap::new() }
+        let (parents, children) = (BTreeMap::new(), BTreeMap::new());
+        Self { began: now, at: now, down, fastest_down: 0.0, up, parents, children }
     }
 
     /// Reads the counters: bytes received and sent, and those of the edges.
@@ -52,6 +57,8 @@ impl Meters {
     ) {
         let seconds = now.since(self.at).as_secs_f64().max(0.01);
         self.at = now;
+        let newest = down.saturating_sub(self.down.bytes) as f64 / seconds;
+        self.fastest_down = newest.max(self.fastest_down * FADES);
         self.down.read(down, seconds);
         self.up.read(up, seconds);
         read_edges(&mut self.parents, parents, seconds);
@@ -61,6 +68,10 @@ impl Meters {
     /// Received, bytes per second.
     pub(crate) fn down(&self) -> u64 {
         self.down.rate as u64
+    }
+    /// Received in the fastest second of late, bytes per second: what the network can do at least.
+    pub(crate) fn fastest_down(&self) -> u64 {
+        self.fastest_down as u64
     }
     /// Sent, bytes per second.
     pub(crate) fn up(&self) -> u64 {
@@ -117,5 +128,9 @@ mod tests {
         // Gone.
         meters.read(Time(22_000_000), (20_000_000, 0), std::iter::empty(), std::iter::empty());
         assert_eq!(meters.parent(&NodeId([1; 32])), 0);
+        // Once it was fast, and does not forget that at once.
+        meters.read(Time(23_000_000), (30_000_000, 0), std::iter::empty(), std::iter::empty());
+        (24..84u64).for_each(|s| meters.read(Time(s * 1_000_000), (30_000_000, 0), [].into_iter(), [].into_iter()));
+        assert!((4_500_000..5_500_000).contains(&meters.fastest_down()), "{meters:?}");
     }
 }

@@ -67,6 +67,7 @@ struct World<'a> {
     depths: Depths,
     sent_at_zero: Sent,
     sent_settled: Sent,
+    pushed_settled: u64,
     gone: Vec<Viewer>,
     newcomers: usize,
     killed: usize,
@@ -136,6 +137,7 @@ impl<'a> World<'a> {
             depths: Depths::default(),
             sent_at_zero: Sent::default(),
             sent_settled: Sent::default(),
+            pushed_settled: 0,
             gone: Vec::new(),
             newcomers: 0,
             killed: 0,
@@ -267,6 +269,7 @@ impl<'a> World<'a> {
         }
         if now <= self.zero + SETTLED {
             self.sent_settled = self.sent();
+            self.pushed_settled = self.pushed();
         }
         if now < *looks_at {
             return;
@@ -278,6 +281,11 @@ impl<'a> World<'a> {
         if self.scenario.checks == Checks::EverySecond && self.hosts.len() < PARALLEL_MIN {
             self.check(now);
         }
+    }
+
+    /// What viewers that are here pushed.
+    fn pushed(&self) -> u64 {
+        self.nodes.iter().flatten().filter(|n| n.host.is_some()).map(|n| n.uplink.pushed_bytes).sum()
     }
 
     fn sent(&self) -> Sent {
@@ -364,6 +372,11 @@ impl World<'_> {
             published: media.bytes_after(self.zero) as f64,
             published_later: media.bytes_after(self.zero + SETTLED) as f64,
             sent: self.sent().since(&self.sent_at_zero),
+            // Who came, or went, would count for a part of the time.
+            uplink_share: (self.newcomers + self.killed == 0 && self.live.seconds > SETTLED.as_secs_f64()).then(|| {
+                let seconds = self.live.seconds - SETTLED.as_secs_f64();
+                (self.pushed() - self.pushed_settled) as f64 / (ups.iter().sum::<f64>() * seconds).max(1.0)
+            }),
             sent_later: self.sent().since(&self.sent_settled),
             depth_bound: depth_bound(slots, SUBSTREAMS, 1),
             depths: self.depths,

@@ -6,6 +6,7 @@ use crate::scenario::{Live, Scenario};
 use headwater_center_core::Totals;
 use headwater_center_core::trees::TreesStats;
 use headwater_model::time::{Micros, Time};
+use headwater_peer_core::live::Lags;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -39,6 +40,8 @@ pub struct LiveOutcome {
     pub source_ratio: f64,
     /// S over S_min, after the first 60 s.
     pub source_ratio_later: Option<f64>,
+    /// Share of the viewers' uplinks that they used after the first 60 s, where all stayed.
+    pub uplink_share: Option<f64>,
     /// Share of the pieces that players needed that were there in time.
     pub continuity: f64,
     /// Stalls of all viewers that were not killed.
@@ -65,6 +68,12 @@ pub struct LiveOutcome {
     pub lag_max_s: f64,
     /// What 95 % of its pieces do not pass, at the viewer where that is longest.
     pub lag_p95_worst_s: Option<f64>,
+    /// From the last word of a parent that was lost until another one pushes its substream: the median.
+    pub fed_again_p50_s: Option<f64>,
+    /// … and what 99 % do not pass.
+    pub fed_again_p99_s: Option<f64>,
+    /// How often that was.
+    pub fed_again: u64,
     /// Edges from the source, the mean of all places in all trees.
     pub depth_mean: f64,
     /// At the place that is farthest from it.
@@ -177,6 +186,7 @@ pub(super) struct Viewer {
     stalled_s: f64,
     in_time: super::player::InTime,
     lag_p95_s: Option<f64>,
+    fed_again: Lags,
     peer_bytes: u64,
     origin_bytes: u64,
     wasted_bytes: u64,
@@ -200,6 +210,7 @@ impl Viewer {
             stalled_s: stalls.iter().map(|s| s.lasted.as_secs_f64()).sum(),
             in_time: node.watch.as_ref().map(|w| w.in_time).unwrap_or_default(),
             lag_p95_s: node.channel.lags().percentile(95).map(Micros::as_secs_f64),
+            fed_again: node.channel.fed_again().clone(),
             peer_bytes: state.peer_bytes,
             origin_bytes: state.origin_bytes,
             wasted_bytes: state.wasted_bytes,
@@ -217,6 +228,7 @@ pub(super) struct Run {
     pub(super) published_later: f64,
     pub(super) sent: Sent,
     pub(super) sent_later: Sent,
+    pub(super) uplink_share: Option<f64>,
     pub(super) depth_bound: (u32, f64),
     pub(super) depths: Depths,
     pub(super) alive: Vec<Viewer>,
@@ -242,6 +254,9 @@ impl LiveOutcome {
             start_ups.get((start_ups.len() * percent).div_ceil(100).saturating_sub(1).min(last)).copied()
         };
         let worst = run.alive.iter().filter(|v| v.watched >= SETTLED_IN).filter_map(|v| v.lag_p95_s);
+        let mut fed_again = Lags::default();
+        run.alive.iter().for_each(|v| fed_again.add_all(&v.fed_again));
+        let fed_again_s = |percent| fed_again.percentile(percent).map(Micros::as_secs_f64);
         let copies = run.sent.all() / run.published.max(1.0);
         let later = |bytes: f64| (run.published_later > 0.0).then_some(bytes / run.published_later);
         let copies_later = later(run.sent_later.all());
@@ -260,6 +275,7 @@ impl LiveOutcome {
             origin_copies_later: later(run.sent_later.fetched as f64),
             source_ratio: copies / run.s_min_copies,
             source_ratio_later: copies_later.map(|c| c / run.s_min_copies),
+            uplink_share: run.uplink_share,
             continuity: 1.0 - sum(|v| v.in_time.late) as f64 / needed.max(1) as f64,
             stalls: all().map(|v| v.stalls).sum(),
             stalled_viewers: all().filter(|v| v.stalls > 0).count(),
@@ -273,6 +289,9 @@ impl LiveOutcome {
             lag_p99_s: run.lags.at_s(0.99),
             lag_max_s: run.lags.at_s(1.0),
             lag_p95_worst_s: worst.max_by(f64::total_cmp),
+            fed_again_p50_s: fed_again_s(50),
+            fed_again_p99_s: fed_again_s(99),
+            fed_again: fed_again.count(),
             depth_mean: run.depths.mean_sum / looks,
             depth_max: run.depths.max,
             depth_mean_bound: run.depth_bound.1,
@@ -312,9 +331,11 @@ impl LiveOutcome {
             ("stalls", bars.stalls, Some(self.stalls as f64)),
             ("start_up_p95_s", bars.start_up_p95_s, self.start_up_p95_s),
             ("lag_p95_s", bars.lag_p95_s, self.lag_p95_worst_s),
+            ("fed_again_p99_s", bars.fed_again_p99_s, self.fed_again_p99_s),
             ("media_breaks", bars.media_breaks, Some(self.media_breaks as f64)),
         ];
         self.bars = all.into_iter().filter_map(|(name, bar, value)| Some(Bar::at_most(name, value, bar?))).collect();
+        self.bars.extend(bars.uplink_share.map(|bar| Bar::at_least("uplink_share", self.uplink_share, bar)));
     }
 }
 
@@ -333,6 +354,8 @@ impl fmt::Display for LiveOutcome {
         writeln!(f, "  S_min            {:>12.3} copies", self.s_min_copies)?;
         let ratios = format!("{} / {:.3}", or_none(self.source_ratio_later), self.source_ratio);
         writeln!(f, "  S/S_min          {ratios:>20}  (after 60 s / of all)")?;
+        let share = self.uplink_share.map_or("-".to_owned(), |s| format!("{:.1}", s * 100.0));
+        writeln!(f, "  uplinks used     {share:>12} % after 60 s")?;
         writeln!(f, "  continuity       {:>14.5} %", self.continuity * 100.0)?;
         writeln!(
             f,
@@ -350,6 +373,8 @@ impl fmt::Display for LiveOutcome {
             self.lag_max_s,
             or_none(self.lag_p95_worst_s)
         )?;
+        let again = format!("{} / {}", or_none(self.fed_again_p50_s), or_none(self.fed_again_p99_s));
+        writeln!(f, "  fed again        {again:>20} s  (p50 / p99); {} places that lost a parent", self.fed_again)?;
         writeln!(
             f,
             "  depth            {:.2} mean (bound {:.2}), {} max (bound {}); {:.2} places unfed",

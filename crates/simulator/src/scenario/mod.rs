@@ -163,6 +163,8 @@ pub struct LiveBars {
     pub fed_again_p99_s: Option<f64>,
     /// From when a viewer's uplink is slower until it pushes no more than that carries, at most.
     pub left_within_s: Option<f64>,
+    /// From the origin's return until every viewer has a segment that was published afterwards, at most.
+    pub resumes_within_s: Option<f64>,
     /// Pairs among all assignments of which neither end can reach the other, at most.
     pub dial_only_pairs: Option<f64>,
     /// As `source_ratio_later`, over the bound for viewers of which some cannot be dialled.

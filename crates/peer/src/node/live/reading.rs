@@ -5,13 +5,19 @@ use crate::node::Inner;
 use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
 use headwater_model::live::{Listed, ObjectKind};
+use headwater_model::time::Rate;
 use headwater_peer_core::live::{LiveInput, Object};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A segment whose end has not come when so many later ones are whole will not be.
 const OVERTAKEN: usize = 3;
+/// What was here before a player asked for it goes out at this many times the stream's rate, or as fast as the network has
+/// been: so a player that measures its throughput learns of the network, not of this machine's memory.
+const FROM_MEMORY: u64 = 4;
 
 /// Why a reader gets no more.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,10 @@ pub(crate) struct LiveReader {
     /// See `kind`.
     pub(crate) bytes: u64,
     at: u64,
+    began: Instant,
+    /// What was here then, and how fast that goes out.
+    here: u64,
+    rate: Rate,
     changed: watch::Receiver<u64>,
 }
 
@@ -96,9 +106,12 @@ impl LiveReader {
         l.used_at = inner.now();
         let of = l.channel.object(object).filter(|o| !o.lost)?;
         let (kind, bytes, version) = (of.kind, of.bytes?, l.channel.version());
-        let changed = l.changed.subscribe();
+        let (changed, here) = (l.changed.subscribe(), l.channel.held_up_to(object, 0));
+        let usual = l.channel.terms().rate.0.saturating_mul(FROM_MEMORY);
+        let rate = Rate(usual.max(l.meters.fastest_down()).max(1));
         happened(inner, &mut state, version, LiveInput::Reads { reader, object });
-        Some(LiveReader { inner: inner.clone(), version, reader, object, kind, bytes, at: 0, changed })
+        let (inner, began) = (inner.clone(), Instant::now());
+        Some(LiveReader { inner, version, reader, object, kind, bytes, at: 0, began, here, rate, changed })
     }
 
     /// The next bytes; `None` at the end.
@@ -108,6 +121,10 @@ impl LiveReader {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadEnd> {
         if self.at >= self.bytes {
             return Ok(None);
+        }
+        if self.at < self.here {
+            let due = Duration::from_micros(self.rate.time_for(self.at).0);
+            tokio::time::sleep_until(self.began + due).await;
         }
         loop {
             self.changed.mark_unchanged();
