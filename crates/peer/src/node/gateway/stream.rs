@@ -15,7 +15,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) const PLAYLIST: &str = "live.m3u8";
 /// A stream that has just begun here is waited for so long before a player is told to ask again.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
+/// A player begins so many segments before the end (RFC 8216, section 6.3.3): one that found fewer would ask again only after
+/// the length of a segment, with nothing left to play.
+const BEGINS_BEFORE_END: usize = 3;
+/// So many are waited for no longer than this: the stream may have no more yet.
+const MORE_WITHIN: Duration = Duration::from_secs(1);
 /// Chunks of one response between stream and socket.
 const AHEAD: usize = 2;
 /// What a response may hold of pieces: [`AHEAD`], one that was read and one with the socket.
@@ -77,26 +82,27 @@ fn player(fields: &HeaderMap) -> u64 {
     hasher.finish()
 }
 
-/// The playlist, as soon as there is a segment.
+/// The playlist, as soon as there is enough to begin with.
 async fn playlist(inner: &Arc<Inner>, id: &ContentId) -> Result<Response<Pieces>, Refused> {
-    let begun = async {
-        loop {
-            let mut now = window(inner, id)?;
-            if !now.segments.is_empty() || now.ended {
-                return Some(now);
-            }
-            if now.changed.changed().await.is_err() {
-                return None;
-            }
+    let asked_at = Instant::now();
+    let mut first_at = None;
+    loop {
+        let mut now = window(inner, id).ok_or_else(Refused::not_found)?;
+        let (since, within) = match now.segments.is_empty() {
+            true => (asked_at, BEGINS_WITHIN),
+            false => (*first_at.get_or_insert_with(Instant::now), MORE_WITHIN),
+        };
+        let left = within.saturating_sub(since.elapsed());
+        if now.ended || now.segments.len() >= BEGINS_BEFORE_END || (left.is_zero() && !now.segments.is_empty()) {
+            return Ok(playlist_of(&now));
         }
-    };
-    match tokio::time::timeout(BEGINS_WITHIN, begun).await {
-        Ok(Some(window)) => Ok(playlist_of(&window)),
-        Ok(None) => Err(Refused::not_found()),
-        Err(_) => Err(Refused::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "nothing of the stream is here yet: its publisher may stand still. Ask again",
-        )),
+        if left.is_zero() {
+            let why = "nothing of the stream is here yet: its publisher may stand still. Ask again";
+            return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, why));
+        }
+        if let Ok(Err(_)) = tokio::time::timeout(left, now.changed.changed()).await {
+            return Err(Refused::not_found());
+        }
     }
 }
 
