@@ -16,9 +16,6 @@ use std::net::IpAddr;
 const USABLE_PERCENT: u64 = 95;
 /// A slot's part of the substream's rate, in percent: children that fell behind can catch up.
 const SLOT_PERCENT: u64 = 115;
-/// The same where the members' uplinks are less than what they need: none of them lies idle then, and what comes late is
-/// had from the source, which gives the rest in any case.
-const TIGHT_SLOT_PERCENT: u64 = 100;
 /// A member with so many slots is at home in one tree; one with more in several, so that no piece waits for long until it
 /// went out to all children.
 const FAN_OUT: u32 = 24;
@@ -154,12 +151,12 @@ impl Member {
     }
 
     /// How many slots its uplink is good for, believed as far as it is; at most `most`.
-    pub(super) fn slots_now(&self, terms: &LiveTerms, most: u32, tight: bool) -> u32 {
+    pub(super) fn slots_now(&self, terms: &LiveTerms, most: u32) -> u32 {
         if !forwards(&self.info.capabilities) || self.limited() || self.info.standing == Standing::Banned {
             return 0;
         }
         let believed = self.doubt.map_or(u32::MAX, |(slots, _)| slots);
-        slots(self.info.up, terms, tight).min(most).min(believed)
+        slots(self.info.up, terms).min(most).min(believed)
     }
     /// In how many trees it is to be at home.
     pub(super) fn homes_wanted(&self, substreams: u8) -> u32 {
@@ -190,11 +187,10 @@ impl Member {
     }
 }
 
-/// How many children `up` feeds with a substream each, where uplinks are `tight` or not.
-pub(super) fn slots(up: Rate, terms: &LiveTerms, tight: bool) -> u32 {
-    let percent = if tight { TIGHT_SLOT_PERCENT } else { SLOT_PERCENT };
+/// How many children `up` feeds with a substream each.
+pub(super) fn slots(up: Rate, terms: &LiveTerms) -> u32 {
     let usable = u128::from(up.0) * u128::from(USABLE_PERCENT);
-    let slot = u128::from(terms.substream_rate().0.max(1)) * u128::from(percent);
+    let slot = u128::from(terms.substream_rate().0.max(1)) * u128::from(SLOT_PERCENT);
     (usable / slot).min(u128::from(u32::MAX)) as u32
 }
 

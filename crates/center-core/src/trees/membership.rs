@@ -4,13 +4,13 @@ use super::Trees;
 use super::member::{Member, most_children};
 use crate::dcm::{Ix, MemberInfo};
 use crate::trust::Standing;
+use headwater_model::SourceClass;
 use headwater_model::assignment::Reach;
 use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
 use headwater_model::node::Capabilities;
 use headwater_model::report::Join;
 use headwater_model::time::{Rate, Time};
-use headwater_model::{Role, SourceClass};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -118,7 +118,8 @@ impl Trees {
     /// Counts anew what a member's uplink is good for; children beyond that lose it, the latest first.
     pub(super) fn reslot(&mut self, now: Time, ix: Ix) -> Vec<(u8, Ix)> {
         let Some(m) = self.member(ix) else { return Vec::new() };
-        let slots = self.slots_of(m);
+        let most = most_children(m.info.role, &self.config, self.terms.substreams.get());
+        let slots = m.slots_now(&self.terms, most);
         self.take_out(ix);
         self.count_homes(ix, false);
         if let Some(m) = self.member_mut(ix) {
@@ -129,26 +130,6 @@ impl Trees {
         self.put_in(ix);
         let away = self.member(ix).is_none_or(|m| m.away_since.is_some());
         if away { Vec::new() } else { self.shed(now, ix) }
-    }
-
-    /// What a member's uplink is good for now.
-    pub(super) fn slots_of(&self, m: &Member) -> u32 {
-        let most = most_children(m.info.role, &self.config, self.terms.substreams.get());
-        m.slots_now(&self.terms, most, self.is_tight)
-    }
-
-    /// Whether the members' uplinks are less than what they need: found out once in a while, by all of them. An end of that
-    /// takes a tenth more than its beginning.
-    pub(super) fn weigh(&mut self) {
-        let k = self.terms.substreams.get();
-        let peers = || {
-            let of = |m: &&Member| m.info.class() == SourceClass::Peer && !m.offers_source && m.present();
-            self.members.iter().flatten().filter(of)
-        };
-        let most = most_children(Role::Peer, &self.config, k);
-        let slots: u64 = peers().map(|m| u64::from(m.slots_now(&self.terms, most, false))).sum();
-        let wanted = peers().filter(|m| !m.limited()).count() as u64 * u64::from(k);
-        self.is_tight = if self.is_tight { slots * 10 < wanted * 11 } else { slots < wanted };
     }
 
     fn shed(&mut self, now: Time, ix: Ix) -> Vec<(u8, Ix)> {

@@ -69,8 +69,6 @@ pub struct Trees {
     sites: BTreeMap<u64, Site>,
     /// Members that are not fully believed for a while.
     doubted: BTreeSet<Ix>,
-    /// The members' uplinks are less than what they need.
-    is_tight: bool,
     /// Pairs that failed of late.
     failed: FailedPairs,
     /// After a restart: what members say of parents that are not back yet, by parent.
@@ -110,7 +108,6 @@ impl Trees {
             aways: BTreeSet::new(),
             sites: BTreeMap::new(),
             doubted: BTreeSet::new(),
-            is_tight: false,
             failed: FailedPairs::default(),
             claims: BTreeMap::new(),
             order: 0,
@@ -304,7 +301,6 @@ impl Trees {
     fn arrange(&mut self, now: Time) {
         self.settled(now);
         self.failed.forget(now, &self.config);
-        self.weigh();
         self.feed_more(now);
         self.improve(now);
     }

@@ -69,23 +69,6 @@ fn only_what_viewers_lack_leaves_the_source() {
     }
 }
 
-/// Where uplinks are scarce none of them is kept back for children that fall behind: the source is there for these.
-#[test]
-fn scarce_uplinks_are_used_up() {
-    let mut w = World::with_source(50_000);
-    (0..24).for_each(|n| w.joins(open(n, 1500)));
-    w.pass(30_000);
-    let s = w.trees.stats();
-    assert_eq!((s.source_slots_used, s.unfed), (24 * 8 - 24 * 5, 0), "{s:?}");
-    w.all_know();
-    (24..44).for_each(|n| w.joins(open(n, 6000)));
-    w.pass(60_000);
-    let s = w.trees.stats();
-    assert_eq!((s.source_slots_used, s.unfed), (u32::from(K), 0), "{s:?}");
-    assert_eq!(w.trees.member_of(&id(0)).unwrap().slots, 4, "there is enough now");
-    w.all_know();
-}
-
 #[test]
 fn members_are_interior_in_few_trees() {
     let mut w = World::with_source(50_000);

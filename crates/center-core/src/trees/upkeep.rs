@@ -132,10 +132,6 @@ impl Trees {
             if self.member(ix).is_none() || self.is_away(ix) {
                 continue;
             }
-            if self.member(ix).is_some_and(|m| m.slots != self.slots_of(m)) {
-                let surplus = self.reslot(now, ix);
-                self.replace(now, surplus);
-            }
             if self.freshen_spares(now, ix) {
                 self.dirty(now, ix);
             }
