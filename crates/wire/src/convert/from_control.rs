@@ -178,6 +178,8 @@ pub struct GivenTicket {
     pub ticket: Ticket,
     /// Stays with the child.
     pub secret: TicketSecret,
+    /// To a page: by which certificates it knows the parent, as SHA-256 each. Else empty.
+    pub page_certificates: Vec<Hash>,
 }
 
 impl FromControl {
@@ -392,7 +394,8 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
         let secret = TicketSecret(array("ticket_secret", &p.ticket_secret)?);
         // A node that is parent and spare needs one ticket.
         if tickets.iter().all(|t: &GivenTicket| t.ticket.parent != node) {
-            tickets.push(GivenTicket { ticket, secret });
+            let page_certificates = page_certificates(p.page_certificates.unwrap_or_default())?;
+            tickets.push(GivenTicket { ticket, secret, page_certificates });
         }
     }
     Ok(Parent {
@@ -433,6 +436,7 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
             ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: 0,
+            page_certificates: ticket.and_then(|g| some_page_certificates(&g.page_certificates)),
         }),
     };
     proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
@@ -464,6 +468,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: p.substreams.0,
+            page_certificates: given.and_then(|g| some_page_certificates(&g.page_certificates)),
         }
     };
     let child = |c: &Child| proto::Child {
