@@ -391,7 +391,7 @@ impl Hub {
             LeaseSource::Waypoint { node, .. } => {
                 let epoch = self.lock().center.epoch();
                 let scope = Scope { highest_piece, substreams: Substreams::default() };
-                Some(self.ticket(child, node, lease.version, scope, epoch))
+                Some(Box::new(self.ticket(child, node, lease.version, scope, epoch)))
             }
         };
         FromControl::Lease { lease, ticket }

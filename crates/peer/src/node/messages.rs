@@ -77,7 +77,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
         }
         FromControl::Lease { lease, ticket } => {
             if let Some((r, given)) = state.running(lease.version).zip(ticket) {
-                r.tickets.insert(given.ticket.parent, given);
+                r.tickets.insert(given.ticket.parent, *given);
             }
             happened(inner, state, lease.version, Input::Leased(lease));
         }

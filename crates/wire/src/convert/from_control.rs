@@ -44,7 +44,7 @@ pub enum FromControl {
         /// It.
         lease: Lease,
         /// For the waypoint, where one is the source.
-        ticket: Option<GivenTicket>,
+        ticket: Option<Box<GivenTicket>>,
     },
     /// That leave is withdrawn.
     LeaseRevoked {
@@ -238,7 +238,7 @@ impl FromControl {
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
             Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
-            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_ref())),
+            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_deref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
             }
@@ -421,7 +421,7 @@ fn lease(l: proto::Lease) -> Result<FromControl, WireError> {
             LeaseSource::Waypoint { node: parent.node, reach: parent.reach }
         }
     };
-    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop() })
+    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop().map(Box::new) })
 }
 
 fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {

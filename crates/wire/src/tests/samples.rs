@@ -274,7 +274,7 @@ pub fn from_control() -> Vec<FromControl> {
             tickets: vec![given(2), given(3), given(4)],
         },
         lease(LeaseSource::Origin, None),
-        lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
+        lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(Box::new(given(3)))),
         FromControl::LeaseRevoked { version, run: 3 },
         FromControl::HeartbeatReply {
             control_unix_ms: 5,
