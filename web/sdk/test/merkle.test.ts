@@ -6,7 +6,7 @@ import { create } from '@bufbuild/protobuf';
 import { PAGE_LEAVES, proves, root, trueLeaves } from '../src/merkle.ts';
 import { type Octets, concat, hex, leaf, sha256, text, unhex } from '../src/octets.ts';
 import { PageSchema } from '../src/wire/headwater_pb.ts';
-import { mediaPlaylist, objectOf } from '../src/hls/playlist.ts';
+import { likeOurs, meaning, mediaPlaylist } from '../src/hls/playlist.ts';
 import { Sorted } from '../src/sorted.ts';
 import type { Segment } from '../src/stream.ts';
 
@@ -61,12 +61,20 @@ test('a playlist lists what is there, gaps, maps and dates', () => {
     segments: [segment(5, { recordedUnixUs: 1_700_000_000_123_456 }), segment(7), segment(8, { discontinuity: true, map: 9 })], ended: true,
   });
   assert.deepEqual(list.trimEnd().split('\n'), [
-    '#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-TARGETDURATION:2', '#EXT-X-MEDIA-SEQUENCE:5', '#EXT-X-MAP:URI="7.mp4"',
-    '#EXT-X-PROGRAM-DATE-TIME:2023-11-14T22:13:20.123Z', '#EXTINF:1.999500,', '1005.m4s', '#EXT-X-GAP', '#EXTINF:2.000000,',
-    'gap-6.m4s', '#EXTINF:1.999500,', '1007.m4s', '#EXT-X-DISCONTINUITY', '#EXT-X-MAP:URI="9.mp4"', '#EXTINF:1.999500,', '1008.m4s',
-    '#EXT-X-ENDLIST',
+    '#EXTM3U', '#EXT-X-VERSION:7', '#EXT-X-TARGETDURATION:2', '#EXT-X-MEDIA-SEQUENCE:5', '#EXT-X-MAP:URI="init-7"',
+    '#EXT-X-PROGRAM-DATE-TIME:2023-11-14T22:13:20.123Z', '#EXTINF:1.999500,', 'segment-5', '#EXT-X-GAP', '#EXTINF:2.000000,',
+    'segment-6', '#EXTINF:1.999500,', 'segment-7', '#EXT-X-DISCONTINUITY', '#EXT-X-MAP:URI="init-9"', '#EXTINF:1.999500,',
+    'segment-8', '#EXT-X-ENDLIST',
   ]);
   const later = mediaPlaylist({ segments: [segment(1, { discontinuity: true }), segment(90)], ended: false });
   assert.match(later, /MEDIA-SEQUENCE:90\n#EXT-X-DISCONTINUITY-SEQUENCE:1\n/);
-  assert.deepEqual([objectOf('1005.m4s'), objectOf('gap-6.m4s'), objectOf('live.m3u8')], [1005, null, null]);
+  assert.deepEqual([meaning('segment-5'), meaning('init-7'), meaning('live.m3u8')], [{ sequence: 5 }, { object: 7 }, null]);
+});
+
+test('the origin\'s playlist calls segments as ours does', () => {
+  const said = '#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:41\n#EXT-X-MAP:URI="init.mp4"\n#EXTINF:2,\na.m4s\n#EXTINF:2,\n\nhttps://b.example/b.m4s?x=1\n';
+  const { list, places } = likeOurs(said, 'https://o.example/live/index.m3u8');
+  assert.deepEqual([...places], [[41, 'https://o.example/live/a.m4s'], [42, 'https://b.example/b.m4s?x=1']]);
+  assert.equal(list, '#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:41\n#EXT-X-MAP:URI="https://o.example/live/init.mp4"\n#EXTINF:2,\nsegment-41\n'
+    + '#EXTINF:2,\n\nsegment-42\n');
 });

@@ -4,7 +4,7 @@
  */
 
 import type { Stream } from '../stream.ts';
-import { mediaPlaylist, objectOf } from './playlist.ts';
+import { likeOurs, meaning, mediaPlaylist } from './playlist.ts';
 
 /** What playlists and segments of streams are called; nothing is ever asked for there. */
 const SCHEME = 'https://headwater.invalid/';
@@ -59,6 +59,8 @@ export function hlsSource(stream: Stream, origin: string | null): HlsSource {
   players += 1;
   const reader = players;
   const base = `${SCHEME}${players}/`;
+  /** Where segments are at the origin, by their numbers in the stream. */
+  let places = new Map<number, string>();
   const newStats = (): LoaderStats => ({
     aborted: false, loaded: 0, retry: 0, total: 0, chunkCount: 0, bwEstimate: 0, loading: { start: 0, first: 0, end: 0 },
     parsing: { start: 0, end: 0 }, buffering: { start: 0, first: 0, end: 0 },
@@ -118,7 +120,7 @@ export function hlsSource(stream: Stream, origin: string | null): HlsSource {
     async #load(context: Context): Promise<string | ArrayBuffer> {
       if (!context.url.startsWith(base)) return this.#fetch(context);
       const name = context.url.slice(base.length);
-      return name === PLAYLIST ? this.#playlist() : this.#segment(name);
+      return name === PLAYLIST ? this.#playlist() : this.#segment(name, context);
     }
 
     /** The playlist, as soon as there is enough to begin with; the origin's where that takes long. */
@@ -147,18 +149,21 @@ export function hlsSource(stream: Stream, origin: string | null): HlsSource {
       }
     }
 
-    /** Segments there are named by their places there. */
     async #originPlaylist(url: string): Promise<string> {
-      const said = await this.#fetch({ url, responseType: 'text' }) as string;
-      const absolute = (uri: string) => new URL(uri, url).href;
-      return said.split(/\r?\n/).map((line) => (line.startsWith('#')
-        ? line.replace(/URI="([^"]*)"/, (_, uri: string) => `URI="${absolute(uri)}"`)
-        : line.trim() && absolute(line.trim()))).join('\n');
+      const { list, places: found } = likeOurs(await this.#fetch({ url, responseType: 'text' }) as string, url);
+      places = found;
+      return list;
     }
 
-    async #segment(name: string): Promise<ArrayBuffer> {
-      const number = objectOf(name);
-      const found = number === null ? null : stream.open(number, reader);
+    /** From the stream; from the origin's playlist what the stream does not have, or parts of. */
+    async #segment(name: string, context: Context): Promise<string | ArrayBuffer> {
+      const wanted = meaning(name);
+      const listed = wanted && 'sequence' in wanted
+        ? stream.segments().segments.find((s) => s.listed.sequence === wanted.sequence) : undefined;
+      const number = wanted && 'object' in wanted ? wanted.object : listed?.number;
+      const found = number === undefined || context.rangeEnd ? null : stream.open(number, reader);
+      const place = wanted && 'sequence' in wanted ? places.get(wanted.sequence) : undefined;
+      if (!found && place !== undefined) return this.#fetch({ ...context, url: place });
       if (!found) throw new Error(`there is no ${name} in this stream, or no longer`);
       const out = new Uint8Array(found.bytes);
       let at = 0;
