@@ -28,7 +28,7 @@ const VALID_BEFORE: Duration = Duration::from_secs(24 * 3600);
 const VALID_AFTER: Duration = Duration::from_secs(2 * 6 * 24 * 3600 + 12 * 3600);
 /// How long a page may take for its request, and a stream for its first bytes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a refusal may take to arrive.
+/// How long a page that is refused may take to leave.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Streams of a page that wait to be taken.
 const MAX_WAITING_STREAMS: usize = 16;
@@ -255,8 +255,8 @@ async fn begin(quic: &Connection) -> Result<Session, PageError> {
     if request.url.path() != PAGE_PATH {
         let _ = ConnectResponse::new(web_transport_proto::http::StatusCode::NOT_FOUND).write(&mut send).await;
         let _ = send.finish();
-        // What closes the connection next must not overtake the answer.
-        let _ = tokio::time::timeout(ANSWER_WITHIN, send.stopped()).await;
+        // What closes the connection at this end next would overtake the answer: the page closes it when it has read that.
+        let _ = tokio::time::timeout(ANSWER_WITHIN, quic.closed()).await;
         return Err(PageError::Path(format!("{:.80}", request.url.path())));
     }
     let id = VarInt::from_u64(quinn::VarInt::from(send.id()).into_inner()).map_err(|e| no(&e))?;
@@ -407,7 +407,12 @@ mod tests {
         assert!(wrong.is_err(), "the next certificate is not shown yet");
         let (page, at_server) = tokio::join!(dialled(&server, hash, Alpn::Page), accepted(&server));
         let page = page.unwrap();
-        let (session, (_, status)) = tokio::join!(PeerConnection::of_page(at_server), asked(&page, "/other"));
+        let asking = async {
+            let (_, status) = asked(&page, "/other").await;
+            page.close(0u32.into(), b"");
+            status
+        };
+        let (session, status) = tokio::join!(PeerConnection::of_page(at_server), asking);
         assert!(matches!(session, Err(PageError::Path(_))) && status == 404);
     }
 
