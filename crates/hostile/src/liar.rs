@@ -247,6 +247,7 @@ impl Liar {
             sent_packets: 0,
             lost_packets: 0,
             offers_nothing: false,
+            last_pieces: Vec::new(),
         }
     }
 

@@ -20,7 +20,7 @@ const LOST_WITHIN: Micros = Micros::from_secs(1);
 const BEHIND_WITHIN: Micros = Micros::from_secs(10);
 /// For so long it is believed to have half of what it used.
 const DOUBTED: Micros = Micros::from_secs(60);
-/// For so long a child does not take a substream again from who was behind with it.
+/// For so long a child does not take a substream again from who was behind with it, or over a link that was congested.
 const AVOIDED: Micros = Micros::from_secs(30);
 /// A parent that got another parent itself so lately is behind for that.
 const CATCHES_UP: Micros = Micros::from_secs(2);
@@ -119,15 +119,20 @@ impl Trees {
         let Some(child) = self.node_of(ix).filter(|_| !edges.is_empty()) else { return };
         let excused = edges.iter().all(|tree| self.catches_up(now, tree, p));
         let (used, children) = (self.member(p).map_or(0, |m| m.used), self.count_children(p));
-        if let Some(m) = self.member_mut(ix) {
-            m.avoid(now, *parent, edges, now + AVOIDED);
-        }
-        let mut orphans: Vec<(u8, Ix)> = edges.iter().map(|tree| (tree, ix)).collect();
-        edges.iter().for_each(|tree| self.unlink(now, tree, ix));
+        let mut orphans = self.take_away(now, ix, *parent, edges);
         if !excused && self.is_overrated(now, p, child, children) {
             orphans.extend(self.halve(now, p, used));
         }
         self.replace(now, orphans);
+    }
+
+    /// A child does not get these from its parent any more, nor again for a while: where it has no parent now.
+    pub(super) fn take_away(&mut self, now: Time, ix: Ix, parent: NodeId, trees: Substreams) -> Vec<(u8, Ix)> {
+        if let Some(m) = self.member_mut(ix) {
+            m.avoid(now, parent, trees, now + AVOIDED);
+        }
+        trees.iter().for_each(|tree| self.unlink(now, tree, ix));
+        trees.iter().map(|tree| (tree, ix)).collect()
     }
 
     /// Whether a member got its own parent in `tree` so lately that it cannot have more than it gives.

@@ -3,6 +3,7 @@
 use super::Trees;
 use super::member::Spot;
 use crate::dcm::Ix;
+use crate::network_monitor::SequenceWatch;
 use headwater_model::time::Time;
 
 impl Trees {
@@ -20,7 +21,7 @@ impl Trees {
         });
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
-            (spot.parent, spot.since) = (Some(parent), now);
+            (spot.parent, spot.since, spot.sequence) = (Some(parent), now, SequenceWatch::default());
         }
         self.enter_tree(tree, child, true);
         self.deepen(tree, child);

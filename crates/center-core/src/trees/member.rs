@@ -1,6 +1,7 @@
 //! A member of a live stream's trees, and where it stands in each of them.
 
 use crate::dcm::{AlarmAllowance, Ix, MemberInfo, forwards};
+use crate::network_monitor::SequenceWatch;
 use crate::trust::Standing;
 use headwater_model::Role;
 use headwater_model::id::NodeId;
@@ -38,11 +39,14 @@ pub struct Spot {
     pub depth: u32,
     /// Whom it goes to when the parent fails.
     pub spare: Option<Ix>,
+    /// What both ends of the edge from its parent last said of it.
+    pub(super) sequence: SequenceWatch,
 }
 
 impl Default for Spot {
     fn default() -> Self {
-        Self { parent: None, since: Time(0), children: Vec::new(), depth: UNROOTED, spare: None }
+        let sequence = SequenceWatch::default();
+        Self { parent: None, since: Time(0), children: Vec::new(), depth: UNROOTED, spare: None, sequence }
     }
 }
 

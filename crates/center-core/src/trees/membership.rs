@@ -299,6 +299,7 @@ impl Trees {
         both().for_each(|ix| self.take_out(ix));
         self.source = new;
         self.crowned_at = now;
+        self.source_sent.fill(0);
         both().for_each(|ix| self.put_in(ix));
         for ix in both() {
             orphans.extend(self.reslot(now, ix));

@@ -8,6 +8,7 @@
 mod alarms;
 mod assignments;
 mod check;
+mod congestion;
 mod edges;
 mod index;
 mod insert;
@@ -60,6 +61,8 @@ pub struct Trees {
     source: Option<Ix>,
     /// When it became that.
     crowned_at: Time,
+    /// The highest piece of each substream that the source says it sent: nobody has sent one after that.
+    source_sent: Vec<u64>,
     /// Members that may be it.
     sources: BTreeSet<Ix>,
     waypoints: BTreeSet<Ix>,
@@ -103,6 +106,7 @@ impl Trees {
             lending: Lending::default(),
             source: None,
             crowned_at: Time(0),
+            source_sent: vec![0; usize::from(terms.substreams.get())],
             sources: BTreeSet::new(),
             waypoints: BTreeSet::new(),
             aways: BTreeSet::new(),
@@ -248,7 +252,7 @@ impl Trees {
     }
 
     /// One content of a heartbeat. Returns the uplink that the node's children take.
-    pub fn heartbeat(&mut self, now: Time, node: &NodeId, said: &ContentReport) -> Rate {
+    pub fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) -> Rate {
         let Some(ix) = self.by_node.get(node).copied() else { return Rate(0) };
         self.return_of(now, ix);
         for e in said.from.iter().filter(|e| e.bytes > 0) {
@@ -259,6 +263,7 @@ impl Trees {
         if let Some(m) = self.member_mut(ix) {
             m.live = said.live;
         }
+        self.compare(now, ix, interval, said);
         self.member(ix).map_or(Rate(0), |m| member::uplink_for(m.used, &self.terms))
     }
 

@@ -37,6 +37,8 @@ struct Outlet {
     queue: BTreeSet<u64>,
     /// Asked for: goes first.
     asked: BTreeSet<u64>,
+    /// The highest piece that was sent since the child subscribed.
+    sent_to: Option<u64>,
 }
 
 impl Outlet {
@@ -107,7 +109,13 @@ impl ChildLink {
             sent_packets: self.packets.0,
             lost_packets: self.packets.1,
             offers_nothing: false,
+            last_pieces: self.last_pieces(),
         }
+    }
+    /// The highest piece that was sent of each substream that the child takes from here.
+    fn last_pieces(&self) -> Vec<(u8, u64)> {
+        let taken = (0..).zip(&self.outlets).filter(|(substream, _)| self.subscribed.contains(*substream));
+        taken.filter_map(|(substream, outlet)| Some((substream, outlet.sent_to?))).collect()
     }
 }
 
@@ -174,6 +182,8 @@ impl Channel {
         for (substream, outlet) in (0..).zip(&mut link.outlets) {
             if new.contains(substream) {
                 outlet.takes = start..u64::MAX;
+                // What it had before from here says nothing of how far it is now.
+                outlet.sent_to = None;
             } else if !substreams.contains(substream) {
                 // Whoever pushes it from now on begins there.
                 outlet.takes.end = outlet.takes.end.min(from.unwrap_or(0));
@@ -315,12 +325,16 @@ impl Channel {
     }
 
     /// A piece was handed to the transport.
-    pub fn sent(&mut self, now: Time, child: &NodeId, bytes: u64) {
+    pub fn sent(&mut self, now: Time, child: &NodeId, piece: u64, bytes: u64) {
         self.uploaded_bytes += bytes;
+        let substream = self.terms().substream_of(piece);
         if let Some(link) = self.children.get_mut(child) {
             link.pieces += 1;
             link.bytes += bytes;
             link.told_at = now;
+            if let Some(outlet) = link.outlets.get_mut(usize::from(substream)) {
+                outlet.sent_to = outlet.sent_to.max(Some(piece));
+            }
         }
     }
 

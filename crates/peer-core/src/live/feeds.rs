@@ -100,7 +100,8 @@ impl Feed {
         let (spare, waiting_pieces) = (self.subscribed.is_empty(), self.asked.len());
         EdgeView { node, stage, spare, bytes: self.bytes, waiting_pieces, rtt: self.rtt }
     }
-    pub(super) fn report(&self, node: NodeId) -> EdgeReport {
+    /// `last_pieces` are those of the substreams that it pushes.
+    pub(super) fn report(&self, node: NodeId, last_pieces: Vec<(u8, u64)>) -> EdgeReport {
         EdgeReport {
             node,
             pieces: self.pieces,
@@ -110,6 +111,7 @@ impl Feed {
             sent_packets: 0,
             lost_packets: 0,
             offers_nothing: false,
+            last_pieces,
         }
     }
 }
@@ -157,6 +159,11 @@ impl Lane {
     /// Another parent, or none; what is remembered of the time before stays.
     fn hand_to(&mut self, now: Time, parent: Option<NodeId>, former: Option<NodeId>, from: u64) {
         *self = Lane { parent, former, from, lost_at: self.lost_at, ..Lane::new(now) };
+    }
+    /// The highest piece that `parent` pushed, if it is its parent and has pushed one.
+    pub(super) fn last_piece_of(&self, parent: &NodeId) -> Option<u64> {
+        let pushes = self.parent.as_ref() == Some(parent) && self.pushed_at.is_some();
+        pushes.then_some(self.pushed_to)
     }
     /// Whether its parents will not bring a piece any more.
     pub(super) fn passed_over(&self, piece: u64) -> bool {

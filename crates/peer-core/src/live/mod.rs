@@ -465,7 +465,10 @@ impl Channel {
 
     /// What a heartbeat says of it.
     pub fn report(&mut self, now: Time) -> ContentReport {
-        let from: Vec<EdgeReport> = self.feeds.iter().filter(|(_, f)| f.is_open()).map(|(n, f)| f.report(*n)).collect();
+        let lanes = || (0..).zip(&self.lanes);
+        let last_pieces = |parent: &NodeId| lanes().filter_map(|(s, l)| Some((s, l.last_piece_of(parent)?))).collect();
+        let open = self.feeds.iter().filter(|(_, f)| f.is_open());
+        let from: Vec<EdgeReport> = open.map(|(n, f)| f.report(*n, last_pieces(n))).collect();
         let to: Vec<EdgeReport> = self.children.iter_mut().map(|(n, c)| c.report(now, *n)).collect();
         let lag = self.lags.since(&self.told_lags).percentile(95);
         self.told_lags = self.lags.clone();

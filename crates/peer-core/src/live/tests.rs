@@ -325,7 +325,7 @@ impl World {
                     break;
                 }
                 if let Some(piece) = n.channel.next_to_send(self.now, child, substream) {
-                    n.channel.sent(self.now, child, u64::from(LIVE_PIECE_BYTES));
+                    n.channel.sent(self.now, child, piece, u64::from(LIVE_PIECE_BYTES));
                     sent.push((*child, piece));
                     more = true;
                     if let Some(up) = n.up {
@@ -675,4 +675,56 @@ fn a_spare_that_becomes_a_parent_sees_the_ticket_first() {
     assert!(late <= Micros::from_millis(300) && never == 0, "{late:?}, {never} never came");
     assert!(w.node(3).alarms.is_empty(), "{:?}", w.node(3).alarms);
     assert_eq!(w.node(3).channel.state().unfed, 0);
+}
+
+/// What a node's heartbeat says of its edges: of parents, and of children.
+fn last_pieces(w: &mut World, node: u8) -> [BTreeMap<NodeId, Vec<(u8, u64)>>; 2] {
+    let now = w.now;
+    let report = w.nodes.get_mut(&id(node)).unwrap().channel.report(now);
+    [report.from, report.to].map(|edges| edges.into_iter().map(|e| (e.node, e.last_pieces)).collect())
+}
+
+#[test]
+fn both_ends_tell_of_the_last_pieces() {
+    let mut w = two_trees();
+    w.run(6500);
+    // The newest piece of each substream: a segment is a whole number of rounds.
+    let newest = |w: &World, all: &[u8]| all.iter().map(|s| (*s, w.piece - u64::from(K - s))).collect::<Vec<_>>();
+    for (child, parent, substreams) in [(1, 0, [0, 1]), (1, 2, [2, 3]), (2, 1, [0, 1]), (3, 1, [0, 1]), (3, 2, [2, 3])]
+    {
+        let expected = newest(&w, &substreams);
+        assert_eq!(last_pieces(&mut w, child)[0][&id(parent)], expected, "{child} from {parent}");
+        assert_eq!(last_pieces(&mut w, parent)[1][&id(child)], expected, "{parent} to {child}");
+    }
+    assert_eq!(last_pieces(&mut w, 3)[0][&id(0)], vec![], "a spare pushes nothing");
+    assert_eq!(last_pieces(&mut w, 0)[1][&id(3)], vec![]);
+    // A hand-over: the new parent's begin anew.
+    w.assign(3, &[(0, 0b0011), (2, 0b1100)], &[(1, 0b0011)]);
+    w.run(300);
+    for (other, of) in [(0, [].as_slice()), (1, &[]), (2, &[2, 3])] {
+        assert_eq!(last_pieces(&mut w, 3)[0][&id(other)], newest(&w, of), "from {other}");
+        assert_eq!(last_pieces(&mut w, other)[1][&id(3)], newest(&w, of), "{other} to it");
+    }
+    w.run(700);
+    let expected = newest(&w, &[0, 1]);
+    assert_eq!(last_pieces(&mut w, 3)[0][&id(0)], expected);
+    assert_eq!(last_pieces(&mut w, 0)[1][&id(3)], expected);
+    // And back: what the former one sent before says nothing of what it sends now.
+    w.assign(3, &[(1, 0b0011), (2, 0b1100)], &[(0, 0b0011)]);
+    w.run(300);
+    assert_eq!(last_pieces(&mut w, 3)[0][&id(1)], vec![]);
+    assert_eq!(last_pieces(&mut w, 1)[1][&id(3)], vec![]);
+}
+
+/// A parent that is slow has not sent what waits; what is under way its child lacks.
+#[test]
+fn the_last_pieces_tell_what_is_under_way() {
+    let mut w = two_trees();
+    w.run(4000);
+    w.nodes.get_mut(&id(1)).unwrap().up = Some(4);
+    w.run(1990);
+    let (sent, got) = (last_pieces(&mut w, 1)[1][&id(3)].clone(), last_pieces(&mut w, 3)[0][&id(1)].clone());
+    for ((s, sent), (_, got)) in sent.into_iter().zip(got) {
+        assert!(got <= sent && sent - got <= u64::from(K) && sent + u64::from(K) < w.piece, "{s}: {sent}, {got}");
+    }
 }

@@ -457,7 +457,7 @@ impl Node {
         if let Some(sent) = self.uplink.end() {
             match sent.turn {
                 Turn::Child(child, _) => {
-                    self.channel.sent(now, &id_of(shared.seed, child), sent.bytes);
+                    self.channel.sent(now, &id_of(shared.seed, child), sent.piece, sent.bytes);
                     if self.links.contains(&child) {
                         self.send(now, child, Message::Piece(sent.piece), shared, out);
                     }

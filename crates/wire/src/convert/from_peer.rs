@@ -1,6 +1,6 @@
 //! What peers say to each other.
 
-use super::live::{live_entry, live_entry_to_proto};
+use super::live::{by_substream, by_substream_to_proto, live_entry, live_entry_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
@@ -215,11 +215,7 @@ impl FromPeer {
             Body::LiveRequest(r) => Self::LiveRequest { version: version(r.version)?, pieces: r.pieces },
             Body::LiveCancel(c) => Self::LiveCancel { version: version(c.version)?, pieces: c.pieces },
             Body::LivePosition(p) => {
-                let substreams = Substreams(p.substreams);
-                if substreams.len() as usize != p.next.len() {
-                    return Err(WireError::Value("next"));
-                }
-                let next = substreams.iter().zip(p.next).collect();
+                let next = by_substream("next", p.substreams, &p.next)?;
                 Self::LivePosition { version: version(p.version)?, newest_entry: p.newest_entry, next }
             }
         })
@@ -291,13 +287,12 @@ impl FromPeer {
                 Body::LiveCancel(proto::LiveCancel { version: version_to_proto(*version), pieces: pieces.clone() })
             }
             Self::LivePosition { version, newest_entry, next } => {
-                let mut substreams = Substreams::default();
-                next.iter().for_each(|(s, _)| substreams.insert(*s));
+                let (substreams, next) = by_substream_to_proto(next);
                 Body::LivePosition(proto::LivePosition {
                     version: version_to_proto(*version),
                     newest_entry: *newest_entry,
-                    substreams: substreams.0,
-                    next: next.iter().map(|(_, piece)| *piece).collect(),
+                    substreams,
+                    next,
                 })
             }
         };

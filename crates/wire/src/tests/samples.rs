@@ -108,6 +108,7 @@ pub fn heartbeat() -> report::Heartbeat {
         sent_packets: 5,
         lost_packets: 6,
         offers_nothing: true,
+        last_pieces: vec![(0, 1 << 40), (5, 0), (31, u64::MAX)],
     };
     let content = |epoch, runs| ContentReport {
         version: Version { epoch, ..version() },

@@ -54,7 +54,7 @@ async fn send(
     let place = Place::new(version.content);
     loop {
         let turn = turns.lock().await;
-        let Some((head, data)) = next(&inner, version, to) else {
+        let Some((piece, data)) = next(&inner, version, to) else {
             drop(turn);
             tokio::select! {
                 () = wake.notified() => continue,
@@ -62,6 +62,7 @@ async fn send(
             }
         };
         let bytes = data.len() as u64;
+        let head = LivePieceHeader { piece, len: data.len() as u32 }.encode();
         let mut framed = BytesMut::with_capacity(head.len() + data.len());
         framed.extend_from_slice(&head);
         framed.extend_from_slice(&data);
@@ -71,7 +72,7 @@ async fn send(
         }
         let mut state = inner.lock();
         let Some(l) = state.live(version) else { return };
-        l.channel.sent(inner.now(), &child, bytes);
+        l.channel.sent(inner.now(), &child, piece, bytes);
     }
 }
 
@@ -101,17 +102,13 @@ async fn write(
     Ok(())
 }
 
-fn next(
-    inner: &Inner,
-    version: Version,
-    (child, substream): (NodeId, u8),
-) -> Option<([u8; LivePieceHeader::BYTES], Bytes)> {
+fn next(inner: &Inner, version: Version, (child, substream): (NodeId, u8)) -> Option<(u64, Bytes)> {
     let mut state = inner.lock();
     let l = state.live(version)?;
     loop {
         let piece = l.channel.next_to_send(inner.now(), &child, substream)?;
         if let Some(data) = l.pieces.get(&piece) {
-            return Some((LivePieceHeader { piece, len: data.len() as u32 }.encode(), data.clone()));
+            return Some((piece, data.clone()));
         }
     }
 }
