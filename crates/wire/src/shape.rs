@@ -329,6 +329,7 @@ static ASSIGNMENT: Shape = shape(
         one(2, "generation", &GENERATION),
         many(3, "parents", MAX_PARENTS, &PARENT),
         many(4, "spares", MAX_PARENTS, &PARENT),
+        many(7, "helpers", MAX_PARENTS, &PARENT),
         many(5, "children", MAX_CHILDREN, &CHILD),
     ],
 );

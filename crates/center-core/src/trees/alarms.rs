@@ -54,7 +54,7 @@ impl Trees {
     fn lost(&mut self, now: Time, ix: Ix, parent: &NodeId, offence: Option<Offence>) {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let (Some(child), assigned) = (self.node_of(ix), self.feeds(p, ix)) else { return };
-        if !assigned && !self.is_spare(p, ix) {
+        if !assigned && !self.is_spare(p, ix) && !self.helps(p, ix) {
             return;
         }
         let restarted_at = self.member(p).and_then(|m| m.restarted_at);
@@ -106,7 +106,7 @@ impl Trees {
         }
         self.put_in(parent);
         self.doubted.insert(parent);
-        self.no_spare_any_more(now, parent);
+        self.not_relied_on(now, parent);
         self.cut_children(now, parent, |_, _| true)
     }
 
@@ -150,11 +150,13 @@ impl Trees {
     fn halve(&mut self, now: Time, parent: Ix, used: u32) -> Vec<(u8, Ix)> {
         // One copy leaves the source, or nobody has anything.
         let least = if self.source == Some(parent) { u32::from(self.terms.substreams.get()) } else { 0 };
+        self.take_out(parent);
         if let Some(m) = self.member_mut(parent) {
             let before = m.doubt.map_or(u32::MAX, |(slots, _)| slots);
             m.doubt = Some((before.min(used / 2).max(least), now + DOUBTED));
             m.behind_by.clear();
         }
+        self.put_in(parent);
         self.doubted.insert(parent);
         self.reslot(now, parent)
     }
@@ -186,7 +188,7 @@ impl Trees {
             let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { continue };
             let (c, p) = (c.info.reachability(), p.info.reachability());
             let only_one_dials = !(c.dials(&p) && p.dials(&c));
-            let concerned = self.feeds(parent, child) || self.is_spare(parent, child);
+            let concerned = self.feeds(parent, child) || self.is_spare(parent, child) || self.helps(parent, child);
             if concerned && (child == a || only_one_dials) {
                 self.failed.fail(now, (node, other), 1, false);
                 self.site_tried(parent, child, false);
@@ -204,6 +206,9 @@ impl Trees {
     }
     fn is_spare(&self, spare: Ix, child: Ix) -> bool {
         self.all_trees().any(|tree| self.spot(tree, child).and_then(|s| s.spare) == Some(spare))
+    }
+    fn helps(&self, helper: Ix, child: Ix) -> bool {
+        self.member(child).is_some_and(|m| m.helpers.contains(&helper))
     }
     fn count_children(&self, parent: Ix) -> usize {
         let children = self.member(parent).map(|m| m.spots.iter().flat_map(|s| &s.children).collect::<BTreeSet<_>>());

@@ -22,6 +22,7 @@ impl Trees {
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
             (spot.parent, spot.since, spot.sequence) = (Some(parent), now, SequenceWatch::default());
+            spot.pulled = false;
         }
         self.enter_tree(tree, child, true);
         self.deepen(tree, child);

@@ -40,6 +40,10 @@ pub(super) struct Tree {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lending {
     pub(super) shelves: BTreeMap<(SourceClass, Accepts), Lenders>,
+    /// Peers with uplink left over: most for each of those whom they help first.
+    pub(super) helpers: BTreeMap<Accepts, BTreeSet<(Reverse<u64>, Ix)>>,
+    /// What is left over of all of them, in percent of a substream's rate.
+    pub(super) left_over: u64,
     /// Members by their public address.
     pub(super) sites: BTreeMap<u64, BTreeSet<Ix>>,
 }
@@ -91,9 +95,16 @@ impl Trees {
         self.enter_shelf(ix, true);
     }
 
-    fn enter_shelf(&mut self, ix: Ix, there: bool) {
+    pub(super) fn enter_shelf(&mut self, ix: Ix, there: bool) {
         let is_source = self.source == Some(ix);
+        let left = self.member(ix).map_or(0, |m| self.left_over(ix, m));
         let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
+        if left > 0 {
+            let each = left / (m.helped.len() as u64 + 1);
+            put(self.lending.helpers.entry(m.accepts()).or_default(), (Reverse(each), ix), there);
+            let all = &mut self.lending.left_over;
+            *all = if there { all.saturating_add(left) } else { all.saturating_sub(left) };
+        }
         let free = m.free();
         if free > 0 && !is_source {
             let shelf = self.lending.shelves.entry((m.info.class(), m.accepts())).or_default();

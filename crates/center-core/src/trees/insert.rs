@@ -66,7 +66,9 @@ impl Trees {
             if let Some(parent) = self.find(now, tree, ix, Who::Anyone) {
                 self.link(now, tree, parent, ix);
             }
-        } else if let Some(room) = self.room_for(now, tree, ix, Who::Anyone) {
+        } else if !self.stays_pulled(tree, ix)
+            && let Some(room) = self.room_for(now, tree, ix, Who::Anyone)
+        {
             self.make_room(now, tree, ix, room);
         }
         if let Some((tree, evicted)) = evicted {

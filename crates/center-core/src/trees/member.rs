@@ -39,6 +39,8 @@ pub struct Spot {
     pub depth: u32,
     /// Whom it goes to when the parent fails.
     pub spare: Option<Ix>,
+    /// Without a parent: helpers bring it.
+    pub(super) pulled: bool,
     /// What both ends of the edge from its parent last said of it.
     pub(super) sequence: SequenceWatch,
 }
@@ -46,7 +48,15 @@ pub struct Spot {
 impl Default for Spot {
     fn default() -> Self {
         let sequence = SequenceWatch::default();
-        Self { parent: None, since: Time(0), children: Vec::new(), depth: UNROOTED, spare: None, sequence }
+        Self {
+            parent: None,
+            since: Time(0),
+            children: Vec::new(),
+            depth: UNROOTED,
+            spare: None,
+            pulled: false,
+            sequence,
+        }
     }
 }
 
@@ -90,6 +100,12 @@ pub struct Member {
     pub(super) avoids: Vec<(NodeId, Substreams, Time)>,
     /// Who has it as a spare, and for which tree.
     pub(super) spare_for: BTreeSet<(Ix, u8)>,
+    /// Who helps it.
+    pub(super) helpers: Vec<Ix>,
+    /// Whom it helps.
+    pub(super) helped: BTreeSet<Ix>,
+    /// Until then it may need what was there before it came.
+    pub(super) newcomer_until: Time,
     /// Addresses from which it was attacked.
     pub(super) shuns: Vec<IpAddr>,
 }
@@ -116,6 +132,9 @@ impl Member {
             behind_by: Vec::new(),
             avoids: Vec::new(),
             spare_for: BTreeSet::new(),
+            helpers: Vec::new(),
+            helped: BTreeSet::new(),
+            newcomer_until: Time(0),
             shuns: Vec::new(),
         }
     }
@@ -161,6 +180,14 @@ impl Member {
         }
         let believed = self.doubt.map_or(u32::MAX, |(slots, _)| slots);
         slots(self.info.up, terms).min(most).min(believed)
+    }
+    /// Uplink that its children do not take, in percent of a substream's rate: a slot's share for catching up, and what
+    /// makes no whole slot.
+    pub(super) fn left_over(&self, terms: &LiveTerms) -> u64 {
+        let usable = u128::from(self.info.up.0) * u128::from(USABLE_PERCENT);
+        let pushed = u128::from(terms.substream_rate().0) * u128::from(self.used) * 100;
+        let left = usable.saturating_sub(pushed) / u128::from(terms.substream_rate().0.max(1));
+        u64::try_from(left).unwrap_or(u64::MAX)
     }
     /// In how many trees it is to be at home.
     pub(super) fn homes_wanted(&self, substreams: u8) -> u32 {

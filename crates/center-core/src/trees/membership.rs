@@ -199,8 +199,14 @@ impl Trees {
     /// The uplink that the stream may use at `node` changed: children beyond it get other parents.
     pub fn set_rate(&mut self, now: Time, node: &NodeId, up: Rate) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        let Some(m) = self.member_mut(ix).filter(|m| m.info.up != up) else { return };
-        m.info.up = up;
+        if self.member(ix).is_none_or(|m| m.info.up == up) {
+            return;
+        }
+        self.take_out(ix);
+        if let Some(m) = self.member_mut(ix) {
+            m.info.up = up;
+        }
+        self.put_in(ix);
         let surplus = self.reslot(now, ix);
         self.replace(now, surplus);
         self.feed(now);
@@ -243,7 +249,7 @@ impl Trees {
         let mut orphans = self.reslot(now, ix);
         if standing == Standing::Banned {
             orphans.extend(self.cut_children(now, ix, |_, _| true));
-            self.no_spare_any_more(now, ix);
+            self.not_relied_on(now, ix);
         }
         self.elect(now);
         self.replace(now, orphans);

@@ -10,6 +10,7 @@ mod assignments;
 mod check;
 mod congestion;
 mod edges;
+mod help;
 mod index;
 mod insert;
 mod member;
@@ -204,6 +205,9 @@ impl Trees {
         if let Some(m) = self.member_mut(ix) {
             (m.since, m.offers_source) = (now, join.source);
         }
+        if join.parents.is_empty() {
+            self.welcome(now, ix);
+        }
         if self.is_settling(now) {
             // They come back together: when nobody has for a while, all are there.
             self.settle_until = self.settle_end.min(now + Micros(self.config.settle.0 / 4));
@@ -230,10 +234,11 @@ impl Trees {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let orphans = self.cut_children(now, ix, |_, _| true);
         self.cut_parents(now, ix, None);
-        self.no_spare_any_more(now, ix);
+        self.not_relied_on(now, ix);
         for tree in self.all_trees() {
             self.set_spare(tree, ix, None);
         }
+        self.set_helpers(ix, Vec::new());
         self.forget(ix, node);
         self.elect(now);
         self.replace(now, orphans);
@@ -246,7 +251,7 @@ impl Trees {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         if self.member(ix).is_some_and(|m| m.away_since.is_none()) {
             self.set_away(ix, Some(now));
-            self.no_spare_any_more(now, ix);
+            self.not_relied_on(now, ix);
             self.elect(now);
         }
     }

@@ -27,7 +27,7 @@ pub(super) enum Who {
 
 /// Where in a tree a parent may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Where {
+pub(super) enum Where {
     /// Below the source, but not below the child.
     Fed,
     /// In the part of this member.
@@ -49,7 +49,7 @@ pub(super) struct Room {
 type Rank = (u32, usize, usize, Reverse<u32>, Reverse<u32>, Ix);
 
 /// Whether a child may be able to use a sender, for what the two accept.
-fn could_connect(child: Accepts, sender: Accepts) -> bool {
+pub(super) fn could_connect(child: Accepts, sender: Accepts) -> bool {
     match child {
         Accepts::Open => true,
         Accepts::Punchable => sender != Accepts::DialOnly,
@@ -62,10 +62,14 @@ impl Trees {
     pub(super) fn find(&self, now: Time, tree: u8, child: Ix, who: Who) -> Option<Ix> {
         let source = self.source.filter(|_| who == Who::Anyone && self.source_can_feed(now, tree, child));
         // One copy must leave the source, and more than one should not.
-        source
-            .filter(|_| self.source_is_idle(tree))
-            .or_else(|| self.find_in(now, tree, child, who, Where::Fed))
-            .or(source)
+        if let Some(source) = source.filter(|_| self.source_is_idle(tree)) {
+            return Some(source);
+        }
+        self.find_in(now, tree, child, Who::Peers, Where::Fed).or_else(|| {
+            let pushed = who == Who::Anyone && !self.stays_pulled(tree, child);
+            let waypoint = || self.find_in(now, tree, child, who, Where::Fed);
+            if pushed { waypoint().or(source) } else { None }
+        })
     }
 
     fn find_in(&self, now: Time, tree: u8, child: Ix, who: Who, at: Where) -> Option<Ix> {
@@ -117,7 +121,7 @@ impl Trees {
     }
 
     /// Whether `parent` stands where a parent of `child` may be.
-    fn stands(&self, tree: u8, parent: Ix, child: Ix, at: Where) -> bool {
+    pub(super) fn stands(&self, tree: u8, parent: Ix, child: Ix, at: Where) -> bool {
         let (root, below_child) = self.climb(tree, parent, child);
         !below_child
             && match at {

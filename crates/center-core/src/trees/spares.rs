@@ -15,9 +15,12 @@ impl Trees {
     /// Spares that cannot help any more are replaced. Whether anything changed.
     pub(super) fn freshen_spares(&mut self, now: Time, ix: Ix) -> bool {
         let in_trees = self.member(ix).is_some_and(|m| !m.limited()) && self.source != Some(ix);
+        let is_helped = self.member(ix).is_some_and(|m| !m.helpers.is_empty());
         let mut changed = false;
         for tree in self.all_trees() {
             let old = self.spot(tree, ix).and_then(|s| s.spare);
+            // What helpers bring no spare need push.
+            let in_trees = in_trees && !(is_helped && self.parent(tree, ix).is_none());
             if in_trees && old.is_some_and(|s| self.can_help(now, tree, ix, s)) {
                 continue;
             }
@@ -79,8 +82,9 @@ impl Trees {
         }
     }
 
-    /// Those who would go to `ix` learn whom to go to instead.
-    pub(super) fn no_spare_any_more(&mut self, now: Time, ix: Ix) {
+    /// Those who would go to `ix`, or whom it helps, learn whom to go to instead.
+    pub(super) fn not_relied_on(&mut self, now: Time, ix: Ix) {
+        self.help_no_more(now, ix);
         let for_whom: Vec<(Ix, u8)> =
             self.member(ix).map(|m| m.spare_for.iter().copied().collect()).unwrap_or_default();
         for (child, tree) in for_whom {

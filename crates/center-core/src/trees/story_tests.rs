@@ -56,7 +56,7 @@ fn who_comes_with_others_is_placed_at_once_too() {
     w.all_know();
 }
 
-/// What viewers lack leaves the source, and not a slot more: no uplink is lost between trees.
+/// What viewers lack leaves the source, or is left to helpers, and not a slot more: no uplink is lost between trees.
 #[test]
 fn only_what_viewers_lack_leaves_the_source() {
     for percent in [40, 70, 90, 100, 110, 150] {
@@ -66,7 +66,61 @@ fn only_what_viewers_lack_leaves_the_source() {
         w.wait(30);
         let (slots, s) = (w.slots().0, w.trees.stats());
         let lacking = (30 * u32::from(K)).saturating_sub(slots).max(u32::from(K));
-        assert_eq!((s.source_slots_used, s.unfed), (lacking, 0), "{percent} %: {slots} slots, {s:?}");
+        assert_eq!(s.source_slots_used + s.unfed as u32, lacking, "{percent} %: {slots} slots, {s:?}");
+        assert_eq!(s.unfed > 0, lacking > u32::from(K), "{percent} %: {s:?}");
+    }
+}
+
+/// Where peers have too few slots some places that nobody depends on are left to helpers; they know whom to ask.
+#[test]
+fn what_is_left_over_of_uplinks_is_used_where_they_are_scarce() {
+    let mut w = World::with_source(200_000);
+    (0..24).for_each(|n| w.joins(open(n, 500 + u64::from(n) * 2000 / 23)));
+    w.pass(1000);
+    assert_eq!(w.trees.stats().unfed, 0, "at first the source pushes what peers cannot");
+    w.wait(30);
+    let (unfed, left_over) = (w.trees.stats().unfed, w.trees.lending.left_over);
+    assert!(unfed as u64 * 100 >= left_over && unfed as u64 * 100 <= left_over * 5 / 2, "{unfed} of {left_over} %");
+    for m in w.trees.members().filter(|m| Some(m.info.node) != w.trees.source()) {
+        let told = &w.told[&m.info.node];
+        let pulled: Vec<usize> = (0..usize::from(K)).filter(|t| m.spots[*t].parent.is_none()).collect();
+        assert!(pulled.iter().all(|t| m.spots[*t].children.is_empty()), "nobody depends on it");
+        assert!(pulled.iter().all(|t| told.spares.iter().all(|s| !s.substreams.contains(*t as u8))));
+        assert_eq!(pulled.is_empty(), told.helpers.is_empty(), "{pulled:?}");
+        assert!(told.helpers.iter().all(|h| h.node != m.info.node && Some(h.node) != w.trees.source()));
+    }
+    // It stays so: nobody is moved to and fro.
+    let before = w.trees.generation();
+    w.wait(30);
+    assert!(w.trees.generation().counter - before.counter <= 24, "{:?} after {before:?}", w.trees.generation());
+    w.joins(open(100, 100_000));
+    w.wait(30);
+    assert_eq!(w.trees.stats().unfed, 0);
+    assert!(w.told.values().all(|a| a.helpers.is_empty()), "they are let go");
+}
+
+#[test]
+fn newcomers_have_helpers_for_a_while() {
+    let mut w = World::with_source(50_000);
+    (0..6).for_each(|n| w.joins(open(n, 4000)));
+    w.joins(node(6, 4000, Accepts::DialOnly));
+    w.wait(30);
+    assert!(w.told.values().all(|a| a.helpers.is_empty()));
+    for newcomer in [node(7, 1000, Accepts::DialOnly), open(8, 1000)] {
+        let who = newcomer.node;
+        let can_use = if newcomer.capabilities.accepts.value == Accepts::Open { 7 } else { 6 };
+        w.joins(newcomer);
+        w.pass(200);
+        let told: BTreeSet<NodeId> = w.told[&who].helpers.iter().map(|h| h.node).collect();
+        assert!(told.len() >= can_use && !told.contains(&who), "{told:?}");
+        let first = *told.first().unwrap();
+        w.trees.leave(w.now, &first);
+        w.pass(200);
+        assert!(w.told[&who].helpers.iter().all(|h| h.node != first), "who left helps nobody");
+        let back = (0..9).find(|n| id(*n) == first).unwrap();
+        w.joins(if back == 6 { node(6, 4000, Accepts::DialOnly) } else { open(back, 4000) });
+        w.wait(30);
+        assert!(w.told[&who].helpers.is_empty());
     }
 }
 

@@ -243,7 +243,10 @@ impl World {
             t.trees[usize::from(tree)].hungry.iter().find_map(|hungry| {
                 let could = |p: &Ix| {
                     let (root, below) = t.climb(tree, *p, *hungry);
-                    t.may_feed(self.now, tree, *p, *hungry)
+                    let is_peer =
+                        t.member(*p).is_some_and(|m| m.info.class() == SourceClass::Peer) && t.source != Some(*p);
+                    (is_peer || !t.stays_pulled(tree, *hungry))
+                        && t.may_feed(self.now, tree, *p, *hungry)
                         && t.member(*p).is_some_and(|m| m.free() > 0)
                         && t.source == Some(root)
                         && !below

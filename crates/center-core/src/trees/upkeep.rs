@@ -74,7 +74,7 @@ impl Trees {
                 self.relink(now, tree, parent, child);
             } else if let Some(room) = self.room_for(now, tree, child, Who::Peers) {
                 self.make_room(now, tree, child, room);
-            } else {
+            } else if !self.leave_to_helpers(now, tree, child) && !self.swap_with_leaf(now, tree, child) {
                 continue;
             }
             *left -= 1;
@@ -132,7 +132,8 @@ impl Trees {
             if self.member(ix).is_none() || self.is_away(ix) {
                 continue;
             }
-            if self.freshen_spares(now, ix) {
+            let helpers_changed = self.freshen_helpers(now, ix);
+            if self.freshen_spares(now, ix) || helpers_changed {
                 self.dirty(now, ix);
             }
             self.rise(now, ix, left);

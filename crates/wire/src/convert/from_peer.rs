@@ -118,6 +118,8 @@ pub enum FromPeer {
         version: Version,
         /// Which, in the order wanted.
         pieces: Vec<u64>,
+        /// They are sent when nothing is to be pushed, and when they are there.
+        patient: bool,
     },
     /// A child of a live stream takes these pieces from elsewhere: they need not be sent.
     LiveCancel {
@@ -212,7 +214,9 @@ impl FromPeer {
                 entries: l.entries.into_iter().map(live_entry).collect::<Result<_, _>>()?,
             },
             Body::EntriesWanted(e) => Self::EntriesWanted { version: version(e.version)?, after: e.after },
-            Body::LiveRequest(r) => Self::LiveRequest { version: version(r.version)?, pieces: r.pieces },
+            Body::LiveRequest(r) => {
+                Self::LiveRequest { version: version(r.version)?, pieces: r.pieces, patient: r.patient }
+            }
             Body::LiveCancel(c) => Self::LiveCancel { version: version(c.version)?, pieces: c.pieces },
             Body::LivePosition(p) => {
                 let next = by_substream("next", p.substreams, &p.next)?;
@@ -280,9 +284,11 @@ impl FromPeer {
             Self::EntriesWanted { version, after } => {
                 Body::EntriesWanted(proto::EntriesWanted { version: version_to_proto(*version), after: *after })
             }
-            Self::LiveRequest { version, pieces } => {
-                Body::LiveRequest(proto::LiveRequest { version: version_to_proto(*version), pieces: pieces.clone() })
-            }
+            Self::LiveRequest { version, pieces, patient } => Body::LiveRequest(proto::LiveRequest {
+                version: version_to_proto(*version),
+                pieces: pieces.clone(),
+                patient: *patient,
+            }),
             Self::LiveCancel { version, pieces } => {
                 Body::LiveCancel(proto::LiveCancel { version: version_to_proto(*version), pieces: pieces.clone() })
             }
