@@ -319,18 +319,19 @@ impl Links {
 
     fn pair(&mut self, parent: (NodeId, &Place), child: (NodeId, &Place)) -> Option<&mut Pair> {
         let key = (parent.1.region(), child.1.region());
-        if key.0 == key.1 || (self.links.len() >= MAX_LINKS && !self.links.contains_key(&key)) {
+        if key.0 == key.1 {
             return None;
         }
-        let (from, to) = (region_name(parent.1)?, region_name(child.1)?);
-        let link = self.links.entry(key).or_insert_with(|| Link {
-            from,
-            to,
-            pairs: 0,
-            congested_pairs: 0,
-            congested_since: None,
-            by_pair: BTreeMap::new(),
-        });
+        // Names are made once, and not for each heartbeat.
+        if !self.links.contains_key(&key) {
+            let (from, to) = (region_name(parent.1)?, region_name(child.1)?);
+            if self.links.len() >= MAX_LINKS {
+                return None;
+            }
+            let (congested_since, by_pair) = (None, BTreeMap::new());
+            self.links.insert(key, Link { from, to, pairs: 0, congested_pairs: 0, congested_since, by_pair });
+        }
+        let link = self.links.get_mut(&key)?;
         let nodes = (parent.0, child.0);
         let room = link.by_pair.len() < MAX_PAIRS_OF_LINK || link.by_pair.contains_key(&nodes);
         room.then(|| link.by_pair.entry(nodes).or_default())

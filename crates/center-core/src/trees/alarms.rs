@@ -35,6 +35,7 @@ impl Trees {
             return false;
         }
         self.return_of(now, ix);
+        self.doubt_spares(ix);
         match alarm {
             Alarm::ParentLost { parent, .. } => self.lost(now, ix, parent, None),
             Alarm::Silent { parent } => self.lost(now, ix, parent, Some(Offence::Silent)),
@@ -182,6 +183,7 @@ impl Trees {
     /// A dial that an assignment asked for failed, as one end says (S3).
     pub fn dial_failed(&mut self, now: Time, node: &NodeId, other: &NodeId) {
         let (Some(a), Some(b)) = (self.by_node.get(node).copied(), self.by_node.get(other).copied()) else { return };
+        [a, b].into_iter().for_each(|ix| self.doubt_spares(ix));
         let mut orphans = Vec::new();
         // Both ends dial; the child's word counts, the other end's only where it alone could dial.
         for (child, parent) in [(a, b), (b, a)] {

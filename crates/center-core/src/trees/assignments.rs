@@ -45,7 +45,7 @@ impl Trees {
             return;
         }
         self.freshen_helpers(now, ix);
-        self.freshen_spares(now, ix);
+        self.freshen_spares(now, ix, false);
         self.generation.counter += 1;
         if let Some(a) = self.assignment(ix, self.generation) {
             self.out.extend(self.node_of(ix).map(|node| DcmOutput::Assign(node, a)));

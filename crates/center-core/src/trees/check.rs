@@ -75,6 +75,9 @@ impl Trees {
         if used != m.used as usize {
             say(format!("{node:?} has {used} children and counts {}", m.used));
         }
+        if m.reachability != m.info.reachability() {
+            say(format!("{node:?} can be reached in another way than is thought"));
+        }
         if m.used > m.slots && m.away_since.is_none() {
             say(format!("{node:?} has {} slots and uses {}", m.slots, m.used));
         }

@@ -85,11 +85,9 @@ impl Trees {
     }
 
     fn change_helped(&mut self, helper: Ix, change: impl FnOnce(&mut Member) -> bool) {
-        self.enter_shelf(helper, false);
-        if let Some(m) = self.member_mut(helper) {
-            change(m);
-        }
-        self.enter_shelf(helper, true);
+        let before = self.help_of(helper);
+        self.member_mut(helper).map(change);
+        self.help_changed(helper, before);
     }
 
     /// Those whom it helps get others in its place.

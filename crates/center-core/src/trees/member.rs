@@ -8,6 +8,7 @@ use headwater_model::id::NodeId;
 use headwater_model::live::{LiveTerms, Substreams};
 use headwater_model::node::Accepts;
 use headwater_model::place::TIERS;
+use headwater_model::reach::Reachability;
 use headwater_model::report::LiveReport;
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ const FAN_OUT: u32 = 24;
 const MAX_WORDS: usize = 16;
 
 /// Depth of members that were never below the source: deeper than all others.
-const UNROOTED: u32 = 1 << 20;
+pub(super) const UNROOTED: u32 = 1 << 20;
 
 /// Where a member stands in one tree.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Spot {
     pub depth: u32,
     /// Whom it goes to when the parent fails.
     pub spare: Option<Ix>,
+    /// The spare was looked at since the parent changed.
+    pub(super) spare_fits: bool,
     /// Without a parent: helpers bring it.
     pub(super) pulled: bool,
     /// What both ends of the edge from its parent last said of it.
@@ -47,15 +50,15 @@ pub struct Spot {
 
 impl Default for Spot {
     fn default() -> Self {
-        let sequence = SequenceWatch::default();
         Self {
             parent: None,
             since: Time(0),
             children: Vec::new(),
             depth: UNROOTED,
             spare: None,
+            spare_fits: false,
             pulled: false,
-            sequence,
+            sequence: SequenceWatch::default(),
         }
     }
 }
@@ -67,6 +70,8 @@ pub struct Member {
     pub info: MemberInfo,
     /// Keys of its place, nearest tier first.
     pub tier_keys: [Option<u64>; 6],
+    /// What decides who can connect to it: as `info` says.
+    pub(super) reachability: Reachability,
     /// Where it stands, tree by tree.
     pub spots: Vec<Spot>,
     /// Children that its uplink is good for, in all trees together.
@@ -111,9 +116,11 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(info: MemberInfo, substreams: u8, order: u64) -> Self {
+    pub(super) fn new(mut info: MemberInfo, substreams: u8, order: u64) -> Self {
+        let place = std::mem::take(&mut info.place);
         Self {
-            tier_keys: TIERS.map(|t| info.place.key(t)),
+            tier_keys: TIERS.map(|t| place.key(t)),
+            reachability: info.reachability(),
             info,
             spots: vec![Spot::default(); usize::from(substreams)],
             slots: 0,
@@ -146,6 +153,11 @@ impl Member {
     /// Whether it is here: heard of, and not left by all its children of late.
     pub fn present(&self) -> bool {
         self.away_since.is_none() && self.deserted_until.is_none()
+    }
+    /// Whether one of the times for which it is not fully believed is over.
+    pub(super) fn doubt_ends(&self, now: Time) -> bool {
+        let until = [self.deserted_until, self.doubt.map(|(_, until)| until)];
+        until.iter().all(Option::is_none) || until.into_iter().flatten().any(|until| until <= now)
     }
     /// Whether others can open a connection to it.
     pub fn accepts(&self) -> Accepts {
@@ -196,7 +208,7 @@ impl Member {
     }
     /// Whether it was attacked from the other's address, which is not its own.
     pub(super) fn shuns(&self, other: &Member) -> bool {
-        let (own, theirs) = (self.info.observed.to_canonical(), other.info.observed.to_canonical());
+        let (own, theirs) = (self.reachability.address, other.reachability.address);
         own != theirs && self.shuns.contains(&theirs)
     }
     /// It was attacked from there. False when that is known.

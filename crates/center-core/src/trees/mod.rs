@@ -199,7 +199,7 @@ impl Trees {
                 self.back(now, ix, info);
                 ix
             }
-            None => self.admit(now, info),
+            None => self.admit(info),
         };
         self.note_class(ix);
         if let Some(m) = self.member_mut(ix) {
@@ -341,7 +341,7 @@ impl Trees {
         self.take_out(ix);
         self.count_homes(ix, false);
         let site = self.member(ix).and_then(|m| m.tier_keys.first().copied().flatten());
-        if let Some(key) = site.filter(|key| !self.lending.sites.contains_key(key)) {
+        if let Some(key) = site.filter(|key| self.lending.site(*key).next().is_none()) {
             self.sites.remove(&key);
         }
         if self.source == Some(ix) {
