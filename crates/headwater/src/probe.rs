@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use headwater_hls::follow::{Follower, Trouble};
+use headwater_hls::follow::{Follower, Held, Trouble};
 use headwater_hls::media::{Break, Continuity};
 use headwater_hls::player::{Player, Rules};
 use headwater_hls::playlist::{self, ByteRange, MAX_PLAYLIST_BYTES, Map, MediaPlaylist, Playlist, Segment};
@@ -240,8 +240,8 @@ impl Probe {
             };
             let Some(due) = due else { return Ok(()) };
             tokio::time::sleep_until(self.begun + Duration::from_micros(due.0)).await;
-            self.lock().follower.loading(self.now());
-            match self.load(from).await {
+            let held = self.lock().follower.loading(self.now());
+            match self.load(from, held).await {
                 Ok(list) => {
                     failed = 0;
                     let now = self.now();
@@ -267,7 +267,11 @@ impl Probe {
     }
 
     /// The media playlist; of several renditions that with the highest rate.
-    async fn load(&self, mut from: Url) -> Result<MediaPlaylist> {
+    async fn load(&self, mut from: Url, held: Option<Held>) -> Result<MediaPlaylist> {
+        if let Some(held) = held {
+            let (name, value) = held.query();
+            from.query_pairs_mut().append_pair(name, &value);
+        }
         for _ in 0..2 {
             let (text, at) = self.get(&from, None, MAX_PLAYLIST_BYTES).await?;
             let text = std::str::from_utf8(&text).context("the playlist is no text")?;
@@ -427,6 +431,7 @@ fn words(trouble: &Trouble) -> String {
         Trouble::Restarted => "the playlist began anew".into(),
         Trouble::Missed(n) => format!("{n} segments left the playlist before it was loaded"),
         Trouble::Changed(n) => format!("segment {n} is listed as another one than before"),
+        Trouble::Discontinuity(n) => format!("segment {n} is listed as a discontinuity only now"),
         Trouble::TargetDuration(t) => format!("the target duration has become {} s", t.as_secs_f64()),
         Trouble::Stalled(t) => format!("nothing new for {:.1} s", t.as_secs_f64()),
         Trouble::GoesOn => "it goes on".into(),
