@@ -11,7 +11,7 @@ use headwater_hls::player::{Player, Rules};
 use headwater_hls::playlist::{self, ByteRange, MAX_PLAYLIST_BYTES, Map, MediaPlaylist, Playlist, Segment};
 use headwater_model::time::{Micros, Time};
 use reqwest::header::RANGE;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use url::Url;
@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 /// What a viewer would have seen.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The playlist of the rendition that was played.
     pub playlist: String,
@@ -76,7 +76,7 @@ pub struct Report {
 }
 
 /// A stall.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct StallTold {
     /// After the opening.
     pub at_s: f64,
@@ -85,7 +85,7 @@ pub struct StallTold {
 }
 
 /// Where media does not go on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BreakTold {
     /// In which segment.
     pub segment: u64,
@@ -94,7 +94,7 @@ pub struct BreakTold {
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TroubleTold {
     /// After the opening.
     pub at_s: f64,
@@ -103,7 +103,7 @@ pub struct TroubleTold {
 }
 
 /// A distribution, in seconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Spread {
     pub min_s: f64,
     pub median_s: f64,
