@@ -105,10 +105,11 @@ impl NodeRecord {
 impl History {
     /// A session begins.
     pub fn came(&mut self, now: Time, node: NodeId) {
-        if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&node) {
-            if let Some((_, oldest)) = self.gone.pop_first() {
-                self.nodes.remove(&oldest);
-            }
+        if self.nodes.len() >= MAX_NODES
+            && !self.nodes.contains_key(&node)
+            && let Some((_, oldest)) = self.gone.pop_first()
+        {
+            self.nodes.remove(&oldest);
         }
         let r = self.nodes.entry(node).or_insert_with(|| NodeRecord { first_seen: now, ..NodeRecord::default() });
         self.gone.remove(&(r.last_seen, node));

@@ -193,6 +193,7 @@ impl Crowd {
             sent_packets: 400,
             lost_packets: 0,
             offers_nothing: false,
+            last_pieces: Vec::new(),
         };
         let (parents, children) = self.edges(node)?;
         let contents = vec![ContentReport {

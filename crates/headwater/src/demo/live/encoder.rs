@@ -116,8 +116,9 @@ mod tests {
 
     #[test]
     fn playlists_slide_and_count_what_left_them() {
-        // So many recorded: the first listed, how many, which begin anew, and the discontinuities that are gone.
-        let cases: [(u64, u64, usize, &[u64], Option<u64>); 8] = [
+        /// So many recorded: the first listed, how many, which begin anew, and the discontinuities that are gone.
+        type Case<'a> = (u64, u64, usize, &'a [u64], Option<u64>);
+        let cases: [Case<'_>; 8] = [
             (1, 0, 1, &[], None),
             (4, 0, 4, &[], None),
             (5, 0, 5, &[4], None),

@@ -82,11 +82,11 @@ impl<'a> Demo<'a> {
                 ended??;
                 bail!("the encoder ended");
             }
-            report = self.from_start_to_end(&mut recorded) => report,
+            report = self.perform(&mut recorded) => report,
         }
     }
 
-    async fn from_start_to_end(&mut self, recorded: &mut watch::Receiver<u64>) -> Result<Report> {
+    async fn perform(&mut self, recorded: &mut watch::Receiver<u64>) -> Result<Report> {
         self.stage.board.note("starting an encoder, a control center, an origin and a publisher");
         self.stage.children.start("control", &self.site.control_arguments())?;
         let control: Control = self.stage.children.first_line("control").await?;
