@@ -150,7 +150,8 @@ impl Channel {
         if origin_helps && !in_time && (left <= ahead || waits_in_vain) && self.jobs.len() < c.max_origin_jobs {
             return Need::Origin;
         }
-        if is_pulled {
+        // What has no other source, as initialisation sections, parents are asked for when helpers had their time.
+        if is_pulled && (left > ahead || !others.asked.contains(substream)) {
             let asked = m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_helper_again);
             return if asked { Need::Nothing } else { Need::AskHelper };
         }

@@ -546,6 +546,23 @@ fn where_helpers_are_dead_or_slow_the_origin_brings_it_in_time() {
     }
 }
 
+/// As what is at no origin: an initialisation section.
+#[test]
+fn where_there_is_no_origin_either_parents_are_asked() {
+    let mut w = two_trees();
+    w.has_origin = false;
+    w.run(6000);
+    [2, 3].into_iter().for_each(|helper| w.newcomer(helper));
+    w.newcomer(4);
+    w.assign_with_helpers(4, &[(0, ALL)], &[], &[2, 3]);
+    w.run(100);
+    let segments: Vec<u64> = w.node(4).channel.listed().map(|(n, ..)| n).collect();
+    let first = segments[segments.len() - 3];
+    w.say(id(4), LiveInput::Reads { reader: 1, object: first });
+    w.run(1500);
+    assert!(w.node(4).channel.is_here(first), "{:?}", w.node(4).channel.state());
+}
+
 #[test]
 fn who_helps_pushes_to_its_children_first() {
     let mut w = two_trees();
