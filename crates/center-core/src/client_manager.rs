@@ -66,8 +66,8 @@ pub struct Client {
     pub contents: BTreeSet<ContentId>,
     /// When it was last heard of: its heartbeat, or the beginning of its session.
     pub heard: Time,
-    /// No heartbeat came when one was due.
-    pub quiet: bool,
+    /// When it was heard of as far as is known where quiet ones are looked for; nothing once it fell quiet.
+    watched: Option<Time>,
     /// The address that its router forwards to it, where that is how others reach it.
     pub via: Option<SocketAddr>,
     confirmed: (u64, u64),
@@ -99,6 +99,8 @@ pub struct ClientManager {
     heartbeat: Micros,
     clients: BTreeMap<NodeId, Client>,
     takeovers: BTreeMap<NodeId, VecDeque<Time>>,
+    /// Those that did not fall quiet, by [`Client::watched`]: each is looked at when it may have, not with all others.
+    watched: BTreeSet<(Time, NodeId)>,
 }
 
 impl Client {
@@ -150,7 +152,7 @@ fn is_private(address: IpAddr) -> bool {
 impl ClientManager {
     /// No sessions. `heartbeat` is the time between two heartbeats of a node.
     pub fn new(heartbeat: Micros) -> Self {
-        Self { heartbeat, clients: BTreeMap::new(), takeovers: BTreeMap::new() }
+        Self { heartbeat, clients: BTreeMap::new(), takeovers: BTreeMap::new(), watched: BTreeSet::new() }
     }
 
     /// A session begins. The newest session of an identity wins; when two fight for one, both lose.
@@ -167,7 +169,7 @@ impl ClientManager {
             recent.push_back(now);
             if recent.len() >= MAX_TAKEOVERS {
                 self.takeovers.remove(&node);
-                self.clients.remove(&node);
+                self.remove(&node);
                 return Welcome::Refused { old };
             }
         }
@@ -178,7 +180,7 @@ impl ClientManager {
         let claim = arrival.introduction.up;
         let proved = if arrival.enrolled { Rate(u64::MAX) } else { UNPROVED_UP };
         let up = claim.min(proved);
-        let (contents, budget) = match self.clients.remove(&node) {
+        let (contents, budget) = match self.remove(&node) {
             Some(former) => (former.contents, former.budget),
             None => (BTreeSet::new(), Budget::new(up, self.heartbeat)),
         };
@@ -192,18 +194,37 @@ impl ClientManager {
             offered: (Rate(0), now),
             contents,
             heard: now,
-            quiet: false,
+            watched: Some(now),
             via: None,
             confirmed: (0, 0),
         };
         self.clients.insert(node, client);
+        self.watched.insert((now, node));
         old.map_or(Welcome::New, Welcome::TakesOver)
     }
 
     /// A session ends; `None` when it was not the node's present one.
     pub fn depart(&mut self, node: &NodeId, session: u64) -> Option<Client> {
         self.clients.get(node).filter(|c| c.arrival.session == session)?;
-        self.clients.remove(node)
+        self.remove(node)
+    }
+
+    fn remove(&mut self, node: &NodeId) -> Option<Client> {
+        let client = self.clients.remove(node)?;
+        if let Some(at) = client.watched {
+            self.watched.remove(&(at, *node));
+        }
+        Some(client)
+    }
+
+    /// A heartbeat came: when something was heard of the node before. `None` when it has no session.
+    pub fn heard(&mut self, now: Time, node: &NodeId) -> Option<Time> {
+        let c = self.clients.get_mut(node)?;
+        if c.watched.is_none() {
+            c.watched = Some(now);
+            self.watched.insert((now, *node));
+        }
+        Some(std::mem::replace(&mut c.heard, now))
     }
 
     /// Forgets fights that are over.
@@ -221,13 +242,17 @@ impl ClientManager {
     }
     /// Those of whom nothing was heard for `patience`; each is named once, until it is heard of again.
     pub fn fell_quiet(&mut self, now: Time, patience: Micros) -> Vec<NodeId> {
-        let quiet = self.clients.iter_mut().filter(|(_, c)| !c.quiet && now.since(c.heard) > patience);
+        let mut quiet = Vec::new();
+        while let Some((at, node)) = self.watched.first().copied().filter(|(at, _)| now.since(*at) > patience) {
+            self.watched.pop_first();
+            let Some(c) = self.clients.get_mut(&node) else { continue };
+            c.watched = (c.heard > at).then_some(c.heard);
+            match c.watched {
+                Some(heard) => _ = self.watched.insert((heard, node)),
+                None => quiet.push(node),
+            }
+        }
         quiet
-            .map(|(node, c)| {
-                c.quiet = true;
-                *node
-            })
-            .collect()
     }
     /// All clients.
     pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Client)> {
@@ -320,6 +345,29 @@ mod tests {
             let taken = m.arrive(Time(crash * 3_000_000), a(5 + crash));
             assert_eq!(taken, Welcome::TakesOver(4 + crash), "a process that crashes is not a rival");
         }
+    }
+
+    #[test]
+    fn who_falls_quiet_is_named_once_until_it_is_heard_of_again() {
+        let (mut m, patience) = (ClientManager::new(Micros::from_secs(2)), Micros::from_secs(4));
+        let at = |s: u64| Time(s * 1_000_000);
+        let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
+        m.arrive(at(1), arrival(1, 1, "192.0.2.1:1", false));
+        m.arrive(at(1), arrival(2, 2, "192.0.2.2:1", false));
+        assert_eq!(m.heard(at(3), &a), Some(at(1)));
+        assert_eq!(m.heard(at(3), &NodeId([3; 32])), None);
+        assert!(m.fell_quiet(at(5), patience).is_empty());
+        assert_eq!(m.fell_quiet(at(6), patience), [b]);
+        assert_eq!(m.fell_quiet(at(8), patience), [a]);
+        assert!(m.fell_quiet(at(60), patience).is_empty());
+        assert_eq!(m.heard(at(60), &a), Some(at(3)));
+        m.depart(&b, 2);
+        m.arrive(at(61), arrival(2, 3, "192.0.2.2:1", false));
+        assert!(m.fell_quiet(at(64), patience).is_empty());
+        m.depart(&a, 1);
+        assert_eq!(m.fell_quiet(at(66), patience), [b]);
+        m.arrive(at(66), arrival(2, 4, "192.0.2.2:1", false));
+        assert_eq!((m.fell_quiet(at(70), patience), m.fell_quiet(at(71), patience)), (vec![], vec![b]));
     }
 
     #[test]

@@ -63,6 +63,9 @@ macro_rules! coordinates {
             fn away(&mut self, now: Time, node: &NodeId) {
                 Self::away(self, now, node);
             }
+            fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) -> Rate {
+                Self::heartbeat(self, now, node, interval, said)
+            }
             fn alarm(&mut self, now: Time, node: &NodeId, alarm: &Alarm) -> bool {
                 Self::alarm(self, now, node, alarm)
             }
@@ -101,15 +104,9 @@ coordinates!(Dcm {
     fn set_rate(&mut self, _now: Time, node: &NodeId, up: Rate) {
         Self::set_rate(self, node, up);
     }
-    fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) -> Rate {
-        Self::heartbeat(self, now, node, interval, said)
-    }
 });
 coordinates!(Trees {
     fn set_rate(&mut self, now: Time, node: &NodeId, up: Rate) {
         Self::set_rate(self, now, node, up);
-    }
-    fn heartbeat(&mut self, now: Time, node: &NodeId, _interval: u64, said: &ContentReport) -> Rate {
-        Self::heartbeat(self, now, node, said)
     }
 });

@@ -3,7 +3,7 @@
 use crate::network_monitor::Trouble;
 use headwater_model::id::{ContentId, NodeId};
 use headwater_model::time::{Micros, Time};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Downloads remembered per node (C9).
 pub const MAX_DOWNLOADS_PER_NODE: usize = 10;
@@ -11,6 +11,9 @@ pub const MAX_DOWNLOADS_PER_NODE: usize = 10;
 pub const MAX_NODES: usize = 200_000;
 /// Pairs remembered.
 pub const MAX_PAIRS: usize = 200_000;
+/// When pairs are as many as are remembered, those of nodes that are gone are looked for after so many sessions ended: to
+/// look through all takes as long as a thousand joins.
+const LOOK_AFTER: usize = 4096;
 
 /// A finished or broken-off transfer.
 #[derive(Clone, PartialEq, Debug)]
@@ -75,6 +78,10 @@ pub struct PairRecord {
 pub struct History {
     nodes: BTreeMap<NodeId, NodeRecord>,
     pairs: BTreeMap<(NodeId, NodeId), PairRecord>,
+    /// Nodes without a session, by when they were last seen.
+    gone: BTreeSet<(Time, NodeId)>,
+    /// Sessions that ended since pairs were looked through.
+    ended: usize,
 }
 
 impl NodeRecord {
@@ -98,13 +105,14 @@ impl NodeRecord {
 impl History {
     /// A session begins.
     pub fn came(&mut self, now: Time, node: NodeId) {
-        if self.nodes.len() >= MAX_NODES && !self.nodes.contains_key(&node) {
-            let oldest = self.nodes.iter().filter(|(_, r)| r.online_since.is_none()).min_by_key(|(_, r)| r.last_seen);
-            if let Some(oldest) = oldest.map(|(n, _)| *n) {
-                self.nodes.remove(&oldest);
-            }
+        if self.nodes.len() >= MAX_NODES
+            && !self.nodes.contains_key(&node)
+            && let Some((_, oldest)) = self.gone.pop_first()
+        {
+            self.nodes.remove(&oldest);
         }
         let r = self.nodes.entry(node).or_insert_with(|| NodeRecord { first_seen: now, ..NodeRecord::default() });
+        self.gone.remove(&(r.last_seen, node));
         r.sessions += 1;
         r.online_since = Some(now);
         r.last_seen = now;
@@ -115,7 +123,10 @@ impl History {
             if let Some(since) = r.online_since.take() {
                 r.online = Micros(r.online.0 + now.since(since).0);
             }
+            self.gone.remove(&(r.last_seen, *node));
             r.last_seen = now;
+            self.gone.insert((now, *node));
+            self.ended += 1;
         }
     }
     /// A child says what came from a parent in an interval.
@@ -127,15 +138,19 @@ impl History {
             r.served_bytes += bytes;
             r.good += 1;
         }
-        if self.pairs.len() >= MAX_PAIRS && !self.pairs.contains_key(&(parent, child)) {
+        if let Some(p) = self.pairs.get_mut(&(parent, child)) {
+            p.bytes += bytes;
+            p.good += 1;
+            return;
+        }
+        if self.pairs.len() >= MAX_PAIRS && self.ended >= LOOK_AFTER {
             // Pairs of nodes that are not there make room for those that are.
+            self.ended = 0;
             let here = |n: &NodeId| self.nodes.get(n).is_some_and(|r| r.online_since.is_some());
             self.pairs.retain(|(p, c), _| here(p) && here(c));
         }
-        if self.pairs.len() < MAX_PAIRS || self.pairs.contains_key(&(parent, child)) {
-            let p = self.pairs.entry((parent, child)).or_default();
-            p.bytes += bytes;
-            p.good += 1;
+        if self.pairs.len() < MAX_PAIRS {
+            self.pairs.insert((parent, child), PairRecord { bytes, good: 1, bad: 0 });
         }
     }
     /// An edge gave trouble. A congested link is not the parent's fault, an address may be
@@ -192,5 +207,40 @@ mod tests {
         assert_eq!(h.pair(&a, &b), Some(&PairRecord { bytes: 200, good: 20, bad: 30 }));
         h.went(Time(50), &a);
         assert_eq!(h.node(&a).unwrap().availability_percent(Time(100)), 50);
+    }
+
+    fn id(n: u32) -> NodeId {
+        NodeId(headwater_model::Hash::of(&[&n.to_be_bytes()]).0)
+    }
+
+    #[test]
+    fn who_was_away_longest_is_forgotten_first() {
+        let mut h = History::default();
+        let most = MAX_NODES as u32;
+        (0..most).for_each(|n| h.came(Time(u64::from(n)), id(n)));
+        for (at, n) in [5, 3, 9].into_iter().enumerate() {
+            h.went(Time(1_000_000 + at as u64), &id(n));
+        }
+        h.came(Time(2_000_000), id(5));
+        for newcomer in most..most + 4 {
+            h.came(Time(3_000_000), id(newcomer));
+        }
+        let known = |n: u32| h.node(&id(n)).is_some();
+        assert!(!known(3) && !known(9) && known(5) && known(0) && known(most + 3));
+    }
+
+    #[test]
+    fn pairs_of_nodes_that_are_gone_make_room() {
+        let mut h = History::default();
+        let (most, gone) = (MAX_PAIRS as u32, LOOK_AFTER as u32);
+        (0..=most).for_each(|n| h.came(Time(0), id(n)));
+        (0..most).for_each(|n| h.served(id(n), id(n + 1), 1));
+        h.served(id(7), id(9), 1);
+        assert_eq!(h.pair(&id(7), &id(9)), None, "there is no room");
+        (most - gone..most).for_each(|n| h.went(Time(1), &id(n)));
+        h.served(id(7), id(9), 1);
+        assert_eq!(h.pair(&id(7), &id(9)).map(|p| p.bytes), Some(1));
+        assert_eq!(h.pair(&id(most - 1), &id(most)), None);
+        assert!(h.pair(&id(7), &id(8)).is_some());
     }
 }

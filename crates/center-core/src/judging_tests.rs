@@ -173,6 +173,7 @@ impl Swarm {
                     sent_packets: if as_parent { sent } else { 0 },
                     lost_packets: if as_parent { lost } else { 0 },
                     offers_nothing: !as_parent && path(pair.0, pair.1).offers_nothing,
+                    last_pieces: Vec::new(),
                 }
             };
             let from = edges.iter().filter(|e| e.1 == n).map(|e| report(e.0, *e, false)).collect();

@@ -613,7 +613,7 @@ impl Center {
                     self.totals.assignments += 1;
                     self.totals.lightweight_pairs += self.out_of_reach(&node, &assignment);
                     if let Some(prober) = &mut self.prober {
-                        let others = assignment.parents.iter().chain(&assignment.spares).map(|p| &p.node);
+                        let others = assignment.senders().map(|p| &p.node);
                         others
                             .chain(assignment.children.iter().map(|c| &c.node))
                             .for_each(|n| prober.contact(self.now, &node, n));
@@ -648,11 +648,11 @@ impl Center {
         }
     }
 
-    /// Parents and spares in `assignment` that can neither reach `node` nor be reached by it.
+    /// Senders in `assignment` that can neither reach `node` nor be reached by it.
     fn out_of_reach(&self, node: &NodeId, assignment: &Assignment) -> u64 {
         let reachability = |n: &NodeId| self.clients.get(n).map(Client::reachability);
         let Some(own) = reachability(node) else { return 0 };
-        let others = assignment.parents.iter().chain(&assignment.spares).filter_map(|p| reachability(&p.node));
+        let others = assignment.senders().filter_map(|p| reachability(&p.node));
         others.filter(|other| !own.compatible(other)).count() as u64
     }
 

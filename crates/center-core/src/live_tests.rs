@@ -2,14 +2,14 @@
 
 use crate::client_manager::Arrival;
 use crate::content_directory::{Content, Kind};
-use crate::{Center, Config, Input, Output};
+use crate::{Center, Config, Event, Input, Output};
 use headwater_model::assignment::Assignment;
 use headwater_model::id::{ContentId, Hash, NodeId, Version};
 use headwater_model::layout::Layout;
 use headwater_model::live::{LiveTerms, Substreams};
 use headwater_model::node::{Accepts, Capabilities, Priority, Role};
 use headwater_model::place::Place;
-use headwater_model::report::{Alarm, ContentReport, Heartbeat, Introduction, Join, LiveReport};
+use headwater_model::report::{Alarm, ContentReport, EdgeReport, Heartbeat, Introduction, Join, LiveReport};
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::BTreeMap;
 
@@ -193,4 +193,58 @@ fn files_and_streams_are_published_and_withdrawn_alike() {
     s.publish(Version { epoch: 2, ..LIVE }, Kind::File(Layout::single(1 << 16, 1 << 20).unwrap()));
     assert_eq!(s.out.iter().filter(|o| matches!(o, Output::Withdrawn(..))).count(), 4);
     assert!(s.center.directory().trees(&LIVE.content).is_none());
+}
+
+/// The last pieces of an edge, in reports of one of its ends.
+fn edge(other: NodeId, substreams: Substreams, piece: u64) -> EdgeReport {
+    EdgeReport {
+        node: other,
+        pieces: 1,
+        bytes: 1,
+        waited: Micros(0),
+        rtt: Micros(0),
+        sent_packets: 0,
+        lost_packets: 0,
+        offers_nothing: false,
+        last_pieces: substreams.iter().map(|s| (s, piece * 8 + u64::from(s))).collect(),
+    }
+}
+
+#[test]
+fn a_congested_link_is_told_of() {
+    let viewers = 12;
+    let mut s = Stream::new(viewers);
+    (0..20).for_each(|_| s.beat(viewers, &[]));
+    let told = |s: &Stream, n: u8| s.told[&node(n)].clone();
+    let (child, parent) = (1..=viewers)
+        .find_map(|n| Some((n, told(&s, n).parents.iter().find(|p| p.node != node(SOURCE))?.node)))
+        .unwrap();
+    let mut congested = Vec::new();
+    for piece in 1..=5 {
+        s.pass(2000);
+        s.interval += 1;
+        for n in (1..=viewers).chain([SOURCE]) {
+            let a = told(&s, n);
+            let got = |p: NodeId| if (n, p) == (child, parent) { 1 } else { piece };
+            let report = ContentReport {
+                version: LIVE,
+                runs: None,
+                pieces_held: 0,
+                origin_bytes: 0,
+                wasted_bytes: 0,
+                from: a.parents.iter().map(|p| edge(p.node, p.substreams, got(p.node))).collect(),
+                to: a.children.iter().map(|c| edge(c.node, c.substreams, piece)).collect(),
+                priority: Priority::High,
+                live: Some(LiveReport::default()),
+            };
+            let heartbeat = Heartbeat { interval: s.interval, contents: vec![report], ..Heartbeat::default() };
+            s.say(Input::Heartbeat(node(n), heartbeat));
+            congested.extend(s.out.iter().filter_map(|o| match o {
+                Output::Event(Event::Congested(content, parent, child, _)) => Some((*content, *parent, *child)),
+                _ => None,
+            }));
+        }
+    }
+    assert_eq!(congested, vec![(LIVE.content, parent, node(child))]);
+    assert!(told(&s, child).parents.iter().all(|p| p.node != parent));
 }

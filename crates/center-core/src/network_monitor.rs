@@ -1,5 +1,5 @@
-//! Network condition monitor: what the two ends of an edge say of the same interval (C3, R3), and which links between
-//! regions are congested (C8).
+//! Network condition monitor: what the two ends of an edge say of the same interval, or of a live stream's last pieces (C3,
+//! R3), and which links between regions are congested (C8).
 
 use headwater_model::id::NodeId;
 use headwater_model::place::Place;
@@ -24,6 +24,11 @@ const MAX_PACKETS: u64 = 1 << 24;
 const HOPELESS: u64 = 8;
 /// Intervals in a row with signs of strain before a pair is named.
 const STRAINED_INTERVALS: u32 = 2;
+/// A piece of a live stream that takes so long from one end of an edge to the other is late: many times what connections
+/// that carry what is sent need, clocks' errors and reports under way included.
+const LATE: Micros = Micros::from_secs(2);
+/// Comparisons in a row in which the child of an edge of a live stream lacked what should have come.
+const LATE_TIMES: u32 = 2;
 
 /// What is wrong with an edge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +37,8 @@ pub enum Trouble {
     Silent,
     /// Under its share of what was promised for N intervals.
     Slow,
-    /// The parent sent more than the child got, two intervals running: the link between them is congested.
+    /// The parent sent more than the child got, two intervals running, or pieces of a live stream that came seconds late:
+    /// the link between them is congested.
     Congested,
     /// The parent offers nothing of what it tells the control center that it holds.
     Empty,
@@ -191,6 +197,61 @@ impl EdgeWatch {
     }
 }
 
+/// The last pieces that the two ends of an edge of a live stream tell of in one substream (C3). They count as long as the
+/// edge is the same.
+///
+/// What the parent had sent by the end of an interval is compared with what the child had by the end of a later one. A
+/// parent that is itself behind sends nothing new, so that its children lack nothing of it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SequenceWatch {
+    /// What the child is to have: interval, and the highest piece that the parent had sent by its end. No interval is 0.
+    awaited: (u64, u64),
+    /// The same as the parent last said it.
+    sent: (u64, u64),
+    /// Whether the two ends were compared at all.
+    compared: bool,
+    /// How often in a row the child lacked what it was to have.
+    late: u32,
+}
+
+impl SequenceWatch {
+    /// The parent's report of `interval`: the highest piece that it had sent by its end. Its first word on it counts.
+    pub fn parent_says(&mut self, interval: u64, sent: u64) {
+        if interval <= self.sent.0 {
+            return;
+        }
+        self.sent = (interval, sent);
+        if self.awaited.0 == 0 {
+            self.awaited = self.sent;
+        }
+    }
+
+    /// The child's report of `interval`: the highest piece that had come by its end. Nobody can have sent a piece after
+    /// `newest`: who says so is not heard. Returns whether the link is congested: each of the last comparisons, for which
+    /// both ends spoke anew, found the child late. `length` is that of an interval.
+    pub fn child_says(&mut self, interval: u64, got: u64, newest: u64, length: Micros) -> bool {
+        let (at, sent) = self.awaited;
+        let later = LATE.0.div_ceil(length.0.max(1)).max(1);
+        if at == 0 || interval < at.saturating_add(later) {
+            return false;
+        }
+        // Where the parent has not spoken since, its next word is awaited.
+        self.awaited = if self.sent.0 > at { self.sent } else { (0, 0) };
+        self.compared = true;
+        self.late = if got < sent && sent <= newest { self.late.saturating_add(1) } else { 0 };
+        self.late >= LATE_TIMES
+    }
+
+    /// Whether the two ends were compared.
+    pub fn is_compared(&self) -> bool {
+        self.compared
+    }
+    /// Whether the child lacked what it was to have when they were compared last.
+    pub fn is_late(&self) -> bool {
+        self.late > 0
+    }
+}
+
 /// Links between regions that are watched; further ones are not.
 const MAX_LINKS: usize = 4096;
 /// Pairs that are kept of each; further ones do not count.
@@ -258,18 +319,19 @@ impl Links {
 
     fn pair(&mut self, parent: (NodeId, &Place), child: (NodeId, &Place)) -> Option<&mut Pair> {
         let key = (parent.1.region(), child.1.region());
-        if key.0 == key.1 || (self.links.len() >= MAX_LINKS && !self.links.contains_key(&key)) {
+        if key.0 == key.1 {
             return None;
         }
-        let (from, to) = (region_name(parent.1)?, region_name(child.1)?);
-        let link = self.links.entry(key).or_insert_with(|| Link {
-            from,
-            to,
-            pairs: 0,
-            congested_pairs: 0,
-            congested_since: None,
-            by_pair: BTreeMap::new(),
-        });
+        // Names are made once, and not for each heartbeat.
+        if !self.links.contains_key(&key) {
+            let (from, to) = (region_name(parent.1)?, region_name(child.1)?);
+            if self.links.len() >= MAX_LINKS {
+                return None;
+            }
+            let (congested_since, by_pair) = (None, BTreeMap::new());
+            self.links.insert(key, Link { from, to, pairs: 0, congested_pairs: 0, congested_since, by_pair });
+        }
+        let link = self.links.get_mut(&key)?;
         let nodes = (parent.0, child.0);
         let room = link.by_pair.len() < MAX_PAIRS_OF_LINK || link.by_pair.contains_key(&nodes);
         room.then(|| link.by_pair.entry(nodes).or_default())
@@ -319,6 +381,7 @@ mod tests {
             sent_packets: 0,
             lost_packets: 0,
             offers_nothing: false,
+            last_pieces: Vec::new(),
         }
     }
 
@@ -387,6 +450,81 @@ mod tests {
             let (sent, lost) = w.packets_of_late();
             assert!(lost <= sent && sent <= 2 * MAX_PACKETS);
         }
+    }
+
+    /// What the parent and the child say of each interval.
+    type LastPieces = (Option<u64>, Option<u64>);
+
+    /// In which interval the link is congested, where the parent speaks first in each, and where the child does. Nobody has
+    /// sent a piece after 1000.
+    fn congested_at(length: Micros, story: &[LastPieces]) -> [Option<usize>; 2] {
+        [false, true].map(|child_first| {
+            let mut w = SequenceWatch::default();
+            story.iter().enumerate().position(|(i, (sent, got))| {
+                let interval = i as u64 + 1;
+                if let Some(sent) = sent.filter(|_| !child_first) {
+                    w.parent_says(interval, sent);
+                }
+                let congested = got.is_some_and(|got| w.child_says(interval, got, 1000, length));
+                if let Some(sent) = sent.filter(|_| child_first) {
+                    w.parent_says(interval, sent);
+                }
+                congested
+            })
+        })
+    }
+
+    #[test]
+    fn a_link_is_congested_when_pieces_are_late_twice() {
+        let both = |all: &[(u64, u64)]| all.iter().map(|(s, g)| (Some(*s), Some(*g))).collect::<Vec<_>>();
+        for (what, story, expected) in [
+            ("in time", both(&[(10, 10), (20, 20), (30, 30), (40, 40)]), None),
+            ("an interval behind", both(&[(10, 1), (20, 10), (30, 20), (40, 30)]), None),
+            ("more than that", both(&[(10, 1), (20, 2), (30, 19), (40, 39)]), Some(2)),
+            ("once in a while", both(&[(10, 1), (20, 2), (30, 30), (40, 29), (50, 50)]), None),
+            ("later and later", both(&[(10, 10), (20, 17), (30, 22), (40, 27), (50, 32)]), Some(4)),
+            ("a parent that is behind", both(&[(10, 10), (10, 10), (10, 10), (11, 10), (11, 11)]), None),
+            ("a parent that begins anew", both(&[(90, 90), (100, 100), (20, 20), (30, 30), (40, 40)]), None),
+            ("more than anybody sent", both(&[(2000, 10), (3000, 10), (u64::MAX, 10), (u64::MAX, 10)]), None),
+            ("one such word", both(&[(10, 10), (2000, 19), (30, 20), (40, 29)]), None),
+            ("a child that claims more", both(&[(10, u64::MAX), (20, u64::MAX), (30, u64::MAX)]), None),
+            ("only the parent", vec![(Some(10), None), (Some(20), None), (Some(30), None)], None),
+            ("only the child", vec![(None, Some(1)), (None, Some(1)), (None, Some(1))], None),
+            ("the parent once", vec![(Some(10), Some(1)), (None, Some(1)), (None, Some(1)), (None, Some(1))], None),
+            (
+                "the child sometimes",
+                vec![(Some(10), None), (Some(20), Some(1)), (Some(30), None), (Some(40), Some(11))],
+                Some(3),
+            ),
+        ] {
+            assert_eq!(congested_at(Micros::from_secs(2), &story), [expected; 2], "{what}");
+        }
+        // Four intervals of half a second are as long as one of two.
+        let behind =
+            |by: u64| (1..20u64).map(|n| (Some(n * 10), Some((n * 10).saturating_sub(by)))).collect::<Vec<_>>();
+        assert_eq!(congested_at(Micros::from_millis(500), &behind(30)), [None, None]);
+        assert_eq!(congested_at(Micros::from_millis(500), &behind(50)), [Some(8), Some(7)]);
+    }
+
+    /// A child that invents intervals is compared no more often than its parent speaks, and the other way round.
+    #[test]
+    fn who_invents_intervals_gains_nothing() {
+        let length = Micros::from_secs(2);
+        let mut w = SequenceWatch::default();
+        w.parent_says(5, 50);
+        assert!((6..1000).all(|i| !w.child_says(i, 1, 1000, length)));
+        w.parent_says(6, 60);
+        assert!(w.child_says(u64::MAX, 1, 1000, length), "twice each");
+        let mut w = SequenceWatch::default();
+        for interval in 6..1000 {
+            w.parent_says(5, 50 + interval);
+            assert!(!w.child_says(interval, 1, 1000, length), "its word on one interval counts once");
+        }
+        let mut w = SequenceWatch::default();
+        w.parent_says(u64::MAX, 50);
+        assert!((6..1000).all(|i| !w.child_says(i, 1, 1000, length)));
+        (5..1000).for_each(|i| w.parent_says(i, 900));
+        assert!(!w.child_says(7, 1, 1000, length));
     }
 
     #[test]

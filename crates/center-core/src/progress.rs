@@ -44,11 +44,9 @@ const LOOK_EVERY: Micros = Micros::from_secs(60);
 impl Center {
     pub(crate) fn heartbeat(&mut self, now: Time, node: NodeId, said: &Heartbeat, out: &mut Vec<Output>) {
         self.totals.heartbeats += 1;
-        let Some(client) = self.clients.get_mut(&node) else { return };
+        let Some(heard) = self.clients.heard(now, &node) else { return };
         // One that was paused or cut off was silent for that.
-        let steady = now.since(client.heard).0 * 2 <= self.config.heartbeat.0 * 3;
-        client.heard = now;
-        client.quiet = false;
+        let steady = now.since(heard).0 * 2 <= self.config.heartbeat.0 * 3;
         self.alive(now, node, steady, out);
         let (mut claimed, mut confirmed) = (Rate(0), Vec::new());
         for report in &said.contents {

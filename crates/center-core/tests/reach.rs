@@ -190,6 +190,7 @@ impl World {
                 sent_packets: 0,
                 lost_packets: 0,
                 offers_nothing: false,
+                last_pieces: Vec::new(),
             };
             let from = self.assigned.get(&node).map(|a| a.parents.iter().map(|p| edge(p.node)).collect());
             let report = ContentReport {

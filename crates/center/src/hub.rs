@@ -367,7 +367,7 @@ impl Hub {
     /// An assignment with its tickets.
     pub(crate) fn with_tickets(&self, child: &NodeId, assignment: Assignment, highest_piece: u32) -> FromControl {
         let (version, epoch) = (assignment.version, assignment.generation.epoch);
-        let all = || assignment.parents.iter().chain(&assignment.spares);
+        let all = || assignment.senders();
         let seal = |parent: &NodeId| {
             // A node may be parent of some substreams and spare of others.
             let substreams = all().filter(|p| p.node == *parent).fold(Substreams::default(), |s, p| s.or(p.substreams));

@@ -4,6 +4,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use headwater_model::NodeId;
 
 use crate::api_client::{ApiClient, ApiError, DEFAULT_CONTROL};
+use crate::bench;
 use crate::commands::{
     consent, control, doctor, explain, export, get, key, list, origin, peer, play, publish, resident, sim, status, top,
     unpublish,
@@ -74,6 +75,8 @@ pub enum Command {
     Explain(explain::Args),
     Origin(origin::Args),
     Sim(sim::Args),
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     Demo(demo::Args),
 }
 
@@ -164,6 +167,7 @@ mod tests {
             "headwater control --listen [::1]:0 --heartbeat 500ms --exit-with-stdin --json",
             "headwater origin . --up 10MB/s",
             "headwater sim s.toml --seed 7",
+            "headwater bench core --peers 10k,0.1M --content live --rate 4Mbit/s --seed 2 --json",
             "headwater play http://a/live/index.m3u8 --probe --seconds 60 --hold-back 4 --json",
             "headwater play hw://c/n --file index.m3u8 --player mpv --data d",
             "headwater consent list --data d --json",
@@ -187,6 +191,9 @@ mod tests {
             "headwater explain --client ab",
             "headwater consent revoke --data d",
             "headwater consent revoke http://films.example --data d",
+            "headwater bench",
+            "headwater bench core --peers 99",
+            "headwater bench core --peers 10km",
             "headwater fetch",
             "headwater play",
             "headwater play http://a --seconds 60",

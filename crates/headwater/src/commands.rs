@@ -26,6 +26,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::bench;
 use crate::cli::Command;
 use crate::demo;
 use crate::exit::Ending;
@@ -60,6 +61,7 @@ pub async fn run(command: Command) -> Result<()> {
         Command::Stop(args) => interruptible(resident::stop(args)).await,
         Command::Origin(args) => origin::run(args).await,
         Command::Sim(args) => interruptible(sim::run(args)).await,
+        Command::Bench(command) => interruptible(bench::run(command)).await,
         Command::Demo(args) => demo::run(args).await,
     }
 }
@@ -73,12 +75,12 @@ async fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// Prints to standard output, at once.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 /// Prints one line of JSON.
-fn print_json(value: &impl Serialize) -> Result<()> {
+pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string(value)?)
 }

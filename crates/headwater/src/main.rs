@@ -1,6 +1,7 @@
 //! The `headwater` command: peer-assisted content delivery under a control center.
 
 mod api_client;
+mod bench;
 mod cli;
 mod commands;
 mod demo;

@@ -19,3 +19,15 @@ pub fn is_shared_by_threads() {
 /// Other systems' allocators return what is free.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn is_shared_by_threads() {}
+
+/// What the allocator keeps although nobody uses it goes back to the system.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the C library has no other way")]
+pub fn is_given_back() {
+    // SAFETY: any number is allowed, from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other systems' allocators return what is free.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn is_given_back() {}

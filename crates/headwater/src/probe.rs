@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use headwater_hls::follow::{Follower, Trouble};
+use headwater_hls::follow::{Follower, Held, Trouble};
 use headwater_hls::media::{Break, Continuity};
 use headwater_hls::player::{Player, Rules};
 use headwater_hls::playlist::{self, ByteRange, MAX_PLAYLIST_BYTES, Map, MediaPlaylist, Playlist, Segment};
 use headwater_model::time::{Micros, Time};
 use reqwest::header::RANGE;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use url::Url;
@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 /// What a viewer would have seen.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// The playlist of the rendition that was played.
     pub playlist: String,
@@ -76,7 +76,7 @@ pub struct Report {
 }
 
 /// A stall.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct StallTold {
     /// After the opening.
     pub at_s: f64,
@@ -85,7 +85,7 @@ pub struct StallTold {
 }
 
 /// Where media does not go on.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BreakTold {
     /// In which segment.
     pub segment: u64,
@@ -94,7 +94,7 @@ pub struct BreakTold {
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TroubleTold {
     /// After the opening.
     pub at_s: f64,
@@ -103,7 +103,7 @@ pub struct TroubleTold {
 }
 
 /// A distribution, in seconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Spread {
     pub min_s: f64,
     pub median_s: f64,
@@ -240,8 +240,8 @@ impl Probe {
             };
             let Some(due) = due else { return Ok(()) };
             tokio::time::sleep_until(self.begun + Duration::from_micros(due.0)).await;
-            self.lock().follower.loading(self.now());
-            match self.load(from).await {
+            let held = self.lock().follower.loading(self.now());
+            match self.load(from, held).await {
                 Ok(list) => {
                     failed = 0;
                     let now = self.now();
@@ -267,7 +267,11 @@ impl Probe {
     }
 
     /// The media playlist; of several renditions that with the highest rate.
-    async fn load(&self, mut from: Url) -> Result<MediaPlaylist> {
+    async fn load(&self, mut from: Url, held: Option<Held>) -> Result<MediaPlaylist> {
+        if let Some(held) = held {
+            let (name, value) = held.query();
+            from.query_pairs_mut().append_pair(name, &value);
+        }
         for _ in 0..2 {
             let (text, at) = self.get(&from, None, MAX_PLAYLIST_BYTES).await?;
             let text = std::str::from_utf8(&text).context("the playlist is no text")?;
@@ -427,6 +431,7 @@ fn words(trouble: &Trouble) -> String {
         Trouble::Restarted => "the playlist began anew".into(),
         Trouble::Missed(n) => format!("{n} segments left the playlist before it was loaded"),
         Trouble::Changed(n) => format!("segment {n} is listed as another one than before"),
+        Trouble::Discontinuity(n) => format!("segment {n} is listed as a discontinuity only now"),
         Trouble::TargetDuration(t) => format!("the target duration has become {} s", t.as_secs_f64()),
         Trouble::Stalled(t) => format!("nothing new for {:.1} s", t.as_secs_f64()),
         Trouble::GoesOn => "it goes on".into(),

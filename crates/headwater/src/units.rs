@@ -47,6 +47,16 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     whole(number * bytes)
 }
 
+/// A number of things: `200`, `10k`, `1.5M`; prefixes are powers of 1,000.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn decimal_count(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text.trim())?;
+    let times = decimal(unit).ok_or_else(|| format!("{unit:?} is no unit of a number: write k or M"))?;
+    whole(number * times)
+}
+
 /// A time: `500ms`, `2s`, `5m`, `1.5h`, `2d`, or several one after the other as `1m30s`; a bare number is seconds.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! What is fetched of a media playlist, and when it is loaded again (RFC 8216, section 6.3).
+//! What is fetched of a media playlist, and when it is loaded again (RFC 8216, section 6.3; where the origin can hold an
+//! answer back until there is something new, RFC 8216bis, section 6.2.5.2).
 
 use crate::playlist::{ByteRange, MediaPlaylist, Segment};
 use headwater_model::time::{Micros, Time};
@@ -14,6 +15,11 @@ const MAX_REMEMBERED: usize = 256;
 const MAX_PENDING: usize = 4096;
 /// No playlist is loaded more often.
 const LEAST_PAUSE: Micros = Micros::from_millis(200);
+/// Target durations that an origin may hold an answer back; a little more is waited for one that comes just then.
+const HELD_TARGETS: u64 = 3;
+const HELD_MARGIN: Micros = Micros::from_secs(1);
+/// An origin that so many times in a row did not hold back what it said it would is asked in the ordinary way.
+const UNKEPT_PROMISES: u32 = 3;
 /// Before a playlist was read.
 const FIRST_PAUSE: Micros = Micros::from_secs(1);
 
@@ -28,12 +34,39 @@ pub enum Trouble {
     Missed(u64),
     /// A segment that was listed is listed as another one; the first one counts.
     Changed(u64),
+    /// A segment that was listed is listed as a discontinuity only now: players were not told in time.
+    Discontinuity(u64),
     /// The target duration is another one, which must not be.
     TargetDuration(Micros),
     /// Nothing new has come for so long: the encoder or the packager stands still.
     Stalled(Micros),
     /// Something new has come after that.
     GoesOn,
+}
+
+/// That the origin is to hold its answer back until there is something new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Until a segment with this number is listed.
+    pub until: u64,
+    /// An answer that takes longer has failed.
+    pub most: Micros,
+}
+
+impl Held {
+    /// Name and value of what is added to the playlist's query (RFC 8216bis, section 6.2.5).
+    pub fn query(&self) -> (&'static str, String) {
+        ("_HLS_msn", self.until.to_string())
+    }
+}
+
+/// What is remembered of a segment that was listed.
+#[derive(Clone, Debug)]
+struct Remembered {
+    sequence: u64,
+    uri: String,
+    range: Option<ByteRange>,
+    discontinuity: bool,
 }
 
 /// Follows one media playlist. Whoever drives it loads the playlist at [`Follower::next_load`] and says what came, and
@@ -44,7 +77,7 @@ pub struct Follower {
     target: Option<Micros>,
     /// The number that comes next, once one is known.
     next: Option<u64>,
-    remembered: VecDeque<(u64, String, Option<ByteRange>)>,
+    remembered: VecDeque<Remembered>,
     pending: VecDeque<Segment>,
     begun: Time,
     load_at: Option<Time>,
@@ -53,6 +86,14 @@ pub struct Follower {
     backwards: u32,
     /// What it has is of an earlier run; no playlist was used in this one.
     resumes: bool,
+    /// The origin says that it can hold answers back.
+    can_block: bool,
+    /// What it is asked for in the load that is under way.
+    held: Option<Held>,
+    /// The last load that was held back failed: the next one is an ordinary one and shows whose fault that was.
+    in_doubt: bool,
+    /// Promises that it did not keep, in a row.
+    unkept: u32,
 }
 
 impl Follower {
@@ -71,6 +112,10 @@ impl Follower {
             stalled: false,
             backwards: 0,
             resumes: false,
+            can_block: false,
+            held: None,
+            in_doubt: false,
+            unkept: 0,
         }
     }
 
@@ -95,13 +140,27 @@ impl Follower {
         self.pending.pop_front()
     }
 
-    /// A load begins.
-    pub fn loading(&mut self, now: Time) {
+    /// A load begins; whether the origin is to hold its answer back.
+    pub fn loading(&mut self, now: Time) -> Option<Held> {
         self.begun = now;
+        // While segments wait to be fetched nobody should wait for an answer.
+        self.held = match (self.next, self.target) {
+            (Some(until), Some(target)) if self.is_held() && self.pending.is_empty() => {
+                Some(Held { until, most: target.times(HELD_TARGETS) + HELD_MARGIN })
+            }
+            _ => None,
+        };
+        self.held
+    }
+
+    /// Whether the next answer is to be held back.
+    fn is_held(&self) -> bool {
+        self.can_block && !self.in_doubt && self.unkept < UNKEPT_PROMISES && self.backwards == 0
     }
 
     /// It failed.
     pub fn failed(&mut self, now: Time) -> Vec<Trouble> {
+        self.in_doubt = self.held.take().is_some();
         self.load_at = Some(now + self.pause(2));
         self.stalls(now).into_iter().collect()
     }
@@ -110,6 +169,7 @@ impl Follower {
     pub fn loaded(&mut self, now: Time, list: &MediaPlaylist) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let before = self.next;
+        let held = self.held.take();
         if !self.take(list, &mut troubles) {
             troubles.extend(self.stalls(now));
             self.load_at = Some((self.begun + self.pause(2)).max(now));
@@ -119,6 +179,8 @@ impl Follower {
             troubles.push(Trouble::TargetDuration(list.target_duration));
         }
         let has_new = self.next != before;
+        self.can_block = list.can_block;
+        self.judge(held, has_new);
         if has_new {
             self.new_at = now;
             if std::mem::take(&mut self.stalled) {
@@ -127,9 +189,26 @@ impl Follower {
         } else {
             troubles.extend(self.stalls(now));
         }
-        let pause = self.pause(if has_new || before.is_none() { 1 } else { 2 });
+        let pause = match has_new {
+            // It says itself when there is more.
+            true if self.is_held() => LEAST_PAUSE,
+            true => self.pause(1),
+            false => self.pause(if before.is_none() { 1 } else { 2 }),
+        };
         self.load_at = (!list.ended).then(|| (self.begun + pause).max(now));
         troubles
+    }
+
+    /// Whether the origin keeps what it promises: an answer that it held back has something new, and one that it never gave
+    /// was not kept from us although there was something.
+    fn judge(&mut self, held: Option<Held>, has_new: bool) {
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        match (held, has_new) {
+            (Some(_), true) => self.unkept = 0,
+            (Some(_), false) => self.unkept = self.unkept.saturating_add(1),
+            (None, true) if in_doubt => self.unkept = self.unkept.saturating_add(1),
+            (None, _) => {}
+        }
     }
 
     /// A part of the target duration.
@@ -172,7 +251,8 @@ impl Follower {
             if self.remembered.len() == MAX_REMEMBERED {
                 self.remembered.pop_front();
             }
-            self.remembered.push_back((segment.sequence, segment.uri.clone(), segment.range));
+            let Segment { sequence, range, discontinuity, .. } = segment;
+            self.remembered.push_back(Remembered { sequence, uri: segment.uri.clone(), range, discontinuity });
             self.pending.push_back(segment);
         }
         let too_many = self.pending.len().saturating_sub(MAX_PENDING);
@@ -205,15 +285,19 @@ impl Follower {
     /// Whether what was listed is still listed as it was.
     fn compare(&mut self, list: &MediaPlaylist, next: u64, troubles: &mut Vec<Trouble>) {
         let first = list.media_sequence;
-        self.remembered.retain(|(sequence, ..)| *sequence >= first);
-        for (sequence, uri, range) in self.remembered.iter_mut().filter(|(sequence, ..)| *sequence < next) {
-            let Some(listed) = usize::try_from(*sequence - first).ok().and_then(|at| list.segments.get(at)) else {
+        self.remembered.retain(|r| r.sequence >= first);
+        for known in self.remembered.iter_mut().filter(|r| r.sequence < next) {
+            let Some(listed) = usize::try_from(known.sequence - first).ok().and_then(|at| list.segments.get(at)) else {
                 break;
             };
-            if (&listed.uri, listed.range) != (uri, *range) {
-                troubles.push(Trouble::Changed(*sequence));
-                // It is told of once.
-                (*uri, *range) = (listed.uri.clone(), listed.range);
+            // Each is told of once.
+            if (&listed.uri, listed.range) != (&known.uri, known.range) {
+                troubles.push(Trouble::Changed(known.sequence));
+                (known.uri, known.range) = (listed.uri.clone(), listed.range);
+            }
+            if listed.discontinuity && !known.discontinuity {
+                troubles.push(Trouble::Discontinuity(known.sequence));
+                known.discontinuity = true;
             }
         }
     }

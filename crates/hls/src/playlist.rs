@@ -41,6 +41,9 @@ pub struct MediaPlaylist {
     pub ended: bool,
     /// It has segments that need a key (EXT-X-KEY with another method than NONE).
     pub encrypted: bool,
+    /// Its origin holds an answer back until there is a segment with the number that was asked for (RFC 8216bis, section
+    /// 6.2.5.2: CAN-BLOCK-RELOAD).
+    pub can_block: bool,
     /// In order; their numbers rise by one.
     pub segments: Vec<Segment>,
 }
@@ -207,6 +210,7 @@ impl Reader {
             "-X-GAP" => self.next.gap = true,
             "-X-PROGRAM-DATE-TIME" => self.next.recorded_unix_us = Some(unix_us(value).ok_or("the date is none")?),
             "-X-ENDLIST" => self.list.ended = true,
+            "-X-SERVER-CONTROL" => self.list.can_block = attribute(value, "CAN-BLOCK-RELOAD") == Some("YES"),
             "-X-KEY" => self.list.encrypted |= attribute(value, "METHOD") != Some("NONE"),
             "-X-STREAM-INF" => {
                 let bandwidth: u64 = attribute(value, "BANDWIDTH").and_then(|v| v.parse().ok()).unwrap_or(0);

@@ -5,6 +5,7 @@ const LIVE: &str = "#EXTM3U\r
 #EXT-X-VERSION:7\r
 #EXT-X-TARGETDURATION:2\r
 #EXT-X-MEDIA-SEQUENCE:41\r
+#EXT-X-SERVER-CONTROL:HOLD-BACK=6,CAN-BLOCK-RELOAD=YES\r
 #EXT-X-MAP:URI=\"init,1.mp4\",BYTERANGE=\"700@0\"\r
 #EXT-X-PROGRAM-DATE-TIME:2026-11-29T10:00:00.250+0100\r
 #EXTINF:2.002,a title, with commas\r
@@ -35,6 +36,8 @@ fn media(text: &str) -> MediaPlaylist {
 fn a_live_playlist_is_understood() {
     let list = media(LIVE);
     assert_eq!((list.target_duration, list.media_sequence, list.ended), (Micros::from_secs(2), 41, false));
+    assert!(list.can_block);
+    assert!(!media(&LIVE.replace("RELOAD=YES", "RELOAD=NO")).can_block);
     let first_us = 1_795_942_800_250_000;
     let map = |uri: &str, range| Some(Arc::new(Map { uri: uri.into(), range }));
     let init = map("init,1.mp4", Some(ByteRange { from: 0, bytes: 700 }));
@@ -146,7 +149,7 @@ fn what_is_wrong_is_said() {
 
 proptest! {
     #[test]
-    fn nothing_panics(text in "\\PC{0,200}", lines in proptest::collection::vec("#EXT(INF|-X-(BYTERANGE|MAP|MEDIA-SEQUENCE|PROGRAM-DATE-TIME|STREAM-INF|TARGETDURATION)):\\PC{0,30}|[a-z]{1,5}", 0..12)) {
+    fn nothing_panics(text in "\\PC{0,200}", lines in proptest::collection::vec("#EXT(INF|-X-(BYTERANGE|MAP|MEDIA-SEQUENCE|PROGRAM-DATE-TIME|SERVER-CONTROL|STREAM-INF|TARGETDURATION)):\\PC{0,30}|[a-z]{1,5}", 0..12)) {
         let _ = parse(&text);
         let _ = parse(&format!("#EXTM3U\n{}", lines.join("\n")));
     }

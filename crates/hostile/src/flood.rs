@@ -54,6 +54,7 @@ fn costly(version: Version, turn: u64) -> FromNode {
                 sent_packets: 0,
                 lost_packets: 0,
                 offers_nothing: false,
+                last_pieces: Vec::new(),
             };
             let report = ContentReport {
                 version,

@@ -160,6 +160,7 @@ fn heartbeat(parent: NodeId, track: &Track, taken: &Taken, heartbeat_ms: u64) ->
         sent_packets: 0,
         lost_packets: 0,
         offers_nothing: false,
+        last_pieces: Vec::new(),
     };
     let report = ContentReport {
         version: track.version,

@@ -247,6 +247,7 @@ impl Liar {
             sent_packets: 0,
             lost_packets: 0,
             offers_nothing: false,
+            last_pieces: Vec::new(),
         }
     }
 
@@ -358,7 +359,7 @@ impl Liar {
         // Those that are still named were not taken back, only not taken away yet.
         children.difference(&self.assigned_children).for_each(|n| self.story.assigned(*n));
         self.assigned_children = children;
-        let everyone = assignment.parents.iter().chain(&assignment.spares).map(|p| (p.node, p.reach.clone()));
+        let everyone = assignment.senders().map(|p| (p.node, p.reach.clone()));
         let everyone = everyone.chain(assignment.children.iter().map(|c| (c.node, c.reach.clone())));
         for (node, reach) in everyone.filter(|(node, _)| *node != own) {
             let new = self.known.insert(node, reach.clone()).is_none();

@@ -26,5 +26,6 @@ pub fn report(node: NodeId, interval: Micros) -> EdgeReport {
         sent_packets: 0,
         lost_packets: 0,
         offers_nothing: true,
+        last_pieces: Vec::new(),
     }
 }

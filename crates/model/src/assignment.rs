@@ -26,7 +26,7 @@ pub struct Reach {
     pub certificate: Hash,
 }
 
-/// A parent, or a spare one.
+/// A parent, a spare one, or a helper.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parent {
     /// Who.
@@ -39,7 +39,7 @@ pub struct Parent {
     pub promised: Rate,
     /// Where.
     pub reach: Reach,
-    /// What it gives of a live stream: of a spare, what it may be asked for.
+    /// What it gives of a live stream: of a spare and of a helper, what it may be asked for.
     pub substreams: Substreams,
 }
 
@@ -69,10 +69,19 @@ pub struct Assignment {
     pub parents: Vec<Parent>,
     /// To go to at once when a parent fails.
     pub spares: Vec<Parent>,
+    /// Of a live stream: to ask for pieces that nobody pushes, which they send when they have nothing to push (T2).
+    pub helpers: Vec<Parent>,
     /// To serve.
     pub children: Vec<Child>,
     /// Of a live stream: this node is its source.
     pub source: bool,
+}
+
+impl Assignment {
+    /// Everybody who may send something to this node: parents, spares, helpers. One node may be several of these.
+    pub fn senders(&self) -> impl Iterator<Item = &Parent> {
+        self.parents.iter().chain(&self.spares).chain(&self.helpers)
+    }
 }
 
 /// Leave to fetch a run of pieces without asking a parent for each.

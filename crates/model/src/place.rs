@@ -1,6 +1,6 @@
 //! Where a node is, and how near two nodes are (requirements C5, S1, S7).
 
-use crate::rng::fnv64;
+use crate::rng::fnv64_of;
 use serde::{Deserialize, Serialize};
 
 /// Tiers of nearness, nearest first.
@@ -50,15 +50,18 @@ pub struct Place {
 impl Place {
     /// A key that two places share exactly when they are together at `tier`; `None` where unknown.
     pub fn key(&self, tier: Tier) -> Option<u64> {
-        let text = match tier {
-            Tier::Lan => self.lan.clone()?,
-            Tier::Site => format!("{}\0{}", self.enterprise.as_deref().unwrap_or(""), self.site.as_deref()?),
-            Tier::Enterprise => self.enterprise.clone()?,
-            Tier::As => self.asn?.to_string(),
-            Tier::Country => self.country.clone()?,
-            Tier::World => String::new(),
-        };
-        Some(fnv64(&[&[tier as u8], text.as_bytes()].concat()))
+        let of = |text: &Option<String>| Some(fnv64_of(&[&[tier as u8], text.as_deref()?.as_bytes()]));
+        match tier {
+            Tier::Lan => of(&self.lan),
+            Tier::Site => {
+                let enterprise = self.enterprise.as_deref().unwrap_or("");
+                Some(fnv64_of(&[&[tier as u8], enterprise.as_bytes(), b"\0", self.site.as_deref()?.as_bytes()]))
+            }
+            Tier::Enterprise => of(&self.enterprise),
+            Tier::As => Some(fnv64_of(&[&[tier as u8], &self.asn?.to_be_bytes()])),
+            Tier::Country => of(&self.country),
+            Tier::World => Some(fnv64_of(&[&[tier as u8]])),
+        }
     }
     /// The nearest tier at which both are together.
     pub fn nearness(&self, other: &Place) -> Tier {

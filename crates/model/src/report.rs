@@ -61,7 +61,7 @@ impl Join {
 }
 
 /// Traffic with one other node in one content; cumulative since the node joined.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EdgeReport {
     /// The other end.
     pub node: NodeId,
@@ -79,6 +79,10 @@ pub struct EdgeReport {
     pub lost_packets: u64,
     /// In a child's report: the edge has been open for half a second or more, and the parent offers no piece.
     pub offers_nothing: bool,
+    /// Of a live stream, by substream, in rising order: the highest piece that came from this parent, or was sent to this
+    /// child, since it began to push the substream. At most [`MAX_SUBSTREAMS`](crate::live::MAX_SUBSTREAMS), each one once;
+    /// one of which no piece has moved yet is left out. Empty for a file.
+    pub last_pieces: Vec<(u8, u64)>,
 }
 
 /// How a live stream fares at a node, in a heartbeat.

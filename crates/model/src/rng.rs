@@ -39,5 +39,11 @@ pub fn mix64(mut z: u64) -> u64 {
 
 /// FNV-1a, for keys of small strings.
 pub fn fnv64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01B3))
+    fnv64_of(&[bytes])
+}
+
+/// The same of several one after the other.
+pub fn fnv64_of(parts: &[&[u8]]) -> u64 {
+    let bytes = parts.iter().copied().flatten();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01B3))
 }

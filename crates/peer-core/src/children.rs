@@ -56,6 +56,7 @@ impl ChildLink {
             sent_packets: self.packets.0,
             lost_packets: self.packets.1,
             offers_nothing: false,
+            last_pieces: Vec::new(),
         }
     }
 }

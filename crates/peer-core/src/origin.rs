@@ -100,6 +100,7 @@ impl OriginWork {
                     sent_packets: 0,
                     lost_packets: 0,
                     offers_nothing: false,
+                    last_pieces: Vec::new(),
                 }
             })
             .collect()

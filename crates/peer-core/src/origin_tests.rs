@@ -60,6 +60,7 @@ impl Story {
             generation,
             parents,
             spares,
+            helpers: vec![],
             children,
             source: false,
         }));

@@ -254,6 +254,7 @@ impl ParentLink {
                 && !self.has.words().is_empty()
                 && self.has.is_empty()
                 && now.since(self.since) >= OFFER_WITHIN,
+            last_pieces: Vec::new(),
         }
     }
 }

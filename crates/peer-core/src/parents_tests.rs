@@ -95,6 +95,7 @@ fn tell(parents: &[(u64, Turns)], megabytes: u64) -> Told {
         generation: Generation { epoch: 1, counter: 1 },
         parents: servers[..last].iter().map(entry).collect(),
         spares: vec![entry(&servers[last])],
+        helpers: vec![],
         children: Vec::new(),
         source: false,
     };
@@ -314,6 +315,7 @@ fn a_spare_that_becomes_a_parent_is_dialled() {
             generation,
             parents,
             spares,
+            helpers: vec![],
             children: Vec::new(),
             source: false,
         })
@@ -381,6 +383,7 @@ fn a_paused_child_asks_nobody_and_begins_anew_with_whatever_assignment() {
             generation,
             parents,
             spares: vec![],
+            helpers: vec![],
             children: vec![],
             source: false,
         })
@@ -417,6 +420,7 @@ fn no_more_is_asked_of_parents_than_the_downlink_may_take() {
             generation: Generation { epoch: 1, counter: 1 },
             parents: parents.iter().map(|p| entry(*p, 10_000_000)).collect(),
             spares: vec![],
+            helpers: vec![],
             children: vec![],
             source: false,
         }),
@@ -464,6 +468,7 @@ fn an_edge_is_opened_anew_on_a_newer_connection() {
         generation: Generation { epoch: 1, counter: 1 },
         parents: vec![entry(parent, 1_000_000)],
         spares: vec![],
+        helpers: vec![],
         children: vec![],
         source: false,
     };

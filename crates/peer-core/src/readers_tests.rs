@@ -38,6 +38,7 @@ fn child(parents: u8, holds: impl Fn(u8, u32) -> bool, out: &mut Vec<Output>) ->
         generation: Generation { epoch: 1, counter: 1 },
         parents: (1..=parents).map(entry).collect(),
         spares: Vec::new(),
+        helpers: Vec::new(),
         children: Vec::new(),
         source: false,
     };

@@ -30,6 +30,8 @@ enum Reply {
     Chunks(Arc<tokio::sync::Mutex<mpsc::Receiver<&'static [u8]>>>),
     /// The same again and again, without an end.
     Flood(&'static [u8]),
+    /// Held back until the test lets it go.
+    Held(Arc<Notify>, Vec<u8>),
 }
 use Reply::*;
 
@@ -139,6 +141,11 @@ async fn answer(stream: &mut TcpStream, head: &str, reply: Reply) -> std::io::Re
             }
             Ok(())
         }
+        Held(goes, body) => {
+            goes.notified().await;
+            stream.write_all(of_length("200 OK", body.len()).as_bytes()).await?;
+            stream.write_all(&body).await
+        }
         Flood(bytes) => {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
             loop {
@@ -160,6 +167,11 @@ fn list(numbers: std::ops::RangeInclusive<u64>) -> String {
     let first = numbers.start();
     let segments: String = numbers.clone().map(|n| format!("#EXTINF:0.3,\n{n}.ts\n")).collect();
     format!("{HEAD}#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}")
+}
+
+/// Of an origin that says that it holds answers back.
+fn blocking(list: &str) -> String {
+    list.replacen("#EXT-X-MEDIA", "#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES\n#EXT-X-MEDIA", 1)
 }
 
 fn ended(list: &str) -> String {
@@ -366,6 +378,39 @@ async fn bytes_go_out_while_the_origin_still_writes() {
     parts.send(b"").await.unwrap();
     assert_eq!(run.end().await, Ok(()));
     assert!(run.is_complete(1));
+}
+
+#[tokio::test]
+async fn an_origin_holds_its_answer_back_until_there_is_something_new() {
+    let origin = Origin::start().await;
+    origin.segments(1..=5);
+    // In the ordinary way it would take too long for this test.
+    let slow = |list: String| blocking(&list.replace("DURATION:0.3", "DURATION:60"));
+    let (fourth, fifth) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    origin.put(
+        "index.m3u8",
+        [
+            Body(slow(list(1..=3)).into()),
+            Held(fourth.clone(), slow(list(1..=4)).into()),
+            Held(fifth.clone(), ended(&slow(list(2..=5))).into()),
+        ],
+    );
+    let mut url = origin.url.clone();
+    url.set_query(Some("a=b%20c"));
+    let access = Access { headers: Vec::new(), query: Some("token=secret".into()) };
+    let mut run = Run::start(IngestConfig { url, access, ..config(&origin.url) });
+    run.until("three segments", |r| r.is_complete(3)).await;
+    fourth.notify_one();
+    run.until("the fourth", |r| r.is_complete(4)).await;
+    fifth.notify_one();
+    assert_eq!(run.end().await, Ok(()));
+    assert!(run.is_complete(5) && run.troubles.is_empty(), "{:?}", run.troubles);
+    let asked = origin.asked("index.m3u8");
+    let asked: Vec<&str> = asked.iter().filter_map(|h| h.split(['?', ' ']).nth(2)).collect();
+    assert_eq!(asked, ["a=b%20c&token=secret", "a=b%20c&_HLS_msn=4&token=secret", "a=b%20c&_HLS_msn=5&token=secret"]);
+    assert!(origin.asked("4.ts")[0].starts_with("GET /live/4.ts?token=secret "));
+    let place = run.listed.last().and_then(|(.., l)| l.origin.clone()).unwrap();
+    assert_eq!(place.url, origin.url.join("5.ts").unwrap().as_str());
 }
 
 #[tokio::test]

@@ -291,6 +291,16 @@ impl OriginClient {
         let answer = self.exchange(Method::GET, url, access, &asked).await?;
         let (status, headers) = (answer.response.status(), answer.response.headers());
         let wanted = range.end - range.start;
+        if status == StatusCode::PARTIAL_CONTENT
+            && let Some((first, end, None)) = headers::part(headers)
+        {
+            // How long one that grows will be its origin does not know.
+            refuse_encoding(url, headers)?;
+            if first != range.start || end > range.end {
+                return Err(wrong_range(url, ContentRange { first, end, total: end }));
+            }
+            return Ok(RangeStream::new(answer.response, url, wanted, &self.config));
+        }
         let length = match status {
             StatusCode::PARTIAL_CONTENT => content_range(url, headers)?.total,
             StatusCode::OK => headers::content_length(headers).unwrap_or(wanted),

@@ -430,6 +430,42 @@ async fn a_shorter_part_is_completed() {
 }
 
 #[tokio::test]
+async fn a_part_of_a_file_that_still_grows_may_come() {
+    let all = file(100);
+    let answers = [("10-19/*", 10..20), ("10-14/*", 10..15), ("0-19/*", 0..20), ("10-29/*", 10..30), ("*/*", 10..20)];
+    let server = Server::start(move |n, _| {
+        let (range, part) = &answers[n];
+        Reply::Keep(reply(&format!("206 P\nContent-Range: bytes {range}"), &all[part.clone()]))
+    })
+    .await;
+    let mut came = Vec::new();
+    for _ in 0..5 {
+        let body = client().fetch_part(&server.url, &Access::default(), 10..20).await;
+        came.push(match body {
+            Ok(mut body) => {
+                let mut bytes = Vec::new();
+                let end = loop {
+                    match body.next_chunk().await {
+                        Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                        Ok(None) => break None,
+                        Err(error) => break Some(error),
+                    }
+                };
+                Ok((bytes, end))
+            }
+            Err(error) => Err(error),
+        });
+    }
+    assert_eq!(came[0], Ok((file(100)[10..20].to_vec(), None)));
+    assert!(
+        matches!(&came[1], Ok((bytes, Some(OriginError::Truncated { got: 5, wanted: 10, .. }))) if *bytes == file(100)[10..15])
+    );
+    for bad in &came[2..] {
+        assert!(matches!(bad, Err(OriginError::BadResponse { .. })), "{bad:?}");
+    }
+}
+
+#[tokio::test]
 async fn bodies_that_are_not_as_long_as_promised() {
     let head = "HTTP/1.1 206 P\nContent-Range: bytes 0-4/10\n";
     let short = raw(&format!("{head}Content-Length: 3\n\n012"));

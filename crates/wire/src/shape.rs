@@ -234,7 +234,8 @@ static JOIN: Shape = shape(
 );
 static LEASE_FAILED: Shape =
     shape("LeaseFailed", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
-static EDGE: Shape = shape("Edge", HASH_FIELD_BYTES, &[hash(1, "node")]);
+static EDGE: Shape =
+    shape("Edge", HASH_FIELD_BYTES, &[hash(1, "node"), numbers(10, "last_pieces", MAX_SUBSTREAMS as usize)]);
 static LIVE_REPORT: Shape = shape("LiveReport", 0, &[]);
 static CONTENT_REPORT: Shape = shape(
     "ContentReport",
@@ -337,6 +338,7 @@ static ASSIGNMENT: Shape = shape(
         one(2, "generation", &GENERATION),
         many(3, "parents", MAX_PARENTS, &PARENT),
         many(4, "spares", MAX_PARENTS, &PARENT),
+        many(7, "helpers", MAX_PARENTS, &PARENT),
         many(5, "children", MAX_CHILDREN, &CHILD),
     ],
 );

@@ -8,7 +8,11 @@ mod web;
 
 use crate::*;
 use bytes::Bytes;
+use headwater_model::live::MAX_SUBSTREAMS;
+use headwater_model::report;
 use headwater_model::{Bits, Rng, Version};
+use proptest::prelude::*;
+use prost::Message;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -227,4 +231,59 @@ fn fields_of_later_versions_are_passed_over() {
     let mut body = FromNode::Bye.body().to_vec();
     body.extend([0xFA, 0x7F, 2, b'h', b'i', 0xF8, 0x7F, 1]);
     assert_eq!(FromNode::decode(body.into()), Ok(FromNode::Bye));
+}
+
+/// A heartbeat in which one edge tells of these pieces, sent and read.
+fn with_last_pieces(last_pieces: Vec<(u8, u64)>) -> Result<Vec<(u8, u64)>, WireError> {
+    let mut heartbeat = samples::heartbeat();
+    heartbeat.contents[0].from[0].last_pieces = last_pieces;
+    let body = FromNode::Heartbeat(Heartbeat::new(heartbeat, 1)).body();
+    let FromNode::Heartbeat(read) = FromNode::decode(body)? else { unreachable!() };
+    let report::Heartbeat { mut contents, .. } = read.with_runs(|_| None)?;
+    Ok(contents.remove(0).from.remove(0).last_pieces)
+}
+
+proptest! {
+    #[test]
+    fn last_pieces_round_trip(pieces in prop::collection::btree_map(0..MAX_SUBSTREAMS, any::<u64>(), 0..=32)) {
+        let pieces: Vec<(u8, u64)> = pieces.into_iter().collect();
+        prop_assert_eq!(with_last_pieces(pieces.clone()), Ok(pieces));
+    }
+
+    /// Whatever a node would say, it is understood: what keeps no limit is not sent.
+    #[test]
+    fn last_pieces_out_of_order_are_put_right(pieces in prop::collection::vec((0u8..40, any::<u64>()), 0..80)) {
+        let read = with_last_pieces(pieces.clone()).unwrap();
+        prop_assert!(read.is_sorted_by(|a, b| a.0 < b.0) && read.len() <= 32);
+        prop_assert!(read.iter().all(|(s, _)| *s < MAX_SUBSTREAMS));
+        for (s, _) in pieces.iter().filter(|(s, _)| *s < MAX_SUBSTREAMS) {
+            let first = pieces.iter().find(|(other, _)| other == s);
+            prop_assert_eq!(read.iter().find(|(other, _)| other == s), first);
+        }
+    }
+}
+
+/// The body of a heartbeat with one edge.
+fn of_edge(substreams: u32, last_pieces: Vec<u64>) -> Bytes {
+    let (id, version) = (Bytes::copy_from_slice(&[1; 32]), samples::version());
+    let content = Bytes::copy_from_slice(&version.content.0);
+    let edge = proto::Edge { node: id, bytes: 7, substreams, last_pieces, ..proto::Edge::default() };
+    let version = Some(proto::Version { content, epoch: version.epoch });
+    let content = proto::ContentReport { version, from: vec![edge], ..proto::ContentReport::default() };
+    let heartbeat = proto::Heartbeat { contents: vec![content], ..proto::Heartbeat::default() };
+    let body = Some(proto::node_message::Body::Heartbeat(heartbeat));
+    proto::NodeMessage { body }.encode_to_vec().into()
+}
+
+#[test]
+fn last_pieces_are_one_for_each_substream() {
+    let read = |substreams, pieces: &[u64]| FromNode::decode(of_edge(substreams, pieces.to_vec()));
+    assert!(read(0, &[]).is_ok(), "older nodes say nothing of them");
+    assert!(read(u32::MAX, &[9; 32]).is_ok());
+    let refused = Err(WireError::Value("last_pieces"));
+    for (substreams, pieces) in [(0, &[1][..]), (1, &[]), (5, &[1, 2, 3]), (5, &[1])] {
+        assert_eq!(read(substreams, pieces), refused, "{substreams:b} {pieces:?}");
+    }
+    let over = WireError::Length { field: "last_pieces", got: 33, limit: 32 };
+    assert_eq!(read(u32::MAX, &[9; 33]), Err(over));
 }

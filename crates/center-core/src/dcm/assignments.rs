@@ -65,6 +65,7 @@ impl Dcm {
             version: self.version,
             generation,
             parents: m.parents.iter().filter_map(|e| parent(e.parent)).collect(),
+            helpers: Vec::new(),
             spares: (m.spares.iter().filter_map(|s| self.by_node.get(s)).copied())
                 .filter(spare)
                 .filter_map(parent)

@@ -6,7 +6,7 @@ use super::reach::ByAccepts;
 use crate::trust::Standing;
 use headwater_model::node::SourceClass;
 use headwater_model::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A violated invariant, in words.
 pub type Problem = String;
@@ -83,6 +83,12 @@ impl Dcm {
             if m.indexed != bucket {
                 say(format!("{:?} is indexed at {:?} but spares {bucket:?}", m.info.node, m.indexed));
             }
+            if m.reachability != m.info.reachability() {
+                say(format!("{:?} can be reached in another way than is thought", m.info.node));
+            }
+            if m.away_since.is_some() != self.aways.contains(&ix) {
+                say(format!("{:?} is away since {:?}, which the list says otherwise", m.info.node, m.away_since));
+            }
             if m.away_since.is_some_and(|t| now.since(t).0 > self.config.grace.0 + 2_000_000) {
                 say(format!("{:?} is away for too long", m.info.node));
             }
@@ -98,6 +104,13 @@ impl Dcm {
                 let n = far_links.entry(m.region).or_default();
                 *n = FarLinks { all: n.all + 1, sole: n.sole + u32::from(e.sole) };
             }
+        }
+        let far_children: BTreeSet<(u64, Ix)> = (self.members.iter().enumerate())
+            .filter_map(|(ix, m)| Some((m.as_ref()?.region, ix as Ix)))
+            .filter(|(_, ix)| self.has_far_parent(*ix))
+            .collect();
+        if self.far_children != far_children {
+            say(format!("children with links from far {:?} should be {far_children:?}", self.far_children));
         }
         if self.far_links != far_links {
             say(format!("links from far {:?} should be {far_links:?}", self.far_links));

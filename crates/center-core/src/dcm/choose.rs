@@ -66,6 +66,7 @@ impl Dcm {
         };
         let (enough, far) = (want as usize + self.config.spares as usize, first_far_tier(child));
         let turn = (mix64(child.info.node.prefix64() ^ now.0) % self.members.len().max(1) as u64) as Ix;
+        let served_inside = [false, true].map(|near| self.site_served(child_ix, child, near));
         let mut found: Vec<Candidate> = Vec::new();
         let mut open_left = self.open_parents_left(child);
         let mut far_left = self.far_links_left(child);
@@ -91,8 +92,7 @@ impl Dcm {
                         let limits = Limits {
                             keep_open: parent.accepts() == Accepts::Open && open_left == Some(0),
                             too_far: tier >= far && far_left == 0,
-                            site_served: tier > 0
-                                && self.site_served(child_ix, child, found.iter().any(|f| f.rank.1 == 0)),
+                            site_served: tier > 0 && served_inside[usize::from(found.iter().any(|f| f.rank.1 == 0))],
                         };
                         match self.removed(now, child, ix, parent, limits) {
                             Some(by) => {

@@ -1,7 +1,7 @@
 //! Edges: these are the only places that change them, on both sides at once.
 
 use super::Dcm;
-use super::member::{Ix, ParentEdge};
+use super::member::{Ix, Member, ParentEdge};
 use crate::network_monitor::EdgeWatch;
 use crate::trust::Standing;
 use headwater_model::time::Time;
@@ -19,6 +19,7 @@ impl Dcm {
         let (far, from) = self.member(parent).map_or((false, region), |p| (self.is_far(p, c), p.region));
         if far {
             self.far_links.entry(region).or_default().all += 1;
+            self.far_children.insert((region, child));
         }
         self.count_between(from, region, true);
         if let Some(c) = self.member_mut(child) {
@@ -59,6 +60,9 @@ impl Dcm {
             if n.all == 0 {
                 self.far_links.remove(&region);
             }
+            if !self.has_far_parent(child) {
+                self.far_children.remove(&(region, child));
+            }
         }
         self.site_edge(parent, child, false);
         if let Some(p) = self.member_mut(parent) {
@@ -78,6 +82,11 @@ impl Dcm {
         self.dirty.insert(parent);
         self.dirty.insert(child);
         self.flush_at.get_or_insert(Time(0));
+    }
+
+    pub(super) fn has_far_parent(&self, child: Ix) -> bool {
+        let far = |c: &Member, p: Ix| self.member(p).is_some_and(|p| self.is_far(p, c));
+        self.member(child).is_some_and(|c| c.parents.iter().any(|e| far(c, e.parent)))
     }
 
     /// A link from far that nobody near can replace.

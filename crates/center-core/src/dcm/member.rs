@@ -72,7 +72,7 @@ pub struct MemberInfo {
     pub capabilities: Capabilities,
     /// Uplink granted to this content.
     pub up: Rate,
-    /// Where it is.
+    /// Where it is. Of a member's only the keys are kept, as all that is asked is who is together with whom.
     pub place: Place,
     /// How others reach it.
     pub reach: Reach,
@@ -130,6 +130,8 @@ pub struct Member {
     pub info: MemberInfo,
     /// Keys of its place, nearest tier first.
     pub tier_keys: [Option<u64>; 6],
+    /// What decides who can connect to it: as `info` says.
+    pub(super) reachability: Reachability,
     /// The region that shares scarce sources with it.
     pub region: u64,
     /// The party that it belongs to where leases are given out.
@@ -198,11 +200,13 @@ impl Member {
             // An uplink that nobody can use is none.
             info.up = Rate(0);
         }
-        let tier_keys = TIERS.map(|t| info.place.key(t));
-        let (region, standing) = (info.place.region(), info.standing);
+        let place = std::mem::take(&mut info.place);
+        let tier_keys = TIERS.map(|t| place.key(t));
+        let (region, standing) = (place.region(), info.standing);
         let network = Network::of(info.node, info.observed, info.role == Role::Waypoint);
         Self {
             network,
+            reachability: info.reachability(),
             info,
             tier_keys,
             region,
@@ -274,7 +278,7 @@ impl Member {
     }
     /// Whether it was attacked from the other's address, which is not its own.
     pub(super) fn shuns(&self, other: &Member) -> bool {
-        let (own, theirs) = (self.info.observed.to_canonical(), other.info.observed.to_canonical());
+        let (own, theirs) = (self.reachability.address, other.reachability.address);
         own != theirs && self.shuns.contains(&theirs)
     }
     /// Its class as a source.
@@ -287,7 +291,7 @@ impl Member {
     }
     /// What decides who can connect to it.
     pub fn reachability(&self) -> Reachability {
-        self.info.reachability()
+        self.reachability
     }
     /// Whether no stranger can open a connection to it.
     pub fn dial_only(&self) -> bool {

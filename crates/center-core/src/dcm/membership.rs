@@ -85,6 +85,7 @@ impl Dcm {
         let Some(m) = self.member_mut(ix).filter(|m| m.away_since.is_some()) else { return };
         m.away_since = None;
         let (held, counts) = (m.runs.clone(), m.counts());
+        self.aways.remove(&ix);
         for run in held.iter().filter(|_| counts) {
             self.leases.gained(run);
         }

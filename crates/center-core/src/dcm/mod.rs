@@ -37,6 +37,7 @@ use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
 use headwater_model::node::Capabilities;
+use headwater_model::place::TIERS;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Role, SourceClass};
@@ -78,8 +79,14 @@ pub struct Dcm {
     spare: SpareIndex,
     /// Children with fewer parents than they should have.
     hungry: BTreeSet<Ix>,
+    /// The one of them that had its turn last.
+    repaired: Ix,
+    /// The one of them to which a newcomer's uplink was offered last.
+    offered: Ix,
     /// Pairs that failed of late.
     failed: FailedPairs,
+    /// Members whose session broke or fell silent.
+    aways: BTreeSet<Ix>,
     /// Members that are banned or on trial.
     distrusted: BTreeSet<Ix>,
     /// Links between regions, from and to.
@@ -105,6 +112,8 @@ pub struct Dcm {
     wanting_by_region: BTreeMap<u64, u32>,
     /// Links into each region from outside.
     far_links: BTreeMap<u64, FarLinks>,
+    /// Children that have some of them, by region.
+    far_children: BTreeSet<(u64, Ix)>,
     /// Uplink per child slot.
     slot_rate: u64,
     /// Target in-degree that `hungry` was built for.
@@ -129,7 +138,10 @@ impl Dcm {
             by_node: BTreeMap::new(),
             spare: SpareIndex::default(),
             hungry: BTreeSet::new(),
+            repaired: Ix::MAX,
+            offered: Ix::MAX,
             failed: FailedPairs::default(),
+            aways: BTreeSet::new(),
             distrusted: BTreeSet::new(),
             between: BTreeMap::new(),
             lossy: BTreeMap::new(),
@@ -147,6 +159,7 @@ impl Dcm {
             sites: BTreeMap::new(),
             wanting_by_region: BTreeMap::new(),
             far_links: BTreeMap::new(),
+            far_children: BTreeSet::new(),
             slot_rate: 1,
             target: config.parents,
             settle_until: settle_end,
@@ -225,7 +238,7 @@ impl Dcm {
         }
         let ix = match self.by_node.get(&node).copied() {
             // Elsewhere now: its neighbours are others.
-            Some(ix) if self.member(ix).is_some_and(|m| m.info.place != info.place) => {
+            Some(ix) if self.member(ix).is_some_and(|m| m.tier_keys != TIERS.map(|t| info.place.key(t))) => {
                 self.leave(now, &node);
                 self.admit(info)
             }
@@ -266,6 +279,7 @@ impl Dcm {
     /// A node leaves the swarm, or is gone for good.
     pub fn leave(&mut self, now: Time, node: &NodeId) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
+        let children = self.member(ix).map(|m| m.children.clone()).unwrap_or_default();
         self.cut_all(now, ix);
         self.set_wants(ix, false);
         if let Some(m) = self.member(ix) {
@@ -289,12 +303,12 @@ impl Dcm {
             self.leave_site(ix, &m);
         }
         self.by_node.remove(node);
-        self.hungry.remove(&ix);
-        self.distrusted.remove(&ix);
-        self.dirty.remove(&ix);
+        for set in [&mut self.hungry, &mut self.aways, &mut self.distrusted, &mut self.dirty] {
+            set.remove(&ix);
+        }
         self.free.push(ix);
         self.recount();
-        self.repair(now);
+        self.rehome(now, children);
     }
 
     /// A node's session broke or fell silent. It may still deliver: it stays assigned for a while, but gets nothing new,
@@ -305,6 +319,7 @@ impl Dcm {
         let counted = m.counts();
         m.away_since = Some(now);
         let held = m.runs.clone();
+        self.aways.insert(ix);
         for run in held.iter().filter(|_| counted) {
             self.leases.lost(run, now + self.config.lost_run_grace);
         }
@@ -457,11 +472,10 @@ impl Dcm {
         self.leases.wake(now);
         if self.repair_at <= now {
             self.standing_overdue(now);
-            let gone: Vec<NodeId> = self
-                .members()
-                .filter(|m| m.away_since.is_some_and(|t| now.since(t) > self.config.grace))
-                .map(|m| m.info.node)
-                .collect();
+            let grace = self.config.grace;
+            let aways = self.aways.iter().filter_map(|ix| self.member(*ix));
+            let gone = aways.filter(|m| m.away_since.is_some_and(|t| now.since(t) > grace));
+            let gone: Vec<NodeId> = gone.map(|m| m.info.node).collect();
             for node in gone {
                 self.leave(now, &node);
             }

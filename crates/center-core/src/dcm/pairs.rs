@@ -73,6 +73,9 @@ impl FailedPairs {
         limited: bool,
         config: &Config,
     ) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
         let Some(f) = self.0.get(&PairKey::of(a, b)) else { return false };
         if f.spoilt && now.since(f.at) < config.ban {
             return true;

@@ -60,6 +60,7 @@ impl Dcm {
         let Capabilities { accepts, listens, .. } = capabilities;
         m.info.capabilities = Capabilities { accepts, listens, ..m.info.capabilities };
         m.info.reach = reach;
+        m.reachability = m.info.reachability();
         let is = m.accepts();
         self.by_accepts.up(was, up, 0);
         self.by_accepts.up(is, 0, up);

@@ -14,6 +14,7 @@ use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 
 /// Members looked at for a holder of what a starving child lacks.
 pub(super) const MAX_SAMPLED: usize = 64;
@@ -21,6 +22,8 @@ pub(super) const MAX_SAMPLED: usize = 64;
 const MAX_STARVING_LEASES: usize = 4;
 /// Parents beyond the target that a member may get for what its readers need next.
 const READERS_PARENTS: u32 = 2;
+/// A child that found too few parents is not looked at again before, as long as it has some.
+const TRIED_AGAIN: Micros = Micros::from_millis(900);
 /// Alarms in a row after which a child gets a parent from far although its region has its share of those.
 const SOLE_ALARMS: u32 = 2;
 /// Alarms in a row after which the origin helps a child although others hold what it lacks.
@@ -286,12 +289,16 @@ impl Dcm {
 
     /// Child selection, the dual (S6): a newcomer's uplink goes to children that lack parents.
     pub(super) fn offer(&mut self, now: Time, ix: Ix) {
-        let hungry: Vec<Ix> = self.hungry.iter().copied().take(MAX_SAMPLED).collect();
+        let after = self.hungry.range((Bound::Excluded(self.offered), Bound::Unbounded));
+        let in_turn = after.chain(self.hungry.range(..=self.offered)).take(MAX_SAMPLED).copied();
+        let may_feed = |child: &Ix| {
+            *child != ix && self.member(*child).is_some_and(|c| !c.has_parent(ix)) && self.pair_ok(now, ix, *child)
+        };
+        let slots = self.spare_of(ix).0 / self.slot_rate.max(1);
+        let hungry: Vec<Ix> = in_turn.filter(may_feed).take(slots as usize).collect();
+        self.offered = hungry.last().copied().unwrap_or(Ix::MAX);
         for child in hungry {
-            if child == ix || self.spare_of(ix).0 == 0 {
-                continue;
-            }
-            if self.member(child).is_some_and(|c| c.wants && (c.parents.len() as u32) < self.target) {
+            if self.spare_of(ix).0 > 0 {
                 self.look_for_parents(now, child, "a node with uplink to spare joined");
             }
         }
@@ -328,59 +335,64 @@ impl Dcm {
         }
     }
 
-    /// Parents for children that lack some; each is tried again after a while.
+    /// Parents for children that lack some, as many as are looked at in one call, each in its turn.
     pub(super) fn repair(&mut self, now: Time) {
-        let again = Micros::from_millis(900);
-        let hungry: Vec<Ix> = self
-            .hungry
-            .iter()
-            .copied()
-            .filter(|ix| self.member(*ix).is_some_and(|m| m.parents.is_empty() || now.since(m.tried) > again))
-            .take(MAX_DECISIONS)
-            .collect();
         self.make_room_for_limited(now);
         self.bring_near(now);
-        for ix in hungry {
-            self.look_for_parents(now, ix, "it had fewer parents than it should");
+        let after = self.hungry.range((Bound::Excluded(self.repaired), Bound::Unbounded));
+        let hungry: Vec<Ix> = after.chain(self.hungry.range(..=self.repaired)).take(MAX_DECISIONS).copied().collect();
+        // Where all are looked at, those first that have waited longest.
+        self.repaired = hungry.last().copied().filter(|_| hungry.len() == MAX_DECISIONS).unwrap_or(Ix::MAX);
+        self.rehome(now, hungry);
+    }
+
+    /// Other parents for some that lack some, unless they were just looked at.
+    pub(super) fn rehome(&mut self, now: Time, children: Vec<Ix>) {
+        for ix in children {
+            let due = |m: &Member| m.parents.is_empty() || now.since(m.tried) > TRIED_AGAIN;
+            if self.hungry.contains(&ix) && self.member(ix).is_some_and(due) {
+                self.look_for_parents(now, ix, "it had fewer parents than it should");
+            }
         }
     }
 
     /// Regions that came to have more links from outside than they should (while nobody near was known to be reachable)
     /// give the surplus up, one link at a time of children that have other parents, which look for near ones instead.
     fn bring_near(&mut self, now: Time) {
-        let mut surplus: BTreeMap<u64, u32> = (self.far_links.iter())
-            .filter_map(|(region, n)| {
-                Some((*region, n.all.checked_sub(self.far_links_most(*region)).filter(|n| *n > 0)?))
-            })
-            .collect();
-        if surplus.is_empty() {
-            return;
-        }
-        // Parents by child.
-        let mut cut: BTreeMap<Ix, Ix> = BTreeMap::new();
-        // First of those that keep a parent which can have any.
-        for keeps_open in [true, false] {
-            for (ix, c) in self.members.iter().enumerate().filter_map(|(ix, c)| Some((ix as Ix, c.as_ref()?))) {
-                let Some(left) = surplus.get_mut(&c.region).filter(|n| **n > 0 && c.parents.len() > 1) else {
-                    continue;
-                };
-                if cut.contains_key(&ix) {
-                    continue;
-                }
-                let mut replaceable = c.parents.iter().filter(|e| !e.sole).map(|e| e.parent);
-                let far = replaceable.find(|p| {
-                    self.member(*p).is_some_and(|m| self.is_far(m, c)) && (!keeps_open || self.keeps_open(c, *p))
-                });
-                if let Some(parent) = far {
-                    *left -= 1;
-                    cut.insert(ix, parent);
-                }
-            }
-        }
-        for (child, parent) in cut {
+        for (child, parent) in self.surplus_far() {
             self.unlink(parent, child);
             self.look_for_parents(now, child, "its region had more links from outside than it needs");
         }
+    }
+
+    /// Links from outside that regions have beyond what they should: parents by child, one of each child.
+    fn surplus_far(&self) -> BTreeMap<Ix, Ix> {
+        let surplus = self.far_links.iter().filter_map(|(region, n)| {
+            Some((*region, n.all.checked_sub(self.far_links_most(*region)).filter(|n| *n > 0)?))
+        });
+        let mut cut = BTreeMap::new();
+        for (region, surplus) in surplus {
+            let children = || self.far_children.range((region, 0)..=(region, Ix::MAX)).map(|(_, child)| *child);
+            let replaceable = |keeps_open: bool| {
+                children().filter_map(move |child| Some((child, self.replaceable_far(child, keeps_open)?)))
+            };
+            let before = cut.len();
+            // First of those that keep a parent which can have any.
+            for (child, parent) in replaceable(true).chain(replaceable(false)) {
+                if cut.len() - before >= surplus as usize {
+                    break;
+                }
+                cut.entry(child).or_insert(parent);
+            }
+        }
+        cut
+    }
+
+    /// A parent from far that a child with others can do without; one beside which it keeps an open one.
+    fn replaceable_far(&self, child: Ix, keeps_open: bool) -> Option<Ix> {
+        let c = self.member(child).filter(|c| c.parents.len() > 1)?;
+        let mut far = c.parents.iter().filter(|e| !e.sole).map(|e| e.parent);
+        far.find(|p| self.member(*p).is_some_and(|m| self.is_far(m, c)) && (!keeps_open || self.keeps_open(c, *p)))
     }
 
     /// Leases to whoever is next, as long as the origin has slots and there are runs that nobody holds.

@@ -215,8 +215,12 @@ impl Dcm {
 
     /// A member is gone: it needs no leases, and others get none from it.
     pub(super) fn end_all_standing(&mut self, now: Time, ix: Ix) {
-        let of_it = self.standing_leases.active.iter().filter(|((to, _), a)| *to == ix || a.from == Some(ix));
-        let ended: Vec<(Ix, u32)> = of_it.map(|(key, _)| *key).collect();
+        let mut ended: Vec<(Ix, u32)> = self.standing_leases.of(ix).into_iter().map(|run| (ix, run)).collect();
+        // Only waypoints serve by HTTPS, of which there are few.
+        if self.member(ix).is_some_and(|m| m.https_leases > 0) {
+            let active = self.standing_leases.active.iter();
+            ended.extend(active.filter(|((to, _), a)| *to != ix && a.from == Some(ix)).map(|(key, _)| *key));
+        }
         for (to, run) in ended {
             self.end_standing(to, run, false);
             if to != ix

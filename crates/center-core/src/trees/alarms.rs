@@ -20,7 +20,7 @@ const LOST_WITHIN: Micros = Micros::from_secs(1);
 const BEHIND_WITHIN: Micros = Micros::from_secs(10);
 /// For so long it is believed to have half of what it used.
 const DOUBTED: Micros = Micros::from_secs(60);
-/// For so long a child does not take a substream again from who was behind with it.
+/// For so long a child does not take a substream again from who was behind with it, or over a link that was congested.
 const AVOIDED: Micros = Micros::from_secs(30);
 /// A parent that got another parent itself so lately is behind for that.
 const CATCHES_UP: Micros = Micros::from_secs(2);
@@ -35,6 +35,7 @@ impl Trees {
             return false;
         }
         self.return_of(now, ix);
+        self.doubt_spares(ix);
         match alarm {
             Alarm::ParentLost { parent, .. } => self.lost(now, ix, parent, None),
             Alarm::Silent { parent } => self.lost(now, ix, parent, Some(Offence::Silent)),
@@ -54,7 +55,7 @@ impl Trees {
     fn lost(&mut self, now: Time, ix: Ix, parent: &NodeId, offence: Option<Offence>) {
         let Some(p) = self.by_node.get(parent).copied() else { return };
         let (Some(child), assigned) = (self.node_of(ix), self.feeds(p, ix)) else { return };
-        if !assigned && !self.is_spare(p, ix) {
+        if !assigned && !self.is_spare(p, ix) && !self.helps(p, ix) {
             return;
         }
         let restarted_at = self.member(p).and_then(|m| m.restarted_at);
@@ -106,7 +107,7 @@ impl Trees {
         }
         self.put_in(parent);
         self.doubted.insert(parent);
-        self.no_spare_any_more(now, parent);
+        self.not_relied_on(now, parent);
         self.cut_children(now, parent, |_, _| true)
     }
 
@@ -119,15 +120,20 @@ impl Trees {
         let Some(child) = self.node_of(ix).filter(|_| !edges.is_empty()) else { return };
         let excused = edges.iter().all(|tree| self.catches_up(now, tree, p));
         let (used, children) = (self.member(p).map_or(0, |m| m.used), self.count_children(p));
-        if let Some(m) = self.member_mut(ix) {
-            m.avoid(now, *parent, edges, now + AVOIDED);
-        }
-        let mut orphans: Vec<(u8, Ix)> = edges.iter().map(|tree| (tree, ix)).collect();
-        edges.iter().for_each(|tree| self.unlink(now, tree, ix));
+        let mut orphans = self.take_away(now, ix, *parent, edges);
         if !excused && self.is_overrated(now, p, child, children) {
             orphans.extend(self.halve(now, p, used));
         }
         self.replace(now, orphans);
+    }
+
+    /// A child does not get these from its parent any more, nor again for a while: where it has no parent now.
+    pub(super) fn take_away(&mut self, now: Time, ix: Ix, parent: NodeId, trees: Substreams) -> Vec<(u8, Ix)> {
+        if let Some(m) = self.member_mut(ix) {
+            m.avoid(now, parent, trees, now + AVOIDED);
+        }
+        trees.iter().for_each(|tree| self.unlink(now, tree, ix));
+        trees.iter().map(|tree| (tree, ix)).collect()
     }
 
     /// Whether a member got its own parent in `tree` so lately that it cannot have more than it gives.
@@ -145,11 +151,13 @@ impl Trees {
     fn halve(&mut self, now: Time, parent: Ix, used: u32) -> Vec<(u8, Ix)> {
         // One copy leaves the source, or nobody has anything.
         let least = if self.source == Some(parent) { u32::from(self.terms.substreams.get()) } else { 0 };
+        self.take_out(parent);
         if let Some(m) = self.member_mut(parent) {
             let before = m.doubt.map_or(u32::MAX, |(slots, _)| slots);
             m.doubt = Some((before.min(used / 2).max(least), now + DOUBTED));
             m.behind_by.clear();
         }
+        self.put_in(parent);
         self.doubted.insert(parent);
         self.reslot(now, parent)
     }
@@ -175,13 +183,14 @@ impl Trees {
     /// A dial that an assignment asked for failed, as one end says (S3).
     pub fn dial_failed(&mut self, now: Time, node: &NodeId, other: &NodeId) {
         let (Some(a), Some(b)) = (self.by_node.get(node).copied(), self.by_node.get(other).copied()) else { return };
+        [a, b].into_iter().for_each(|ix| self.doubt_spares(ix));
         let mut orphans = Vec::new();
         // Both ends dial; the child's word counts, the other end's only where it alone could dial.
         for (child, parent) in [(a, b), (b, a)] {
             let (Some(c), Some(p)) = (self.member(child), self.member(parent)) else { continue };
             let (c, p) = (c.info.reachability(), p.info.reachability());
             let only_one_dials = !(c.dials(&p) && p.dials(&c));
-            let concerned = self.feeds(parent, child) || self.is_spare(parent, child);
+            let concerned = self.feeds(parent, child) || self.is_spare(parent, child) || self.helps(parent, child);
             if concerned && (child == a || only_one_dials) {
                 self.failed.fail(now, (node, other), 1, false);
                 self.site_tried(parent, child, false);
@@ -199,6 +208,9 @@ impl Trees {
     }
     fn is_spare(&self, spare: Ix, child: Ix) -> bool {
         self.all_trees().any(|tree| self.spot(tree, child).and_then(|s| s.spare) == Some(spare))
+    }
+    fn helps(&self, helper: Ix, child: Ix) -> bool {
+        self.member(child).is_some_and(|m| m.helpers.contains(&helper))
     }
     fn count_children(&self, parent: Ix) -> usize {
         let children = self.member(parent).map(|m| m.spots.iter().flat_map(|s| &s.children).collect::<BTreeSet<_>>());

@@ -44,7 +44,8 @@ impl Trees {
         if self.member(ix).is_none_or(|m| m.away_since.is_some()) {
             return;
         }
-        self.freshen_spares(now, ix);
+        self.freshen_helpers(now, ix);
+        self.freshen_spares(now, ix, false);
         self.generation.counter += 1;
         if let Some(a) = self.assignment(ix, self.generation) {
             self.out.extend(self.node_of(ix).map(|node| DcmOutput::Assign(node, a)));
@@ -66,9 +67,16 @@ impl Trees {
             generation,
             parents: parents.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
             spares: spares.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
+            helpers: self.helpers_of(ix),
             children: children.into_iter().filter_map(|(c, trees)| self.as_child(ix, c, trees)).collect(),
             source: self.source == Some(ix),
         })
+    }
+
+    fn helpers_of(&self, ix: Ix) -> Vec<Parent> {
+        let helpers = self.member(ix).map(|m| m.helpers.as_slice()).unwrap_or_default();
+        let entries = helpers.iter().filter_map(|h| self.as_parent(ix, *h, self.terms.all()));
+        entries.map(|entry| Parent { promised: Rate(0), ..entry }).collect()
     }
 
     /// The trees for which `of` names the same member, as one set.

@@ -54,6 +54,7 @@ impl Trees {
         for (ix, m) in self.members.iter().enumerate() {
             let (ix, Some(m)) = (ix as Ix, m) else { continue };
             self.check_member(now, ix, m, &mut say);
+            self.check_help(ix, m, &mut say);
             for tree in self.all_trees() {
                 self.check_spot(tree, ix, m, &mut say);
             }
@@ -73,6 +74,9 @@ impl Trees {
         let used: usize = m.spots.iter().map(|s| s.children.len()).sum();
         if used != m.used as usize {
             say(format!("{node:?} has {used} children and counts {}", m.used));
+        }
+        if m.reachability != m.info.reachability() {
+            say(format!("{node:?} can be reached in another way than is thought"));
         }
         if m.used > m.slots && m.away_since.is_none() {
             say(format!("{node:?} has {} slots and uses {}", m.slots, m.used));
@@ -96,6 +100,16 @@ impl Trees {
             m.spare_for.iter().filter(|(c, t)| self.spot(*t, *c).and_then(|s| s.spare) == Some(ix)).count();
         if named != m.spare_for.len() {
             say(format!("{node:?} is a spare of some that do not know"));
+        }
+    }
+
+    fn check_help(&self, ix: Ix, m: &Member, say: &mut impl FnMut(Problem)) {
+        let node = m.info.node;
+        if m.helpers.iter().any(|h| *h == ix || self.member(*h).is_none_or(|h| !h.helped.contains(&ix))) {
+            say(format!("{node:?} has a helper that does not know"));
+        }
+        if m.helped.iter().any(|c| self.member(*c).is_none_or(|c| !c.helpers.contains(&ix))) {
+            say(format!("{node:?} helps some that do not know"));
         }
     }
 
@@ -157,6 +171,10 @@ impl Trees {
         let lenders = |l: &Lending| l.shelves.values().flatten().copied().collect::<Vec<_>>();
         if lenders(&self.lending) != lenders(&anew.lending) || self.lending.sites != anew.lending.sites {
             say("the sets of those with slots to spare are wrong".into());
+        }
+        let helpers = |l: &Lending| (l.helpers.values().flatten().copied().collect::<Vec<_>>(), l.left_over);
+        if helpers(&self.lending) != helpers(&anew.lending) {
+            say("the sets of those with uplink left over are wrong".into());
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Edges: these are the only places that change them, on both sides at once.
 
 use super::Trees;
-use super::member::Spot;
+use super::member::{Spot, UNROOTED};
 use crate::dcm::Ix;
+use crate::network_monitor::SequenceWatch;
 use headwater_model::time::Time;
 
 impl Trees {
@@ -18,12 +19,19 @@ impl Trees {
                 spot.children.push(child);
             }
         });
+        let depth = self.spot(tree, parent).map_or(UNROOTED, |s| s.depth.saturating_add(1));
+        let mut below = Vec::new();
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
-            (spot.parent, spot.since) = (Some(parent), now);
+            (spot.parent, spot.since, spot.sequence) = (Some(parent), now, SequenceWatch::default());
+            (spot.spare_fits, spot.pulled) = (false, false);
+            if std::mem::replace(&mut spot.depth, depth) != depth {
+                below = spot.children.clone();
+            }
         }
         self.enter_tree(tree, child, true);
-        self.deepen(tree, child);
+        // All below it is as deep as it stands now.
+        below.into_iter().for_each(|c| self.set_depth(tree, c, depth.saturating_add(1)));
         self.dirty(now, parent);
         self.dirty(now, child);
     }
@@ -33,7 +41,7 @@ impl Trees {
         let Some(parent) = self.parent(tree, child) else { return };
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
-            spot.parent = None;
+            (spot.parent, spot.spare_fits) = (None, false);
         }
         self.enter_tree(tree, child, true);
         self.change_children(tree, parent, |p, tree| {
@@ -85,14 +93,6 @@ impl Trees {
         }
     }
 
-    /// A member has another parent: all below it is as deep as it stands now.
-    fn deepen(&mut self, tree: u8, ix: Ix) {
-        let above = self.parent(tree, ix).and_then(|p| self.spot(tree, p)).map(|s| s.depth);
-        if let Some(above) = above {
-            self.set_depth(tree, ix, above.saturating_add(1));
-        }
-    }
-
     fn set_depth(&mut self, tree: u8, top: Ix, depth: u32) {
         let mut next = vec![(top, depth)];
         while let Some((ix, depth)) = next.pop() {
@@ -106,6 +106,20 @@ impl Trees {
             }
             self.enter_tree(tree, ix, true);
         }
+    }
+
+    /// Whether one of `others` is `ix` or above it.
+    pub(super) fn is_below_any(&self, tree: u8, ix: Ix, others: [Option<Ix>; 2]) -> bool {
+        let mut at = Some(ix);
+        // Never more steps than there are members, whatever went wrong.
+        for _ in 0..=self.by_node.len() {
+            match at {
+                Some(here) if others.contains(&Some(here)) => return true,
+                Some(here) => at = self.parent(tree, here),
+                None => break,
+            }
+        }
+        false
     }
 
     /// The last member above `ix`, and whether `other` is `ix` or above it.

@@ -5,7 +5,6 @@
 use super::Trees;
 use super::member::Member;
 use crate::dcm::Ix;
-use headwater_model::live::Substreams;
 use headwater_model::node::{Accepts, SourceClass};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What members accept, those that fewest children can use first.
 pub(super) const SHELVES: [Accepts; 3] = [Accepts::DialOnly, Accepts::Punchable, Accepts::Open];
 
-/// Peers at home in a tree with a free slot: nearest to the source first, then most free.
+/// Peers at home in a tree with a free slot: nearest to the source first, then most free (see [`bucket`]).
 type Homes = BTreeSet<(u32, Reverse<u32>, Ix)>;
-/// Members with a free slot, most free first.
+/// Members with a free slot, most free first, likewise.
 type Lenders = BTreeSet<(Reverse<u32>, Ix)>;
 
 /// One tree.
@@ -28,6 +27,8 @@ pub(super) struct Tree {
     pub(super) interior: BTreeSet<Ix>,
     /// Peers with children that are not at home here.
     pub(super) lent: BTreeSet<Ix>,
+    /// The one of them that had its turn last.
+    pub(super) lent_last: Ix,
     /// Members that have no parent and want one.
     pub(super) hungry: BTreeSet<Ix>,
     /// The one of them that had its turn last.
@@ -40,8 +41,25 @@ pub(super) struct Tree {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lending {
     pub(super) shelves: BTreeMap<(SourceClass, Accepts), Lenders>,
+    /// Peers with uplink left over: most for each of those whom they help first, by its power of two.
+    pub(super) helpers: BTreeMap<Accepts, Lenders>,
+    /// What is left over of all of them, in percent of a substream's rate.
+    pub(super) left_over: u64,
     /// Members by their public address.
-    pub(super) sites: BTreeMap<u64, BTreeSet<Ix>>,
+    pub(super) sites: BTreeSet<(u64, Ix)>,
+}
+
+/// Free slots as the sets order them, by their power of two (R2: a larger set with most to spare, then the nearest of it):
+/// so that few children that come or go move a parent in them. 0 where there is none.
+fn bucket(free: u32) -> u32 {
+    u32::BITS - free.leading_zeros()
+}
+
+impl Lending {
+    /// Members behind one public address.
+    pub(super) fn site(&self, key: u64) -> impl Iterator<Item = Ix> + '_ {
+        self.sites.range((key, 0)..=(key, Ix::MAX)).map(|(_, ix)| *ix)
+    }
 }
 
 fn put<T: Ord>(set: &mut BTreeSet<T>, item: T, there: bool) {
@@ -66,39 +84,92 @@ impl Trees {
         for tree in self.all_trees() {
             self.enter_tree(tree, ix, there);
         }
-        self.enter_shelf(ix, there);
+        self.enter_shelf(ix, self.member(ix).map_or(0, |m| bucket(m.free())), there);
+        self.enter_helpers(ix, self.help_of(ix), there);
         let site = self.member(ix).and_then(|m| *m.tier_keys.first()?);
         if let Some(key) = site {
-            let site = self.lending.sites.entry(key).or_default();
-            put(site, ix, there);
-            if site.is_empty() {
-                self.lending.sites.remove(&key);
-            }
+            put(&mut self.lending.sites, (key, ix), there);
         }
     }
 
     /// Something about a member's children in one tree changes.
     pub(super) fn change_children(&mut self, tree: u8, ix: Ix, change: impl FnOnce(&mut Member, usize)) {
-        let Some(homes) = self.member(ix).map(|m| m.homes) else { return };
-        // Where it is at home its free slots count.
-        let trees = homes.or(Substreams::one(tree));
-        self.enter_shelf(ix, false);
-        trees.iter().for_each(|t| self.enter_tree(t, ix, false));
-        if let Some(m) = self.member_mut(ix) {
-            change(m, usize::from(tree));
+        let help = self.help_of(ix);
+        let Some(m) = self.member_mut(ix) else { return };
+        let before = bucket(m.free());
+        change(m, usize::from(tree));
+        let (after, homes) = (bucket(m.free()), m.homes);
+        self.help_changed(ix, help);
+        if before != after {
+            // Where it is at home its free slots count.
+            for tree in homes.iter() {
+                self.enter_homes(tree, ix, before, false);
+                self.enter_homes(tree, ix, after, true);
+            }
+            self.enter_shelf(ix, before, false);
+            self.enter_shelf(ix, after, true);
         }
-        trees.iter().for_each(|t| self.enter_tree(t, ix, true));
-        self.enter_shelf(ix, true);
+        self.enter_interior(tree, ix, true);
     }
 
-    fn enter_shelf(&mut self, ix: Ix, there: bool) {
+    /// What a member has left over, and its place among those who help.
+    pub(super) fn help_of(&self, ix: Ix) -> (u64, u32) {
+        let Some(m) = self.member(ix) else { return (0, 0) };
+        let left = self.left_over(ix, m);
+        let each = left / (m.helped.len() as u64 + 1);
+        (left, bucket(u32::try_from(each).unwrap_or(u32::MAX)))
+    }
+
+    /// It was another one before.
+    pub(super) fn help_changed(&mut self, ix: Ix, before: (u64, u32)) {
+        let after = self.help_of(ix);
+        if before.1 == after.1 {
+            self.lending.left_over = self.lending.left_over.saturating_sub(before.0).saturating_add(after.0);
+        } else {
+            self.enter_helpers(ix, before, false);
+            self.enter_helpers(ix, after, true);
+        }
+    }
+
+    fn enter_helpers(&mut self, ix: Ix, (left, bucket): (u64, u32), there: bool) {
+        let Some(accepts) = self.member(ix).map(Member::accepts) else { return };
+        if bucket > 0 {
+            put(self.lending.helpers.entry(accepts).or_default(), (Reverse(bucket), ix), there);
+        }
+        let all = &mut self.lending.left_over;
+        *all = if there { all.saturating_add(left) } else { all.saturating_sub(left) };
+    }
+
+    fn enter_shelf(&mut self, ix: Ix, bucket: u32, there: bool) {
         let is_source = self.source == Some(ix);
         let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
-        let free = m.free();
-        if free > 0 && !is_source {
+        if bucket > 0 && !is_source {
             let shelf = self.lending.shelves.entry((m.info.class(), m.accepts())).or_default();
-            put(shelf, (Reverse(free), ix), there);
+            put(shelf, (Reverse(bucket), ix), there);
         }
+    }
+
+    fn enter_homes(&mut self, tree: u8, ix: Ix, bucket: u32, there: bool) {
+        let is_source = self.source == Some(ix);
+        let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
+        let (Some(t), Some(spot)) = (self.trees.get_mut(usize::from(tree)), m.spots.get(usize::from(tree))) else {
+            return;
+        };
+        if bucket > 0 && m.homes.contains(tree) && m.info.class() == SourceClass::Peer && !is_source {
+            put(t.homes.entry(m.accepts()).or_default(), (spot.depth, Reverse(bucket), ix), there);
+        }
+    }
+
+    fn enter_interior(&mut self, tree: u8, ix: Ix, there: bool) {
+        let is_source = self.source == Some(ix);
+        let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
+        let (Some(t), Some(spot)) = (self.trees.get_mut(usize::from(tree)), m.spots.get(usize::from(tree))) else {
+            return;
+        };
+        let there = there && !spot.children.is_empty();
+        put(&mut t.interior, ix, there);
+        let is_lent = m.info.class() == SourceClass::Peer && !is_source && !m.homes.contains(tree);
+        put(&mut t.lent, ix, there && is_lent);
     }
 
     /// The same for one tree, of which alone something changes.
@@ -108,22 +179,15 @@ impl Trees {
         let (Some(t), Some(spot)) = (self.trees.get_mut(usize::from(tree)), m.spots.get(usize::from(tree))) else {
             return;
         };
-        let is_peer = m.info.class() == SourceClass::Peer && !is_source;
-        let (home, free) = (m.homes.contains(tree), m.free());
-        if is_peer && home && free > 0 {
-            put(t.homes.entry(m.accepts()).or_default(), (spot.depth, Reverse(free), ix), there);
-        }
         if spot.parent.is_some() {
             put(&mut t.fed, (spot.depth, m.weight(tree), ix), there);
-        }
-        if !spot.children.is_empty() {
-            put(&mut t.interior, ix, there);
-            if is_peer && !home {
-                put(&mut t.lent, ix, there);
-            }
-        }
-        if spot.parent.is_none() && is_hungry(m, is_source) {
+        } else if is_hungry(m, is_source) {
             put(&mut t.hungry, ix, there);
+        }
+        let (interior, free) = (!spot.children.is_empty(), bucket(m.free()));
+        self.enter_homes(tree, ix, free, there);
+        if interior {
+            self.enter_interior(tree, ix, there);
         }
     }
 }

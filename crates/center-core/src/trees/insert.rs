@@ -32,7 +32,7 @@ impl Trees {
     }
 
     /// A member without a parent in a tree where it is at home takes the place of a lesser one, if that is higher up than
-    /// it would get otherwise.
+    /// what it gets otherwise. Whether it did.
     fn insert(&mut self, now: Time, tree: u8, ix: Ix) -> bool {
         if !self.wants_parent(now, tree, ix) {
             return false;
@@ -42,6 +42,8 @@ impl Trees {
         let room = self.higher_place(now, tree, ix, depth);
         if let Some(room) = room {
             self.make_room(now, tree, ix, room);
+        } else if let Some(parent) = found.filter(|_| !self.source_is_idle(tree)) {
+            self.link(now, tree, parent, ix);
         }
         room.is_some()
     }
@@ -66,7 +68,9 @@ impl Trees {
             if let Some(parent) = self.find(now, tree, ix, Who::Anyone) {
                 self.link(now, tree, parent, ix);
             }
-        } else if let Some(room) = self.room_for(now, tree, ix, Who::Anyone) {
+        } else if !self.stays_pulled(tree, ix)
+            && let Some(room) = self.room_for(now, tree, ix, Who::Anyone)
+        {
             self.make_room(now, tree, ix, room);
         }
         if let Some((tree, evicted)) = evicted {

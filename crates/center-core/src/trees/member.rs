@@ -1,12 +1,14 @@
 //! A member of a live stream's trees, and where it stands in each of them.
 
 use crate::dcm::{AlarmAllowance, Ix, MemberInfo, forwards};
+use crate::network_monitor::SequenceWatch;
 use crate::trust::Standing;
 use headwater_model::Role;
 use headwater_model::id::NodeId;
 use headwater_model::live::{LiveTerms, Substreams};
 use headwater_model::node::Accepts;
 use headwater_model::place::TIERS;
+use headwater_model::reach::Reachability;
 use headwater_model::report::LiveReport;
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::BTreeSet;
@@ -23,7 +25,7 @@ const FAN_OUT: u32 = 24;
 const MAX_WORDS: usize = 16;
 
 /// Depth of members that were never below the source: deeper than all others.
-const UNROOTED: u32 = 1 << 20;
+pub(super) const UNROOTED: u32 = 1 << 20;
 
 /// Where a member stands in one tree.
 #[derive(Clone, Debug)]
@@ -38,11 +40,26 @@ pub struct Spot {
     pub depth: u32,
     /// Whom it goes to when the parent fails.
     pub spare: Option<Ix>,
+    /// The spare was looked at since the parent changed.
+    pub(super) spare_fits: bool,
+    /// Without a parent: helpers bring it.
+    pub(super) pulled: bool,
+    /// What both ends of the edge from its parent last said of it.
+    pub(super) sequence: SequenceWatch,
 }
 
 impl Default for Spot {
     fn default() -> Self {
-        Self { parent: None, since: Time(0), children: Vec::new(), depth: UNROOTED, spare: None }
+        Self {
+            parent: None,
+            since: Time(0),
+            children: Vec::new(),
+            depth: UNROOTED,
+            spare: None,
+            spare_fits: false,
+            pulled: false,
+            sequence: SequenceWatch::default(),
+        }
     }
 }
 
@@ -53,6 +70,8 @@ pub struct Member {
     pub info: MemberInfo,
     /// Keys of its place, nearest tier first.
     pub tier_keys: [Option<u64>; 6],
+    /// What decides who can connect to it: as `info` says.
+    pub(super) reachability: Reachability,
     /// Where it stands, tree by tree.
     pub spots: Vec<Spot>,
     /// Children that its uplink is good for, in all trees together.
@@ -86,14 +105,22 @@ pub struct Member {
     pub(super) avoids: Vec<(NodeId, Substreams, Time)>,
     /// Who has it as a spare, and for which tree.
     pub(super) spare_for: BTreeSet<(Ix, u8)>,
+    /// Who helps it.
+    pub(super) helpers: Vec<Ix>,
+    /// Whom it helps.
+    pub(super) helped: BTreeSet<Ix>,
+    /// Until then it may need what was there before it came.
+    pub(super) newcomer_until: Time,
     /// Addresses from which it was attacked.
     pub(super) shuns: Vec<IpAddr>,
 }
 
 impl Member {
-    pub(super) fn new(info: MemberInfo, substreams: u8, order: u64) -> Self {
+    pub(super) fn new(mut info: MemberInfo, substreams: u8, order: u64) -> Self {
+        let place = std::mem::take(&mut info.place);
         Self {
-            tier_keys: TIERS.map(|t| info.place.key(t)),
+            tier_keys: TIERS.map(|t| place.key(t)),
+            reachability: info.reachability(),
             info,
             spots: vec![Spot::default(); usize::from(substreams)],
             slots: 0,
@@ -112,6 +139,9 @@ impl Member {
             behind_by: Vec::new(),
             avoids: Vec::new(),
             spare_for: BTreeSet::new(),
+            helpers: Vec::new(),
+            helped: BTreeSet::new(),
+            newcomer_until: Time(0),
             shuns: Vec::new(),
         }
     }
@@ -123,6 +153,11 @@ impl Member {
     /// Whether it is here: heard of, and not left by all its children of late.
     pub fn present(&self) -> bool {
         self.away_since.is_none() && self.deserted_until.is_none()
+    }
+    /// Whether one of the times for which it is not fully believed is over.
+    pub(super) fn doubt_ends(&self, now: Time) -> bool {
+        let until = [self.deserted_until, self.doubt.map(|(_, until)| until)];
+        until.iter().all(Option::is_none) || until.into_iter().flatten().any(|until| until <= now)
     }
     /// Whether others can open a connection to it.
     pub fn accepts(&self) -> Accepts {
@@ -158,6 +193,14 @@ impl Member {
         let believed = self.doubt.map_or(u32::MAX, |(slots, _)| slots);
         slots(self.info.up, terms).min(most).min(believed)
     }
+    /// Uplink that its children do not take, in percent of a substream's rate: a slot's share for catching up, and what
+    /// makes no whole slot.
+    pub(super) fn left_over(&self, terms: &LiveTerms) -> u64 {
+        let usable = u128::from(self.info.up.0) * u128::from(USABLE_PERCENT);
+        let pushed = u128::from(terms.substream_rate().0) * u128::from(self.used) * 100;
+        let left = usable.saturating_sub(pushed) / u128::from(terms.substream_rate().0.max(1));
+        u64::try_from(left).unwrap_or(u64::MAX)
+    }
     /// In how many trees it is to be at home.
     pub(super) fn homes_wanted(&self, substreams: u8) -> u32 {
         let each = FAN_OUT.max(u32::from(substreams));
@@ -165,7 +208,7 @@ impl Member {
     }
     /// Whether it was attacked from the other's address, which is not its own.
     pub(super) fn shuns(&self, other: &Member) -> bool {
-        let (own, theirs) = (self.info.observed.to_canonical(), other.info.observed.to_canonical());
+        let (own, theirs) = (self.reachability.address, other.reachability.address);
         own != theirs && self.shuns.contains(&theirs)
     }
     /// It was attacked from there. False when that is known.

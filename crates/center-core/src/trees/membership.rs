@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 impl Trees {
-    pub(super) fn admit(&mut self, now: Time, info: MemberInfo) -> Ix {
+    pub(super) fn admit(&mut self, info: MemberInfo) -> Ix {
         let ix = self.vacant.pop().unwrap_or(self.members.len() as Ix);
         if ix as usize == self.members.len() {
             self.members.push(None);
@@ -26,13 +26,13 @@ impl Trees {
         if let Some(slot) = self.members.get_mut(ix as usize) {
             *slot = Some(m);
         }
+        self.resize(ix);
         self.put_in(ix);
-        self.reslot(now, ix);
         ix
     }
 
     /// A member joins again: what it says of itself replaces what was known.
-    pub(super) fn back(&mut self, now: Time, ix: Ix, info: MemberInfo) {
+    pub(super) fn back(&mut self, now: Time, ix: Ix, mut info: MemberInfo) {
         let Some(m) = self.member(ix) else { return };
         let known = |a: &_| m.info.reach.addresses.contains(a);
         let same_socket = m.info.reach.certificate == info.reach.certificate && info.reach.addresses.iter().any(known);
@@ -42,7 +42,9 @@ impl Trees {
         let order = self.order;
         let is_source = self.source == Some(ix);
         if let Some(m) = self.member_mut(ix) {
-            m.tier_keys = headwater_model::place::TIERS.map(|t| info.place.key(t));
+            let place = std::mem::take(&mut info.place);
+            m.tier_keys = headwater_model::place::TIERS.map(|t| place.key(t));
+            m.reachability = info.reachability();
             m.info = info;
             (m.away_since, m.deserted_until) = (None, None);
             if was_gone && !is_source {
@@ -52,6 +54,7 @@ impl Trees {
         }
         self.put_in(ix);
         self.aways.remove(&ix);
+        self.doubt_spares(ix);
         let mut orphans = Vec::new();
         if !same_socket {
             // Its connections are gone, and all edges with them.
@@ -117,19 +120,24 @@ impl Trees {
 
     /// Counts anew what a member's uplink is good for; children beyond that lose it, the latest first.
     pub(super) fn reslot(&mut self, now: Time, ix: Ix) -> Vec<(u8, Ix)> {
-        let Some(m) = self.member(ix) else { return Vec::new() };
+        self.take_out(ix);
+        self.resize(ix);
+        self.put_in(ix);
+        let away = self.member(ix).is_none_or(|m| m.away_since.is_some());
+        if away { Vec::new() } else { self.shed(now, ix) }
+    }
+
+    /// The slots of a member that is in no set, and where it is at home with them.
+    fn resize(&mut self, ix: Ix) {
+        let Some(m) = self.member(ix) else { return };
         let most = most_children(m.info.role, &self.config, self.terms.substreams.get());
         let slots = m.slots_now(&self.terms, most);
-        self.take_out(ix);
         self.count_homes(ix, false);
         if let Some(m) = self.member_mut(ix) {
             m.slots = slots;
         }
         self.choose_homes(ix);
         self.count_homes(ix, true);
-        self.put_in(ix);
-        let away = self.member(ix).is_none_or(|m| m.away_since.is_some());
-        if away { Vec::new() } else { self.shed(now, ix) }
     }
 
     fn shed(&mut self, now: Time, ix: Ix) -> Vec<(u8, Ix)> {
@@ -199,8 +207,14 @@ impl Trees {
     /// The uplink that the stream may use at `node` changed: children beyond it get other parents.
     pub fn set_rate(&mut self, now: Time, node: &NodeId, up: Rate) {
         let Some(ix) = self.by_node.get(node).copied() else { return };
-        let Some(m) = self.member_mut(ix).filter(|m| m.info.up != up) else { return };
-        m.info.up = up;
+        if self.member(ix).is_none_or(|m| m.info.up == up) {
+            return;
+        }
+        self.take_out(ix);
+        if let Some(m) = self.member_mut(ix) {
+            m.info.up = up;
+        }
+        self.put_in(ix);
         let surplus = self.reslot(now, ix);
         self.replace(now, surplus);
         self.feed(now);
@@ -218,8 +232,10 @@ impl Trees {
             let Capabilities { accepts, listens, .. } = capabilities;
             m.info.capabilities = Capabilities { accepts, listens, ..m.info.capabilities };
             m.info.reach = reach;
+            m.reachability = m.info.reachability();
         }
         self.put_in(ix);
+        self.doubt_spares(ix);
         // Who dials may have changed, or where to.
         self.neighbours(ix).into_iter().for_each(|other| self.dirty(now, other));
         self.dirty(now, ix);
@@ -243,7 +259,7 @@ impl Trees {
         let mut orphans = self.reslot(now, ix);
         if standing == Standing::Banned {
             orphans.extend(self.cut_children(now, ix, |_, _| true));
-            self.no_spare_any_more(now, ix);
+            self.not_relied_on(now, ix);
         }
         self.elect(now);
         self.replace(now, orphans);
@@ -299,6 +315,7 @@ impl Trees {
         both().for_each(|ix| self.take_out(ix));
         self.source = new;
         self.crowned_at = now;
+        self.source_sent.fill(0);
         both().for_each(|ix| self.put_in(ix));
         for ix in both() {
             orphans.extend(self.reslot(now, ix));

@@ -8,7 +8,9 @@
 mod alarms;
 mod assignments;
 mod check;
+mod congestion;
 mod edges;
+mod help;
 mod index;
 mod insert;
 mod member;
@@ -60,6 +62,8 @@ pub struct Trees {
     source: Option<Ix>,
     /// When it became that.
     crowned_at: Time,
+    /// The highest piece of each substream that the source says it sent: nobody has sent one after that.
+    source_sent: Vec<u64>,
     /// Members that may be it.
     sources: BTreeSet<Ix>,
     waypoints: BTreeSet<Ix>,
@@ -103,6 +107,7 @@ impl Trees {
             lending: Lending::default(),
             source: None,
             crowned_at: Time(0),
+            source_sent: vec![0; usize::from(terms.substreams.get())],
             sources: BTreeSet::new(),
             waypoints: BTreeSet::new(),
             aways: BTreeSet::new(),
@@ -194,11 +199,14 @@ impl Trees {
                 self.back(now, ix, info);
                 ix
             }
-            None => self.admit(now, info),
+            None => self.admit(info),
         };
         self.note_class(ix);
         if let Some(m) = self.member_mut(ix) {
             (m.since, m.offers_source) = (now, join.source);
+        }
+        if join.parents.is_empty() {
+            self.welcome(now, ix);
         }
         if self.is_settling(now) {
             // They come back together: when nobody has for a while, all are there.
@@ -226,10 +234,11 @@ impl Trees {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         let orphans = self.cut_children(now, ix, |_, _| true);
         self.cut_parents(now, ix, None);
-        self.no_spare_any_more(now, ix);
+        self.not_relied_on(now, ix);
         for tree in self.all_trees() {
             self.set_spare(tree, ix, None);
         }
+        self.set_helpers(ix, Vec::new());
         self.forget(ix, node);
         self.elect(now);
         self.replace(now, orphans);
@@ -242,13 +251,13 @@ impl Trees {
         let Some(ix) = self.by_node.get(node).copied() else { return };
         if self.member(ix).is_some_and(|m| m.away_since.is_none()) {
             self.set_away(ix, Some(now));
-            self.no_spare_any_more(now, ix);
+            self.not_relied_on(now, ix);
             self.elect(now);
         }
     }
 
     /// One content of a heartbeat. Returns the uplink that the node's children take.
-    pub fn heartbeat(&mut self, now: Time, node: &NodeId, said: &ContentReport) -> Rate {
+    pub fn heartbeat(&mut self, now: Time, node: &NodeId, interval: u64, said: &ContentReport) -> Rate {
         let Some(ix) = self.by_node.get(node).copied() else { return Rate(0) };
         self.return_of(now, ix);
         for e in said.from.iter().filter(|e| e.bytes > 0) {
@@ -259,6 +268,7 @@ impl Trees {
         if let Some(m) = self.member_mut(ix) {
             m.live = said.live;
         }
+        self.compare(now, ix, interval, said);
         self.member(ix).map_or(Rate(0), |m| member::uplink_for(m.used, &self.terms))
     }
 
@@ -331,7 +341,7 @@ impl Trees {
         self.take_out(ix);
         self.count_homes(ix, false);
         let site = self.member(ix).and_then(|m| m.tier_keys.first().copied().flatten());
-        if let Some(key) = site.filter(|key| !self.lending.sites.contains_key(key)) {
+        if let Some(key) = site.filter(|key| self.lending.site(*key).next().is_none()) {
             self.sites.remove(&key);
         }
         if self.source == Some(ix) {

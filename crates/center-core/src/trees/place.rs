@@ -27,7 +27,7 @@ pub(super) enum Who {
 
 /// Where in a tree a parent may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Where {
+pub(super) enum Where {
     /// Below the source, but not below the child.
     Fed,
     /// In the part of this member.
@@ -49,7 +49,7 @@ pub(super) struct Room {
 type Rank = (u32, usize, usize, Reverse<u32>, Reverse<u32>, Ix);
 
 /// Whether a child may be able to use a sender, for what the two accept.
-fn could_connect(child: Accepts, sender: Accepts) -> bool {
+pub(super) fn could_connect(child: Accepts, sender: Accepts) -> bool {
     match child {
         Accepts::Open => true,
         Accepts::Punchable => sender != Accepts::DialOnly,
@@ -57,15 +57,22 @@ fn could_connect(child: Accepts, sender: Accepts) -> bool {
     }
 }
 
+/// Position among [`SHELVES`].
+fn use_first(accepts: Accepts) -> usize {
+    SHELVES.iter().position(|a| *a == accepts).unwrap_or(0)
+}
+
 impl Trees {
     /// The best parent with a free slot for `child` in `tree`.
     pub(super) fn find(&self, now: Time, tree: u8, child: Ix, who: Who) -> Option<Ix> {
-        let source = self.source.filter(|_| who == Who::Anyone && self.source_can_feed(now, tree, child));
+        let source = || self.source.filter(|_| who == Who::Anyone && self.source_can_feed(now, tree, child));
         // One copy must leave the source, and more than one should not.
-        source
-            .filter(|_| self.source_is_idle(tree))
-            .or_else(|| self.find_in(now, tree, child, who, Where::Fed))
-            .or(source)
+        let first = if self.source_is_idle(tree) { source() } else { None };
+        first.or_else(|| self.find_in(now, tree, child, Who::Peers, Where::Fed)).or_else(|| {
+            let is_pushed = who == Who::Anyone && !self.stays_pulled(tree, child);
+            let waypoint = || self.find_in(now, tree, child, who, Where::Fed);
+            if is_pushed { waypoint().or_else(source) } else { None }
+        })
     }
 
     fn find_in(&self, now: Time, tree: u8, child: Ix, who: Who, at: Where) -> Option<Ix> {
@@ -117,7 +124,7 @@ impl Trees {
     }
 
     /// Whether `parent` stands where a parent of `child` may be.
-    fn stands(&self, tree: u8, parent: Ix, child: Ix, at: Where) -> bool {
+    pub(super) fn stands(&self, tree: u8, parent: Ix, child: Ix, at: Where) -> bool {
         let (root, below_child) = self.climb(tree, parent, child);
         !below_child
             && match at {
@@ -133,14 +140,18 @@ impl Trees {
         let shelves = || SHELVES.into_iter().filter(move |a| could_connect(accepts, *a));
         let each = self.config.max_considered / shelves().count().max(1);
         let mut best: Option<Rank> = None;
-        for (depth, _, ix) in shelves().filter_map(|a| t.homes.get(&a)).flat_map(|s| s.iter().take(each)) {
-            if best.is_none_or(|b| b.0 >= *depth) && self.may_feed(now, tree, *ix, child) {
-                best = self.better(best, tree, *ix, c, child, at);
+        for (use_first, homes) in shelves().filter_map(|a| Some((use_first(a), t.homes.get(&a)?))) {
+            for (depth, _, ix) in homes.iter().take(each) {
+                // Those that follow are no nearer to the source.
+                if best.is_some_and(|b| (b.0, b.1) < (*depth, use_first)) {
+                    break;
+                }
+                best = self.better(now, best, tree, *ix, (c, child), at);
             }
         }
         for ix in self.mates(c) {
-            if self.member(ix).is_some_and(|m| m.free() > 0) && self.may_feed(now, tree, ix, child) {
-                best = self.better(best, tree, ix, c, child, at);
+            if self.member(ix).is_some_and(|m| m.free() > 0) {
+                best = self.better(now, best, tree, ix, (c, child), at);
             }
         }
         best.map(|b| b.5)
@@ -155,30 +166,38 @@ impl Trees {
         let lenders = shelves().filter_map(|a| self.lending.shelves.get(&(class, a)));
         let mut best: Option<Rank> = None;
         for (_, ix) in lenders.flat_map(|s| s.iter().take(each)) {
-            if self.may_feed(now, tree, *ix, child) {
-                best = self.better(best, tree, *ix, c, child, at);
-            }
+            best = self.better(now, best, tree, *ix, (c, child), at);
         }
         best.map(|b| b.5)
     }
 
-    fn better(&self, best: Option<Rank>, tree: u8, ix: Ix, c: &Member, child: Ix, at: Where) -> Option<Rank> {
+    /// The better one of the best so far and `ix`. What costs most is asked last, and of few: whether it may.
+    fn better(
+        &self,
+        now: Time,
+        best: Option<Rank>,
+        tree: u8,
+        ix: Ix,
+        (c, child): (&Member, Ix),
+        at: Where,
+    ) -> Option<Rank> {
         let rank = self.rank(tree, ix, c);
-        let wins = rank.is_some_and(|r| best.is_none_or(|b| r < b)) && self.stands(tree, ix, child, at);
+        let wins = rank.is_some_and(|r| best.is_none_or(|b| r < b))
+            && self.may_feed(now, tree, ix, child)
+            && self.stands(tree, ix, child, at);
         if wins { rank } else { best }
     }
 
     fn rank(&self, tree: u8, ix: Ix, child: &Member) -> Option<Rank> {
         let (p, spot) = (self.member(ix)?, self.spot(tree, ix)?);
-        let use_first = SHELVES.iter().position(|a| *a == p.accepts()).unwrap_or(0);
-        Some((spot.depth, use_first, p.tier_to(child), Reverse(p.free()), Reverse(p.info.history), ix))
+        Some((spot.depth, use_first(p.accepts()), p.tier_to(child), Reverse(p.free()), Reverse(p.info.history), ix))
     }
 
     /// Peers behind the same public address, who can use one another whatever strangers can.
     fn mates(&self, c: &Member) -> impl Iterator<Item = Ix> {
-        let site = c.tier_keys[0].and_then(|key| self.lending.sites.get(&key));
+        let site = c.tier_keys[0].map(|key| self.lending.site(key));
         let is_peer = move |ix: &Ix| self.member(*ix).is_some_and(|m| m.info.class() == SourceClass::Peer);
-        site.into_iter().flatten().copied().filter(move |ix| self.source != Some(*ix)).filter(is_peer).take(MAX_MATES)
+        site.into_iter().flatten().filter(move |ix| self.source != Some(*ix)).filter(is_peer).take(MAX_MATES)
     }
 
     /// A place less deep than `depth` that a newcomer with slots in `tree` takes from one with fewer, which becomes its

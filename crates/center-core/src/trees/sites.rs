@@ -18,8 +18,8 @@ pub(super) struct Site {
 impl Trees {
     /// Whether a connection between the two can come about.
     pub(super) fn can_connect(&self, a: &Member, b: &Member) -> bool {
-        let (x, y) = (a.info.reachability(), b.info.reachability());
-        x.compatible_from_afar(&y) || (x.compatible(&y) && self.site_works(a))
+        let (x, y) = (&a.reachability, &b.reachability);
+        x.compatible_from_afar(y) || (x.compatible(y) && self.site_works(a))
     }
 
     fn site_works(&self, m: &Member) -> bool {

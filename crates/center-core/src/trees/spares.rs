@@ -12,33 +12,45 @@ const MAX_INTERIOR: usize = 16;
 const MAX_HOMES: usize = 6;
 
 impl Trees {
-    /// Spares that cannot help any more are replaced. Whether anything changed.
-    pub(super) fn freshen_spares(&mut self, now: Time, ix: Ix) -> bool {
+    /// Spares that cannot help any more are replaced: those of members whose parents changed, or `all`. Whether anything
+    /// changed.
+    pub(super) fn freshen_spares(&mut self, now: Time, ix: Ix, all: bool) -> bool {
         let in_trees = self.member(ix).is_some_and(|m| !m.limited()) && self.source != Some(ix);
+        let is_helped = self.member(ix).is_some_and(|m| !m.helpers.is_empty());
         let mut changed = false;
         for tree in self.all_trees() {
-            let old = self.spot(tree, ix).and_then(|s| s.spare);
-            if in_trees && old.is_some_and(|s| self.can_help(now, tree, ix, s)) {
+            // What helpers bring no spare need push.
+            let in_trees = in_trees && !(is_helped && self.parent(tree, ix).is_none());
+            let Some((old, fits)) = self.spot(tree, ix).map(|s| (s.spare, s.spare_fits)) else { continue };
+            if fits && in_trees && !all {
                 continue;
             }
-            let new = if in_trees { self.choose_spare(now, tree, ix) } else { None };
-            if new != old {
+            if !(in_trees && old.is_some_and(|s| self.can_help(now, tree, ix, s))) {
+                let new = if in_trees { self.choose_spare(now, tree, ix) } else { None };
+                changed |= new != old;
                 self.set_spare(tree, ix, new);
-                changed = true;
+            }
+            if let Some(spot) = self.spot_mut(tree, ix) {
+                spot.spare_fits = true;
             }
         }
         changed
     }
 
+    /// Something failed at a member: its spares are looked at before it is told of them again.
+    pub(super) fn doubt_spares(&mut self, ix: Ix) {
+        let spots = self.member_mut(ix).map(|m| m.spots.iter_mut());
+        spots.into_iter().flatten().for_each(|s| s.spare_fits = false);
+    }
+
     /// Whether `spare` can go on when the child's parent fails. Nobody is beyond the source: its other children are.
     pub(super) fn can_help(&self, now: Time, tree: u8, child: Ix, spare: Ix) -> bool {
         let parent = self.parent(tree, child);
-        let falls_with = |p: Ix| self.source != Some(p) && self.climb(tree, spare, p).1;
+        let falls_with = parent.filter(|p| self.source != Some(*p));
         parent != Some(spare)
             && self.member(spare).is_some_and(|m| m.slots > 0)
             && self.may_feed(now, tree, spare, child)
-            && !self.climb(tree, spare, child).1
-            && !parent.is_some_and(falls_with)
+            && !self.is_below_any(tree, spare, [Some(child), falls_with])
     }
 
     fn choose_spare(&self, now: Time, tree: u8, child: Ix) -> Option<Ix> {
@@ -64,13 +76,15 @@ impl Trees {
         let interior = t.interior.range(turn..).chain(t.interior.range(..turn)).take(MAX_INTERIOR);
         let free = [Accepts::DialOnly, Accepts::Punchable, Accepts::Open].into_iter();
         let free = free.filter_map(|a| t.homes.get(&a)).flat_map(|s| s.iter().take(MAX_HOMES)).map(|(.., ix)| ix);
-        let candidates = interior.chain(free).copied().filter(|ix| self.source != Some(*ix)).filter(fits);
-        candidates.min_by_key(|ix| self.member(*ix).map(|m| (m.free() == 0, m.spare_for.len(), *ix)))
+        let mut candidates: Vec<Ix> = interior.chain(free).copied().filter(|ix| self.source != Some(*ix)).collect();
+        candidates.sort_by_cached_key(|ix| self.member(*ix).map(|m| (m.free() == 0, m.spare_for.len(), *ix)));
+        candidates.into_iter().find(fits)
     }
 
     pub(super) fn set_spare(&mut self, tree: u8, child: Ix, spare: Option<Ix>) {
         let Some(spot) = self.spot_mut(tree, child) else { return };
         let old = std::mem::replace(&mut spot.spare, spare);
+        spot.spare_fits = false;
         if let Some(m) = old.and_then(|s| self.member_mut(s)) {
             m.spare_for.remove(&(child, tree));
         }
@@ -79,8 +93,9 @@ impl Trees {
         }
     }
 
-    /// Those who would go to `ix` learn whom to go to instead.
-    pub(super) fn no_spare_any_more(&mut self, now: Time, ix: Ix) {
+    /// Those who would go to `ix`, or whom it helps, learn whom to go to instead.
+    pub(super) fn not_relied_on(&mut self, now: Time, ix: Ix) {
+        self.help_no_more(now, ix);
         let for_whom: Vec<(Ix, u8)> =
             self.member(ix).map(|m| m.spare_for.iter().copied().collect()).unwrap_or_default();
         for (child, tree) in for_whom {

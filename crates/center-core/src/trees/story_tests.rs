@@ -1,6 +1,7 @@
 //! Stories of live streams.
 
 use super::test_world::*;
+use crate::network_monitor::Trouble;
 use crate::trust::{Offence, Standing};
 use headwater_model::id::{Hash, NodeId, Version};
 use headwater_model::live::Substreams;
@@ -55,7 +56,7 @@ fn who_comes_with_others_is_placed_at_once_too() {
     w.all_know();
 }
 
-/// What viewers lack leaves the source, and not a slot more: no uplink is lost between trees.
+/// What viewers lack leaves the source, or is left to helpers, and not a slot more: no uplink is lost between trees.
 #[test]
 fn only_what_viewers_lack_leaves_the_source() {
     for percent in [40, 70, 90, 100, 110, 150] {
@@ -65,7 +66,61 @@ fn only_what_viewers_lack_leaves_the_source() {
         w.wait(30);
         let (slots, s) = (w.slots().0, w.trees.stats());
         let lacking = (30 * u32::from(K)).saturating_sub(slots).max(u32::from(K));
-        assert_eq!((s.source_slots_used, s.unfed), (lacking, 0), "{percent} %: {slots} slots, {s:?}");
+        assert_eq!(s.source_slots_used + s.unfed as u32, lacking, "{percent} %: {slots} slots, {s:?}");
+        assert_eq!(s.unfed > 0, lacking > u32::from(K), "{percent} %: {s:?}");
+    }
+}
+
+/// Where peers have too few slots some places that nobody depends on are left to helpers; they know whom to ask.
+#[test]
+fn what_is_left_over_of_uplinks_is_used_where_they_are_scarce() {
+    let mut w = World::with_source(200_000);
+    (0..24).for_each(|n| w.joins(open(n, 500 + u64::from(n) * 2000 / 23)));
+    w.pass(1000);
+    assert_eq!(w.trees.stats().unfed, 0, "at first the source pushes what peers cannot");
+    w.wait(30);
+    let (unfed, left_over) = (w.trees.stats().unfed, w.trees.lending.left_over);
+    assert!(unfed as u64 * 100 >= left_over && unfed as u64 * 100 <= left_over * 5 / 2, "{unfed} of {left_over} %");
+    for m in w.trees.members().filter(|m| Some(m.info.node) != w.trees.source()) {
+        let told = &w.told[&m.info.node];
+        let pulled: Vec<usize> = (0..usize::from(K)).filter(|t| m.spots[*t].parent.is_none()).collect();
+        assert!(pulled.iter().all(|t| m.spots[*t].children.is_empty()), "nobody depends on it");
+        assert!(pulled.iter().all(|t| told.spares.iter().all(|s| !s.substreams.contains(*t as u8))));
+        assert_eq!(pulled.is_empty(), told.helpers.is_empty(), "{pulled:?}");
+        assert!(told.helpers.iter().all(|h| h.node != m.info.node && Some(h.node) != w.trees.source()));
+    }
+    // It stays so: nobody is moved to and fro.
+    let before = w.trees.generation();
+    w.wait(30);
+    assert!(w.trees.generation().counter - before.counter <= 24, "{:?} after {before:?}", w.trees.generation());
+    w.joins(open(100, 100_000));
+    w.wait(30);
+    assert_eq!(w.trees.stats().unfed, 0);
+    assert!(w.told.values().all(|a| a.helpers.is_empty()), "they are let go");
+}
+
+#[test]
+fn newcomers_have_helpers_for_a_while() {
+    let mut w = World::with_source(50_000);
+    (0..6).for_each(|n| w.joins(open(n, 4000)));
+    w.joins(node(6, 4000, Accepts::DialOnly));
+    w.wait(30);
+    assert!(w.told.values().all(|a| a.helpers.is_empty()));
+    for newcomer in [node(7, 1000, Accepts::DialOnly), open(8, 1000)] {
+        let who = newcomer.node;
+        let can_use = if newcomer.capabilities.accepts.value == Accepts::Open { 7 } else { 6 };
+        w.joins(newcomer);
+        w.pass(200);
+        let told: BTreeSet<NodeId> = w.told[&who].helpers.iter().map(|h| h.node).collect();
+        assert!(told.len() >= can_use && !told.contains(&who), "{told:?}");
+        let first = *told.first().unwrap();
+        w.trees.leave(w.now, &first);
+        w.pass(200);
+        assert!(w.told[&who].helpers.iter().all(|h| h.node != first), "who left helps nobody");
+        let back = (0..9).find(|n| id(*n) == first).unwrap();
+        w.joins(if back == 6 { node(6, 4000, Accepts::DialOnly) } else { open(back, 4000) });
+        w.wait(30);
+        assert!(w.told[&who].helpers.is_empty());
     }
 }
 
@@ -457,4 +512,167 @@ fn what_changes_about_a_member_moves_what_must_move() {
     w.pass(5000);
     assert_eq!(w.trees.stats().unfed, 0);
     w.all_know();
+}
+
+/// Streams of which nothing is to be improved any more, and an edge in it: child, parent, its trees. Neither has only the
+/// other one.
+fn at_rest() -> (World, u32, NodeId, Substreams) {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 4000)));
+    w.wait(60);
+    let edges = (0..24).flat_map(|n| w.parents(n).into_iter().map(move |(p, trees)| (n, p, trees)));
+    let busy = |(n, p, _): &(u32, NodeId, Substreams)| {
+        *p != id(SOURCE) && w.parents(*n).len() >= 3 && w.trees.children_of(p).len() >= 3
+    };
+    let (child, parent, trees) = edges.filter(busy).max_by_key(|(.., trees)| trees.len()).unwrap();
+    (w, child, parent, trees)
+}
+
+/// The last pieces of both ends where all come in time.
+fn in_time(interval: u64, _: NodeId, _: NodeId, tree: u8) -> (Option<u64>, Option<u64>) {
+    (Some(newest(interval, tree)), Some(newest(interval, tree)))
+}
+
+/// And where they come after three intervals.
+fn late(interval: u64, _: NodeId, _: NodeId, tree: u8) -> (Option<u64>, Option<u64>) {
+    (Some(newest(interval, tree)), Some(newest(interval.saturating_sub(3), tree)))
+}
+
+#[test]
+fn a_congested_link_is_named_once_and_its_child_moved() {
+    let (mut w, child, parent, trees) = at_rest();
+    let before = w.trees.member_of(&parent).unwrap().clone();
+    let siblings = w.trees.children_of(&parent);
+    let says = move |i, p, c, t| if (p, c) == (parent, id(child)) { late(i, p, c, t) } else { in_time(i, p, c, t) };
+    (0..2).for_each(|_| w.beat(&says));
+    assert_eq!(w.troubles, vec![], "once may be luck");
+    w.beat(&says);
+    assert_eq!(w.troubles, vec![(parent, id(child), Trouble::Congested)]);
+    assert!(w.parents(child).iter().all(|(p, _)| *p != parent), "it has others in its place");
+    assert!(w.trees.stats().unfed == 0 && w.accused.is_empty());
+    let after = w.trees.member_of(&parent).unwrap();
+    assert_eq!((after.slots, after.doubt), (before.slots, None), "it is not the parent");
+    assert!(before.used - after.used <= trees.len());
+    let left = siblings.iter().filter(|s| !w.trees.children_of(&parent).contains(s)).count();
+    assert_eq!(left, 1, "the others stay");
+    w.pass(200);
+    w.all_know();
+    (0..6).for_each(|_| w.beat(&says));
+    assert_eq!(w.troubles.len(), 1, "{:?}", w.troubles);
+    assert!(w.parents(child).iter().all(|(p, _)| *p != parent), "the two do not meet again for a while");
+}
+
+#[test]
+fn new_edges_are_judged_by_what_moved_over_them() {
+    let (mut w, child, parent, trees) = at_rest();
+    let says = move |i, p, c, t| if c == id(child) && p == parent { late(i, p, c, t) } else { in_time(i, p, c, t) };
+    (0..2).for_each(|_| w.beat(&says));
+    w.pass(2000);
+    // It goes, and comes back: what was late is forgotten, and it may catch up first.
+    let (tree, ix) = (trees.iter().next().unwrap(), w.trees.by_node[&id(child)]);
+    let (of, p) = (Substreams::one(tree), w.trees.by_node[&parent]);
+    trees.without(of).iter().for_each(|t| w.trees.unlink(w.now, t, ix));
+    w.trees.relink(w.now, tree, p, ix);
+    w.all_tell(&says);
+    w.beat(&says);
+    assert!(!w.trees.spot(tree, ix).unwrap().sequence.is_compared());
+    w.beat(&says);
+    assert_eq!(w.troubles, vec![]);
+    w.beat(&says);
+    assert_eq!(w.troubles, vec![(parent, id(child), Trouble::Congested)]);
+}
+
+/// Whose fault it is that pieces are late: what all say, and which pairs are named.
+#[test]
+fn links_are_named_for_what_is_theirs_only() {
+    let (_, child, parent, _) = at_rest();
+    let child = id(child);
+    let is = move |p: NodeId, c: NodeId| p == parent && c == child;
+    let either = |ours: bool, i, p, c, t| if ours { late(i, p, c, t) } else { in_time(i, p, c, t) };
+    let stands_still = |t| (Some(newest(0, t)), Some(newest(0, t)));
+    let named = vec![(parent, child, Trouble::Congested)];
+    let stories: Vec<(&str, Box<Says>, _)> = vec![
+        ("all is well", Box::new(in_time), vec![]),
+        ("one link", Box::new(move |i, p, c, t| either(is(p, c), i, p, c, t)), named.clone()),
+        ("a parent's uplink", Box::new(move |i, p, c, t| either(p == parent, i, p, c, t)), vec![]),
+        ("a child's downlink", Box::new(move |i, p, c, t| either(c == child, i, p, c, t)), vec![]),
+        (
+            "a parent that is behind itself",
+            Box::new(move |i, p, c, t| if p == parent { stands_still(t) } else { in_time(i, p, c, t) }),
+            vec![],
+        ),
+        (
+            "a link above others: nothing new goes down from there",
+            Box::new(move |i, p, c, t| match (is(p, c), p == child) {
+                (true, _) => late(i, p, c, t),
+                (_, true) => (late(i, p, c, t).1, late(i, p, c, t).1),
+                _ => in_time(i, p, c, t),
+            }),
+            named.clone(),
+        ),
+        (
+            "only the parent speaks of it",
+            Box::new(move |i, p, c, t| if is(p, c) { (Some(newest(i, t)), None) } else { in_time(i, p, c, t) }),
+            vec![],
+        ),
+        (
+            "only the child does",
+            Box::new(move |i, p, c, t| if is(p, c) { (None, Some(0)) } else { in_time(i, p, c, t) }),
+            vec![],
+        ),
+        (
+            "a parent claims more than there is",
+            Box::new(
+                move |i, p, c, t| {
+                    if is(p, c) { (Some(u64::MAX - i), Some(newest(i, t))) } else { in_time(i, p, c, t) }
+                },
+            ),
+            vec![],
+        ),
+        (
+            "a parent claims to one child what it did not send: it costs that edge",
+            Box::new(
+                move |i, p, c, t| {
+                    if is(p, c) { (Some(newest(i, t)), Some(newest(0, t))) } else { in_time(i, p, c, t) }
+                },
+            ),
+            named,
+        ),
+        (
+            "a child claims to get nothing of anybody",
+            Box::new(move |i, p, c, t| if c == child { (Some(newest(i, t)), Some(0)) } else { in_time(i, p, c, t) }),
+            vec![],
+        ),
+        (
+            "a child claims to have more than there is",
+            Box::new(
+                move |i, p, c, t| if c == child { (Some(newest(i, t)), Some(u64::MAX)) } else { in_time(i, p, c, t) },
+            ),
+            vec![],
+        ),
+    ];
+    for (what, says, named) in stories {
+        let mut w = at_rest().0;
+        let slots: Vec<u32> = w.trees.members().map(|m| m.slots).collect();
+        let before: Vec<_> = (0..24).map(|n| w.parents(n)).collect();
+        (0..4).for_each(|_| w.beat(&*says));
+        assert_eq!(w.troubles, named, "{what}");
+        assert_eq!((w.accused.len(), w.trees.stats().unfed), (0, 0), "{what}");
+        assert_eq!(w.trees.members().map(|m| m.slots).collect::<Vec<_>>(), slots, "{what}: nobody is believed less");
+        let moved = (0..24).filter(|n| before[*n as usize] != w.parents(*n)).count();
+        assert!(if named.is_empty() { moved == 0 } else { moved <= 3 }, "{what}: {moved} moved");
+    }
+}
+
+/// Heartbeats as fast as a child can say them make nothing of one word of its parent.
+#[test]
+fn a_child_that_invents_intervals_is_not_heard() {
+    let (mut w, child, parent, _) = at_rest();
+    w.beat(&in_time);
+    w.beat(&in_time);
+    let before = w.parents(child);
+    let says = move |i, p, c, t| if p == parent { (None, Some(0)) } else { in_time(i, p, c, t) };
+    (3..200).for_each(|interval| w.tells(&id(child), interval, &says));
+    w.hear();
+    assert_eq!((w.troubles.len(), w.parents(child)), (0, before));
 }

@@ -3,12 +3,13 @@
 use super::Trees;
 use crate::config::Config;
 use crate::dcm::{DcmOutput, Ix, MemberInfo};
+use crate::network_monitor::Trouble;
 use crate::trust::{Offence, Standing};
 use headwater_model::assignment::{Assignment, Reach};
 use headwater_model::id::{Hash, NodeId, Version};
 use headwater_model::live::{LiveTerms, Substreams};
-use headwater_model::node::{Accepts, Capabilities, Role};
-use headwater_model::report::{Alarm, Join};
+use headwater_model::node::{Accepts, Capabilities, Priority, Role};
+use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Place, SourceClass};
 use std::collections::BTreeMap;
@@ -17,11 +18,24 @@ pub(super) const K: u8 = 8;
 /// The source of most stories.
 pub(super) const SOURCE: u32 = 1_000_000;
 
+/// Of the edge from a parent to a child in a tree, at the end of an interval: the last pieces of which the parent and the
+/// child speak.
+pub(super) type Says = dyn Fn(u64, NodeId, NodeId, u8) -> (Option<u64>, Option<u64>);
+
+/// The highest piece of a substream that the source has sent by the end of an interval.
+pub(super) fn newest(interval: u64, tree: u8) -> u64 {
+    interval * 64 + u64::from(tree)
+}
+
 pub(super) struct World {
     pub(super) trees: Trees,
     pub(super) now: Time,
     pub(super) told: BTreeMap<NodeId, Assignment>,
     pub(super) accused: Vec<(NodeId, NodeId, Offence)>,
+    /// Parent, child, and what is wrong between them.
+    pub(super) troubles: Vec<(NodeId, NodeId, Trouble)>,
+    /// The last one of which heartbeats told.
+    pub(super) interval: u64,
     /// Sessions that each had: its port changes when its process begins anew.
     pub(super) ports: BTreeMap<u32, u16>,
 }
@@ -62,7 +76,15 @@ pub(super) fn terms() -> LiveTerms {
 impl World {
     pub(super) fn begun(restarted: bool) -> World {
         let trees = Trees::new(Time(1), Version::default(), terms(), Config::default(), 1, restarted);
-        World { trees, now: Time(1), told: BTreeMap::new(), accused: vec![], ports: BTreeMap::new() }
+        World {
+            trees,
+            now: Time(1),
+            told: BTreeMap::new(),
+            accused: vec![],
+            troubles: vec![],
+            interval: 0,
+            ports: BTreeMap::new(),
+        }
     }
 
     /// With a source of so many kbit/s.
@@ -90,6 +112,56 @@ impl World {
         self.hear();
     }
 
+    /// An interval passes, and all members tell of it.
+    pub(super) fn beat(&mut self, says: &Says) {
+        self.pass(2000);
+        self.all_tell(says);
+    }
+
+    /// All members tell of the next interval.
+    pub(super) fn all_tell(&mut self, says: &Says) {
+        self.interval += 1;
+        for node in self.trees.nodes() {
+            self.tells(&node, self.interval, says);
+        }
+        self.hear();
+    }
+
+    /// A member's heartbeat.
+    pub(super) fn tells(&mut self, node: &NodeId, interval: u64, says: &Says) {
+        let edge = |other: NodeId, trees: Substreams, last: &dyn Fn(u8) -> Option<u64>| EdgeReport {
+            node: other,
+            pieces: 1,
+            bytes: 1,
+            waited: Micros(0),
+            rtt: Micros(0),
+            sent_packets: 0,
+            lost_packets: 0,
+            offers_nothing: false,
+            last_pieces: trees.iter().filter_map(|t| Some((t, last(t)?))).collect(),
+        };
+        let from = self.trees.parents_of(node).into_iter();
+        let from = from.map(|(p, trees)| edge(p, trees, &|t| says(interval, p, *node, t).1)).collect();
+        let gives = |child: &NodeId| {
+            let all = self.trees.parents_of(child);
+            all.into_iter().find(|(p, _)| p == node).map(|(_, trees)| trees).unwrap_or_default()
+        };
+        let to = self.trees.children_of(node).into_iter();
+        let to = to.map(|c| edge(c, gives(&c), &|t| says(interval, *node, c, t).0)).collect();
+        let said = ContentReport {
+            version: Version::default(),
+            runs: None,
+            pieces_held: 0,
+            origin_bytes: 0,
+            wasted_bytes: 0,
+            from,
+            to,
+            priority: Priority::High,
+            live: None,
+        };
+        self.trees.heartbeat(self.now, node, interval, &said);
+    }
+
     /// What was said is kept, and the state is sound.
     pub(super) fn hear(&mut self) {
         let mut said = Vec::new();
@@ -102,6 +174,7 @@ impl World {
                     self.told.insert(node, a);
                 }
                 DcmOutput::Accuse(child, parent, offence) => self.accused.push((child, parent, offence)),
+                DcmOutput::Trouble(parent, child, what) => self.troubles.push((parent, child, what)),
                 _ => {}
             }
         }
@@ -170,7 +243,10 @@ impl World {
             t.trees[usize::from(tree)].hungry.iter().find_map(|hungry| {
                 let could = |p: &Ix| {
                     let (root, below) = t.climb(tree, *p, *hungry);
-                    t.may_feed(self.now, tree, *p, *hungry)
+                    let is_peer =
+                        t.member(*p).is_some_and(|m| m.info.class() == SourceClass::Peer) && t.source != Some(*p);
+                    (is_peer || !t.stays_pulled(tree, *hungry))
+                        && t.may_feed(self.now, tree, *p, *hungry)
                         && t.member(*p).is_some_and(|m| m.free() > 0)
                         && t.source == Some(root)
                         && !below

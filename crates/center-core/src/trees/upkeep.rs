@@ -7,6 +7,7 @@ use crate::dcm::Ix;
 use headwater_model::SourceClass;
 use headwater_model::time::Time;
 use std::cmp::Reverse;
+use std::ops::Bound;
 
 /// Edges that are moved at one time, or one for so many members.
 const MAX_MOVES: usize = 8;
@@ -27,7 +28,8 @@ impl Trees {
             |ix: &&Ix| self.member(**ix).and_then(|m| m.away_since).is_some_and(|since| now.since(since) > grace);
         let gone: Vec<_> = self.aways.iter().filter(is_gone).filter_map(|ix| self.node_of(*ix)).collect();
         gone.iter().for_each(|node| self.leave(now, node));
-        for ix in self.doubted.iter().copied().collect::<Vec<_>>() {
+        let is_over = |ix: &&Ix| self.member(**ix).is_none_or(|m| m.doubt_ends(now));
+        for ix in self.doubted.iter().filter(is_over).copied().collect::<Vec<_>>() {
             self.believe_again(now, ix);
         }
     }
@@ -74,7 +76,7 @@ impl Trees {
                 self.relink(now, tree, parent, child);
             } else if let Some(room) = self.room_for(now, tree, child, Who::Peers) {
                 self.make_room(now, tree, child, room);
-            } else {
+            } else if !self.leave_to_helpers(now, tree, child) && !self.swap_with_leaf(now, tree, child) {
                 continue;
             }
             *left -= 1;
@@ -94,10 +96,11 @@ impl Trees {
 
     /// Whoever lends a slot in a tree where it is not at home gets it back when those at home have one no deeper.
     fn give_back(&mut self, now: Time, tree: u8, left: &mut u32) {
-        let Some(t) = self.trees.get(usize::from(tree)).filter(|_| *left > 0) else { return };
-        let lent = t.lent.len();
-        let lender = t.lent.iter().nth(self.turn % lent.max(1)).copied();
-        let Some(child) = lender.and_then(|l| self.spot(tree, l)?.children.last().copied()) else { return };
+        let Some(t) = self.trees.get_mut(usize::from(tree)).filter(|_| *left > 0) else { return };
+        let after = t.lent.range((Bound::Excluded(t.lent_last), Bound::Unbounded)).next();
+        let Some(lender) = after.or(t.lent.first()).copied() else { return };
+        t.lent_last = lender;
+        let Some(child) = self.spot(tree, lender).and_then(|s| s.children.last().copied()) else { return };
         let depth = self.spot(tree, child).map_or(0, |s| s.depth);
         if self.is_away(child) {
             return;
@@ -132,7 +135,8 @@ impl Trees {
             if self.member(ix).is_none() || self.is_away(ix) {
                 continue;
             }
-            if self.freshen_spares(now, ix) {
+            let helpers_changed = self.freshen_helpers(now, ix);
+            if self.freshen_spares(now, ix, true) || helpers_changed {
                 self.dirty(now, ix);
             }
             self.rise(now, ix, left);

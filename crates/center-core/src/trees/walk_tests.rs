@@ -3,7 +3,7 @@
 use super::test_world::*;
 use crate::dcm::MemberInfo;
 use crate::trust::Standing;
-use headwater_model::id::Version;
+use headwater_model::id::{NodeId, Version};
 use headwater_model::live::Substreams;
 use headwater_model::node::{Accepts, Role};
 use headwater_model::report::{Alarm, Join};
@@ -83,6 +83,14 @@ impl Walk {
                         [Accepts::Open, Accepts::Punchable, Accepts::DialOnly][self.rng.below(3) as usize];
                     w.trees.set_reach(now, &id(n), capabilities, reach);
                 }
+            }
+            20 => {
+                // Somewhere pieces are late, as some say.
+                let (late, lag) = (self.rng.below(8) as u8, self.rng.below(4));
+                w.all_tell(&move |i, p: NodeId, c: NodeId, t| {
+                    let lag = if (p.0[0] ^ c.0[0]) % 8 == late { lag } else { 0 };
+                    (Some(newest(i, t)), Some(newest(i.saturating_sub(lag), t)))
+                });
             }
             _ => w.pass(1 + self.rng.below(400)),
         }

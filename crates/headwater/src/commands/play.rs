@@ -63,6 +63,9 @@ pub struct PlayArgs {
     /// Print the measures as one JSON object
     #[arg(long, requires = "probe")]
     json: bool,
+    /// Exit when standard input ends.
+    #[arg(long, hide = true, requires = "probe")]
+    exit_with_stdin: bool,
 }
 
 pub async fn run(args: PlayArgs) -> Result<()> {
@@ -157,7 +160,7 @@ async fn probe(args: &PlayArgs, address: Url, proxy: bool) -> Result<()> {
     let played = tokio::select! {
         played = probe.play() => played,
         // What was measured until then is worth a report.
-        () = lifetime::shutdown(false) => Ok(()),
+        () = lifetime::shutdown(args.exit_with_stdin) => Ok(()),
     };
     played?;
     let report = probe.report();

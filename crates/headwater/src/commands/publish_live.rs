@@ -48,7 +48,8 @@ pub struct LiveArgs {
     #[arg(long, value_name = "URL", conflicts_with_all = ["path", "origin", "check_all", "no_check", "piece_size"])]
     live: Option<Url>,
     /// Publish the live stream that an encoder puts here by HTTP, playlist and segments, at an address of this program's
-    /// own; it prints where to. Nobody else needs to have the stream then
+    /// own; it prints where to. Nobody else needs to have the stream then. What is put while it is made is passed on while it
+    /// is made, if the names of segments differ in a number that rises by one
     #[arg(long, value_name = "ADDR:PORT", conflicts_with_all = ["live", "path", "origin", "check_all", "no_check", "piece_size"])]
     live_push: Option<SocketAddr>,
     /// Where viewers reach that address, for those that need a piece at once [default: the same]
@@ -123,10 +124,11 @@ pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<(
             stop.cancel();
         })
     };
-    let url = playlist(&args, &stop).await?;
+    let (url, own_query) = playlist(&args, &stop).await?;
+    let own_access = Access { query: both(access.query.as_deref(), own_query), headers: access.headers.clone() };
     let rate = match args.live.rate {
         Some(rate) => rate,
-        None => measured(&client, &url, &access, &stop, args.json).await?,
+        None => measured(&client, &url, &own_access, &stop, args.json).await?,
     };
     let substreams = NonZeroU8::new(args.live.substreams).unwrap_or(NonZeroU8::MIN);
     let terms = LiveTerms { substreams, rate, window: Micros(args.live.window.as_micros() as u64) };
@@ -147,7 +149,7 @@ pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<(
     };
     let source = node.live_source(hw.clone(), log, key)?;
     say_started(&args, &hw, &node, terms)?;
-    let publisher = LivePublisher { source, client, url, access, progress_file };
+    let publisher = LivePublisher { source, client, url, access: own_access, progress_file };
     let (json, teller) = (args.json, node.clone());
     let uploaded = move || teller.contents().iter().map(|c| c.uploaded_bytes).sum();
     let ended = publisher.run(stop, move |news| say(&news, json, &uploaded)).await;
@@ -159,10 +161,11 @@ pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<(
     }
 }
 
-/// The playlist to follow: one that is there, or the first that an encoder puts here.
-async fn playlist(args: &Args, stop: &CancellationToken) -> Result<Url> {
+/// The playlist to follow: one that is there, or the first that an encoder puts here; and the query that only its publisher
+/// adds.
+async fn playlist(args: &Args, stop: &CancellationToken) -> Result<(Url, Option<String>)> {
     if let Some(url) = &args.live.live {
-        return Ok(url.clone());
+        return Ok((url.clone(), None));
     }
     let address = args.live.live_push.context("no playlist")?;
     if address.ip().is_unspecified() && args.live.push_url.is_none() {
@@ -176,8 +179,16 @@ async fn playlist(args: &Args, stop: &CancellationToken) -> Result<Url> {
         print(&format!("put the stream to {to}, as with ffmpeg … -f hls -method PUT {to}\nwaiting for it …"))?;
     }
     tokio::select! {
-        url = origin.playlist() => url,
+        url = origin.playlist() => Ok((url?, Some(origin.own_query().to_owned()))),
         () = stop.cancelled() => Err(Ending::Interrupted.into()),
+    }
+}
+
+/// One query of two.
+fn both(one: Option<&str>, other: Option<String>) -> Option<String> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(format!("{}&{other}", one.trim_start_matches('?'))),
+        (one, other) => other.or(one.map(str::to_owned)),
     }
 }
 

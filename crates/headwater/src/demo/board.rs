@@ -3,10 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use super::receiver::Receiver;
-use super::result::{offload, rate};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const LINE_EVERY: Duration = Duration::from_secs(1);
 const REDRAWS_PER_S: u8 = 10;
@@ -22,7 +19,7 @@ pub enum Board {
     Block(Block),
 }
 
-/// A header and a bar per receiver.
+/// A header and a bar per row.
 pub struct Block {
     all: MultiProgress,
     header: ProgressBar,
@@ -30,18 +27,23 @@ pub struct Block {
 }
 
 /// What there is to show.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    /// Since the receivers' start.
-    pub elapsed: Duration,
-    /// Below which it cannot end.
-    pub bound_s: Option<f64>,
-    /// Length of the content.
-    pub content_bytes: u64,
-    /// That left the origin.
-    pub origin_bytes: u64,
-    /// All of them, in the same order every time.
-    pub receivers: &'a [Receiver],
+pub trait View {
+    /// All of it in a line.
+    fn header(&self) -> String;
+    /// In the same order every time.
+    fn rows(&self) -> Vec<Row>;
+}
+
+/// One of those that the demo is about: a bar and some words.
+pub struct Row {
+    /// In the demo.
+    pub name: String,
+    /// So much of the bar is full.
+    pub part: u64,
+    /// The whole bar.
+    pub whole: u64,
+    /// What it does.
+    pub words: String,
 }
 
 impl Board {
@@ -59,8 +61,8 @@ impl Board {
         }
     }
 
-    /// Shows the state of the transfer.
-    pub fn show(&mut self, view: View, now: Instant) {
+    /// Shows how it is.
+    pub fn show(&mut self, view: &impl View, now: Instant) {
         match self {
             Board::Plain { last } => {
                 if last.is_none_or(|last| now.duration_since(last) >= LINE_EVERY) {
@@ -89,17 +91,19 @@ impl Block {
         Block { all, header, bars: Vec::new() }
     }
 
-    fn show(&mut self, view: View) {
+    fn show(&mut self, view: &impl View) {
         self.header.set_message(view.header());
-        while self.bars.len() < view.receivers.len() {
-            let bar = self.all.add(ProgressBar::new(view.content_bytes));
+        let rows = view.rows();
+        while self.bars.len() < rows.len() {
+            let bar = self.all.add(ProgressBar::new(1));
             bar.set_style(style("{prefix:8} {bar:24} {percent:>3} %  {msg}"));
             self.bars.push(bar);
         }
-        for (bar, receiver) in self.bars.iter().zip(view.receivers) {
-            bar.set_prefix(receiver.part.to_string());
-            bar.set_message(sources(receiver));
-            bar.set_position(receiver.bytes);
+        for (bar, row) in self.bars.iter().zip(rows) {
+            bar.set_prefix(row.name);
+            bar.set_message(row.words);
+            bar.set_length(row.whole.max(1));
+            bar.set_position(row.part);
         }
     }
 }
@@ -109,78 +113,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-impl View<'_> {
-    /// The mean share of the content that receivers have which are to get it.
-    pub fn progress(&self) -> f64 {
-        let alive = || self.receivers.iter().filter(|receiver| !receiver.dead);
-        let total = self.content_bytes.saturating_mul(alive().count() as u64).max(1);
-        alive().map(|receiver| receiver.bytes).sum::<u64>() as f64 / total as f64
-    }
-
-    fn header(&self) -> String {
-        let delivered: u64 = self.receivers.iter().map(|receiver| receiver.bytes).sum();
-        let done = self.receivers.iter().filter(|receiver| receiver.complete.is_some()).count();
-        let bound = self.bound_s.map_or(String::new(), |bound| format!(" of at least {bound:.1} s"));
-        format!(
-            "{:5.1} s{bound}: {:.0} %, {done} of {} done; offload {:.1} %, {:.2} copies from the origin",
-            self.elapsed.as_secs_f64(),
-            100.0 * self.progress(),
-            self.receivers.len(),
-            100.0 * offload(self.origin_bytes, delivered),
-            self.origin_bytes as f64 / self.content_bytes.max(1) as f64,
-        )
-    }
-}
-
-/// What a receiver does, and what it has got from whom.
-fn sources(receiver: &Receiver) -> String {
-    let counted = receiver.counters();
-    let does = match (receiver.dead, receiver.complete) {
-        (true, _) => "killed".to_owned(),
-        (_, Some(_)) => "done".to_owned(),
-        _ => rate(receiver.rate),
-    };
-    let [peers, waypoint, origin] =
-        [counted.peer_bytes, counted.waypoint_bytes, counted.origin_bytes].map(|bytes| BinaryBytes(bytes).to_string());
-    format!("{does:>10}  peers {peers:>10}  waypoint {waypoint:>10}  origin {origin:>10}")
-}
-
 fn print_line(text: &str) {
     // Nobody reads any more; the demo itself goes on.
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::fault::Part;
-    use super::*;
-
-    fn receivers() -> Vec<Receiver> {
-        let now = Instant::now();
-        let mut receivers = [Part::Peer(1), Part::Peer(2), Part::Light(1)].map(|part| Receiver::new(part, 100));
-        let line = r#"{"event":"progress","bytes":60,"total":100,"rate":1500000,"peer_bytes":2048,"origin_bytes":10}"#;
-        receivers[0].hear(line, now).unwrap();
-        receivers[1].hear(&line.replace("60", "100"), now).unwrap();
-        receivers[1].hear(r#"{"event":"complete"}"#, now).unwrap();
-        receivers[2].killed(false);
-        receivers.into()
-    }
-
-    #[test]
-    fn the_header_sums_up() {
-        let receivers = receivers();
-        let elapsed = Duration::from_millis(3_400);
-        let view = View { elapsed, bound_s: Some(26.84), content_bytes: 100, origin_bytes: 40, receivers: &receivers };
-        let expected = "  3.4 s of at least 26.8 s: 80 %, 1 of 3 done; offload 75.0 %, 0.40 copies from the origin";
-        assert_eq!(view.header(), expected);
-        let nothing = View { bound_s: None, origin_bytes: 0, receivers: &[], ..view };
-        assert_eq!(nothing.header(), "  3.4 s: 0 %, 0 of 0 done; offload 0.0 %, 0.00 copies from the origin");
-    }
-
-    #[test]
-    fn a_bar_tells_where_bytes_came_from() {
-        let lines: Vec<String> = receivers().iter().map(sources).collect();
-        assert_eq!(lines[0], "  1.5 MB/s  peers   2.00 KiB  waypoint        0 B  origin       10 B");
-        assert!(lines[1].starts_with("      done ") && lines[2].starts_with("    killed "));
-    }
 }

@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -17,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a child may take from its start to its first line.
 pub const READY_WITHIN: Duration = Duration::from_secs(15);
+
+/// Between two looks at whether all get ready.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Longest line that is read; a child's lines have a few kilobytes.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -114,6 +118,61 @@ impl Children {
                 self.running.remove(&event.name);
             }
             return event;
+        }
+    }
+
+    /// The next event of any child, as long as all of them get ready in time.
+    ///
+    /// # Errors
+    /// If one does not.
+    pub async fn next_in_time(&mut self) -> anyhow::Result<Event> {
+        loop {
+            if let Ok(event) = tokio::time::timeout(LOOK_EVERY, self.next()).await {
+                return Ok(event);
+            }
+            self.ensure_ready(Instant::now())?;
+        }
+    }
+
+    /// What a child prints when it is ready.
+    ///
+    /// # Errors
+    /// If that is something else, or any child ends.
+    pub async fn first_line<T: DeserializeOwned>(&mut self, name: &str) -> anyhow::Result<T> {
+        loop {
+            match self.next_in_time().await? {
+                Event { name: from, what: What::Line(line), .. } if from == name => {
+                    return serde_json::from_str(&line)
+                        .map_err(|error| self.complaint(name, format!("unexpected output {line:?}: {error}")));
+                }
+                Event { name, what: What::Ended(status), .. } => return Err(self.ended(&name, status)),
+                Event { .. } => {}
+            }
+        }
+    }
+
+    /// Runs a command that ends by itself, and returns what it prints.
+    ///
+    /// # Errors
+    /// If it fails or takes longer than `limit`, or another child ends.
+    pub async fn run_to_end(&mut self, name: &str, arguments: &[OsString], limit: Duration) -> anyhow::Result<String> {
+        self.start(name, arguments)?;
+        let hear = async {
+            let mut printed = String::new();
+            loop {
+                match self.next().await {
+                    Event { name: from, what: What::Line(line), .. } if from == name => printed += &line,
+                    Event { name: from, what: What::Ended(status), .. } if from == name && status.success() => {
+                        return Ok(printed);
+                    }
+                    Event { name: from, what: What::Ended(status), .. } => return Err(self.ended(&from, status)),
+                    Event { .. } => {}
+                }
+            }
+        };
+        match tokio::time::timeout(limit, hear).await {
+            Ok(heard) => heard,
+            Err(_) => Err(self.complaint(name, format!("still running after {} s", limit.as_secs()))),
         }
     }
 

@@ -124,12 +124,17 @@ impl Schedule {
         if !self.choose || mean_progress < CHOOSE_AT {
             return;
         }
-        let serving = candidates.filter(|(_, children)| *children > 0);
-        if let Some((part, _)) = serving.max_by_key(|(part, children)| (*children, std::cmp::Reverse(*part))) {
+        if let Some(part) = busiest(candidates) {
             self.choose = false;
             self.due.push((now, Due::Kill { part, again: true }));
         }
     }
+}
+
+/// Of those that serve, the one with most children; of equals the first. With each stands its number of children.
+pub fn busiest<T: Ord + Copy>(candidates: impl Iterator<Item = (T, u64)>) -> Option<T> {
+    let serving = candidates.filter(|(_, children)| *children > 0);
+    serving.max_by_key(|(one, children)| (*children, std::cmp::Reverse(*one))).map(|(one, _)| one)
 }
 
 #[cfg(test)]

@@ -109,9 +109,17 @@ pub fn bound_s(content_bytes: u64, up_bytes_per_s: Option<u64>, regular: u32, li
 }
 
 impl Report {
-    /// Whether everything went as it must.
-    pub fn is_good(&self) -> bool {
+    fn is_good(&self) -> bool {
         self.verified && self.survivors > 0 && self.finished == self.survivors
+    }
+
+    /// Why it is no success; `None` if it is one.
+    pub fn problem(&self) -> Option<String> {
+        let files = if self.verified { "all" } else { "not all" };
+        let (finished, survivors) = (self.finished, self.survivors);
+        (!self.is_good()).then(|| {
+            format!("{finished} of {survivors} survivors finished, and {files} of their files are the published one")
+        })
     }
 
     /// For people, at most `width` columns where words can be wrapped.
@@ -159,21 +167,14 @@ impl Report {
         let offload = format!("{:.1} %", 100.0 * self.offload());
         let offload_max = format!("{:.1} %", 100.0 * (1.0 - 1.0 / self.survivors.max(1) as f64));
         let verified = if self.verified { "all" } else { "NOT ALL" };
-        let rows = [
-            ("", "measured", "bound", "ratio"),
+        figures(&[
             ("last receiver done", &seconds(self.makespan_s), &seconds(self.bound_s), &ratio(self.ratio)),
             ("copies from the origin", &copies, "1.00", &copies),
             ("offload", &offload, &offload_max, ""),
             ("pairs of lightweight peers", &pairs, "0", ""),
             ("receivers finished", &finished, "", ""),
             ("hashes right", verified, "", ""),
-        ];
-        let mut text = String::from("\n");
-        for (name, measured, bound, ratio) in rows {
-            text += format!("{name:<27}{measured:>10}{bound:>10}{ratio:>8}").trim_end();
-            text.push('\n');
-        }
-        text
+        ])
     }
 
     /// Share of what receivers needed that did not leave the origin.
@@ -183,14 +184,9 @@ impl Report {
 
     fn sources(&self) -> String {
         let origin: u64 = self.per_receiver.iter().map(|receiver| receiver.origin_bytes).sum();
-        let all = (origin + self.waypoint_bytes + self.peer_bytes).max(1) as f64;
-        let mut text = String::from("\nreceived from\n");
-        for (name, bytes) in [("peers", self.peer_bytes), ("the waypoint", self.waypoint_bytes), ("the origin", origin)]
-        {
-            text +=
-                &format!("  {name:<25}{:>10}{:>8.1} %\n", BinaryBytes(bytes).to_string(), 100.0 * bytes as f64 / all);
-        }
-        text + &format!(
+        let from =
+            received_from(&[("peers", self.peer_bytes), ("the waypoint", self.waypoint_bytes), ("the origin", origin)]);
+        from + &format!(
             "left the origin{:>22}  (the waypoint's own included)\n",
             BinaryBytes(self.origin_bytes).to_string()
         )
@@ -221,6 +217,27 @@ impl Report {
         }
         text
     }
+}
+
+/// Lines of what was measured, beside its bound and how many times that it is.
+pub fn figures(rows: &[(&str, &str, &str, &str)]) -> String {
+    let mut text = String::from("\n");
+    for (name, measured, bound, ratio) in [&[("", "measured", "bound", "ratio")][..], rows].concat() {
+        text += format!("{name:<27}{measured:>10}{bound:>10}{ratio:>8}").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// Lines of who all bytes came from.
+pub fn received_from(sources: &[(&str, u64)]) -> String {
+    let all = sources.iter().map(|(_, bytes)| bytes).sum::<u64>().max(1) as f64;
+    let mut text = String::from("\nreceived from\n");
+    for (name, bytes) in sources {
+        let share = 100.0 * *bytes as f64 / all;
+        text += &format!("  {name:<25}{:>10}{share:>8.1} %\n", BinaryBytes(*bytes).to_string());
+    }
+    text
 }
 
 /// The share of `delivered_bytes` that did not leave the origin; 0 before anything was delivered.

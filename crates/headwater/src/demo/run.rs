@@ -1,6 +1,5 @@
 //! The flow of a demo: start the parts, publish, let everybody fetch, kill, and sum up.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,19 +7,18 @@ use anyhow::{Context, Result, bail, ensure};
 use headwater_model::Hash;
 use serde::Deserialize;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::Args;
-use super::board::{Board, View};
-use super::children::{Children, Event, What};
+use super::children::{Event, What};
 use super::content::{Content, digest};
 use super::fault::{Due, Part, Schedule};
 use super::folder::Folder;
 use super::receiver::Receiver;
 use super::result::{Killed, ReceiverReport, Report, bound_s};
-use super::site::{Control, Site, free_ports};
+use super::site::{Control, Origin, Site, free_ports};
+use super::stage::Stage;
+use super::transfer::Transfer;
 use super::watch::{self, Counted};
 use crate::api_client::ApiClient;
 
@@ -43,15 +41,10 @@ const OTHER_COPIES: u64 = 2;
 /// A demo in the making.
 pub struct Demo<'a> {
     args: &'a Args,
+    stage: &'a mut Stage,
     content: Content,
     site: Site,
     bound_s: Option<f64>,
-    children: Children,
-    /// Work on other threads, which `stop` ends early.
-    work: TaskTracker,
-    stop: CancellationToken,
-    /// Where progress goes.
-    pub board: Board,
     http: reqwest::Client,
     receivers: Vec<Receiver>,
     known: Known,
@@ -81,12 +74,6 @@ struct WaypointStarted {
 }
 
 #[derive(Deserialize)]
-struct OriginStarted {
-    #[serde(deserialize_with = "super::site::url")]
-    url: Url,
-}
-
-#[derive(Deserialize)]
 struct Published {
     hw: String,
 }
@@ -96,7 +83,7 @@ impl<'a> Demo<'a> {
     ///
     /// # Errors
     /// If an argument, the file or the disk is not fit.
-    pub fn new(args: &'a Args, folder: &Folder) -> Result<Demo<'a>> {
+    pub fn new(args: &'a Args, folder: &Folder, stage: &'a mut Stage) -> Result<Demo<'a>> {
         let content = match &args.file {
             Some(path) => Content::given(path)?,
             None => Content::Generated(args.file_size),
@@ -112,19 +99,16 @@ impl<'a> Demo<'a> {
         let site = Site {
             folder: folder.path().to_owned(),
             file_name: content.file_name().to_owned(),
-            up: args.up.rate.map(|_| args.up.text.clone()),
+            up: args.up.option(),
+            origin_up: args.up.option(),
             ports: free_ports(u64::from(std::process::id()))?,
         };
         site.make_folders(parts.iter().copied())?;
-        let program = std::env::current_exe().context("cannot find the program itself")?;
         Ok(Demo {
             args,
             bound_s: bound_s(bytes, args.up.bytes_per_s(), args.peers, args.lightweight)?,
-            children: Children::new(program, site.logs()),
+            stage,
             site,
-            work: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            board: Board::new(),
             http: reqwest::Client::builder().no_proxy().build().context("cannot set up HTTP")?,
             receivers: parts.into_iter().map(|part| Receiver::new(part, bytes)).collect(),
             content,
@@ -138,18 +122,18 @@ impl<'a> Demo<'a> {
         })
     }
 
-    /// The demo from its start to its figures. May be dropped at any moment; [`Demo::end`] is to follow in any case.
+    /// The demo from its start to its figures. May be dropped at any moment; [`Stage::end`] is to follow in any case.
     ///
     /// # Errors
     /// If a part cannot be started, ends by itself or complains.
     pub async fn run(&mut self) -> Result<Report> {
         let source = self.put_content().await?;
-        self.board.note("starting a control center, an origin and a waypoint");
+        self.stage.board.note("starting a control center, an origin and a waypoint");
         self.start_control().await?;
         self.start_origin().await?;
         self.publish().await?;
         self.start(Part::Waypoint)?;
-        let started: WaypointStarted = self.first_line(Part::Waypoint).await?;
+        let started: WaypointStarted = self.stage.children.first_line("waypoint").await?;
         self.known.waypoint_node = started.node;
         self.transfer().await?;
         self.settle().await?;
@@ -157,28 +141,19 @@ impl<'a> Demo<'a> {
         Ok(self.report(verified))
     }
 
-    /// Kills and reaps all children, and ends what other threads do in the folder.
-    pub async fn end(mut self) {
-        self.board.finish();
-        self.stop.cancel();
-        self.children.kill_all().await;
-        self.work.close();
-        self.work.wait().await;
-    }
-
     async fn put_content(&mut self) -> Result<PathBuf> {
         let size = indicatif::BinaryBytes(self.content.bytes());
-        self.board.note(&match &self.content {
+        self.stage.board.note(&match &self.content {
             Content::Generated(_) => format!("writing a file of {size}"),
             Content::Given { path, .. } => format!("taking {} ({size})", path.display()),
         });
-        let (content, folder, stop) = (self.content.clone(), self.site.origin(), self.stop.clone());
-        self.work.spawn_blocking(move || content.put_into(&folder, &stop)).await?
+        let (content, folder, stop) = (self.content.clone(), self.site.origin(), self.stage.stop.clone());
+        self.stage.work.spawn_blocking(move || content.put_into(&folder, &stop)).await?
     }
 
     async fn start_control(&mut self) -> Result<()> {
         self.start(Part::Control)?;
-        let control: Control = self.first_line(Part::Control).await?;
+        let control: Control = self.stage.children.first_line("control").await?;
         self.known.api = Some(ApiClient::new(control.api.as_str(), Some(control.token()?))?);
         self.known.control = Some(control);
         Ok(())
@@ -186,21 +161,23 @@ impl<'a> Demo<'a> {
 
     async fn start_origin(&mut self) -> Result<()> {
         self.start(Part::Origin)?;
-        let started: OriginStarted = self.first_line(Part::Origin).await?;
+        let started: Origin = self.stage.children.first_line("origin").await?;
         self.known.origin = Some(started.url);
         Ok(())
     }
 
     async fn publish(&mut self) -> Result<()> {
-        self.board.note("publishing the file");
-        self.run_to_end("key", self.site.key_arguments()).await?;
+        self.stage.board.note("publishing the file");
+        let limit = publish_limit(self.content.bytes());
+        self.stage.children.run_to_end("key", &self.site.key_arguments(), limit).await?;
         let (Some(origin), Some(control)) = (self.known.origin.clone(), &self.known.control) else {
             bail!("publishing needs an origin and a control center");
         };
         let arguments = self.site.publish_arguments(&origin, control)?;
-        let printed = self.run_to_end("publish", arguments).await?;
-        let published: Published = serde_json::from_str(&printed)
-            .map_err(|error| self.children.complaint("publish", format!("unexpected output {printed:?}: {error}")))?;
+        let printed = self.stage.children.run_to_end("publish", &arguments, limit).await?;
+        let published: Published = serde_json::from_str(&printed).map_err(|error| {
+            self.stage.children.complaint("publish", format!("unexpected output {printed:?}: {error}"))
+        })?;
         self.known.hw = published.hw;
         // What the publishing itself has read does not count.
         self.origin_bytes.reset(watch::origin_body_bytes(&self.http, &origin).await?);
@@ -215,58 +192,7 @@ impl<'a> Demo<'a> {
             (Part::Waypoint, None) => bail!("a waypoint needs a control center"),
             (Part::Peer(_) | Part::Light(_), _) => self.site.receiver_arguments(part, &self.known.hw),
         };
-        self.children.start(&part.to_string(), &arguments)
-    }
-
-    /// What a part prints when it is ready.
-    async fn first_line<T: serde::de::DeserializeOwned>(&mut self, part: Part) -> Result<T> {
-        let name = part.to_string();
-        loop {
-            match self.next_event().await? {
-                Event { name: from, what: What::Line(line), .. } if from == name => {
-                    return serde_json::from_str(&line).map_err(|error| {
-                        self.children.complaint(&name, format!("unexpected output {line:?}: {error}"))
-                    });
-                }
-                Event { name, what: What::Ended(status), .. } => return Err(self.children.ended(&name, status)),
-                Event { .. } => {}
-            }
-        }
-    }
-
-    /// Runs a command that ends by itself, and returns what it prints.
-    async fn run_to_end(&mut self, name: &str, arguments: Vec<OsString>) -> Result<String> {
-        self.children.start(name, &arguments)?;
-        let limit = TRANSFER_EXTRA + Duration::from_secs_f64(self.content.bytes() as f64 / SLOW_HASHING_BYTES_PER_S);
-        let hear = async {
-            let mut printed = String::new();
-            loop {
-                match self.children.next().await {
-                    Event { name: from, what: What::Line(line), .. } if from == name => printed += &line,
-                    Event { name: from, what: What::Ended(status), .. } if from == name && status.success() => {
-                        return Ok(printed);
-                    }
-                    Event { name: from, what: What::Ended(status), .. } => {
-                        return Err(self.children.ended(&from, status));
-                    }
-                    Event { .. } => {}
-                }
-            }
-        };
-        match tokio::time::timeout(limit, hear).await {
-            Ok(heard) => heard,
-            Err(_) => Err(self.children.complaint(name, format!("still running after {} s", limit.as_secs()))),
-        }
-    }
-
-    /// The next event of any child, as long as all of them get ready in time.
-    async fn next_event(&mut self) -> Result<Event> {
-        loop {
-            if let Ok(event) = tokio::time::timeout(LOOK_EVERY, self.children.next()).await {
-                return Ok(event);
-            }
-            self.children.ensure_ready(Instant::now())?;
-        }
+        self.stage.children.start(&part.to_string(), &arguments)
     }
 
     /// From the receivers' start to the last completion, or to the time limit.
@@ -288,15 +214,15 @@ impl<'a> Demo<'a> {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                self.board.note(&format!("not all have it after {} s, giving up", limit.as_secs()));
+                self.stage.board.note(&format!("not all have it after {} s, giving up", limit.as_secs()));
                 return Ok(());
             }
             let wake = schedule.next_at().unwrap_or(deadline).min(deadline);
             tokio::select! {
-                event = self.children.next() => self.hear(event)?,
+                event = self.stage.children.next() => self.hear(event)?,
                 _ = looks.tick() => {
                     self.look().await;
-                    self.children.ensure_ready(Instant::now())?;
+                    self.stage.children.ensure_ready(Instant::now())?;
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -311,20 +237,20 @@ impl<'a> Demo<'a> {
     async fn inflict(&mut self, due: Due, schedule: &mut Schedule) -> Result<()> {
         let (part, again) = match due {
             Due::Restart(part) => {
-                self.board.note(&format!("{part} is started again"));
+                self.stage.board.note(&format!("{part} is started again"));
                 return self.start(part);
             }
             Due::Kill { part, again } => (part, again),
         };
         let name = part.to_string();
-        if !self.children.runs(&name) {
+        if !self.stage.children.runs(&name) {
             return Ok(());
         }
         // The servers' counts die with them.
         self.look_at_counts().await;
-        self.children.kill(&name).await;
+        self.stage.children.kill(&name).await;
         let at_s = self.started.elapsed().as_secs_f64();
-        self.board.note(&format!("{part} was killed at {at_s:.1} s"));
+        self.stage.board.note(&format!("{part} was killed at {at_s:.1} s"));
         self.killed.push(Killed { name, at_s, restarted: again });
         match part {
             Part::Origin => self.origin_bytes.end_life(),
@@ -350,11 +276,11 @@ impl<'a> Demo<'a> {
     fn hear(&mut self, event: Event) -> Result<()> {
         let Event { name, at, what, .. } = event;
         let line = match what {
-            What::Ended(status) => return Err(self.children.ended(&name, status)),
+            What::Ended(status) => return Err(self.stage.children.ended(&name, status)),
             What::Line(line) => line,
         };
         if let Some(receiver) = self.receivers.iter_mut().find(|receiver| receiver.part.to_string() == name) {
-            receiver.hear(&line, at).map_err(|problem| self.children.complaint(&name, problem))?;
+            receiver.hear(&line, at).map_err(|problem| self.stage.children.complaint(&name, problem))?;
         }
         Ok(())
     }
@@ -370,13 +296,13 @@ impl<'a> Demo<'a> {
 
     async fn look_at_counts(&mut self) {
         if let Some(origin) = &self.known.origin
-            && self.children.runs("origin")
+            && self.stage.children.runs("origin")
             && let Ok(bytes) = watch::origin_body_bytes(&self.http, origin).await
         {
             self.origin_bytes.update(bytes);
         }
         if let Some(api) = &self.known.api
-            && self.children.runs("control")
+            && self.stage.children.runs("control")
             && let Ok(pairs) = watch::lightweight_pairs(api).await
         {
             self.lightweight_pairs.update(pairs);
@@ -400,7 +326,7 @@ impl<'a> Demo<'a> {
         let until = tokio::time::Instant::now() + SETTLE;
         let open = |receiver: &Receiver| !receiver.dead && receiver.heard.is_none_or(|heard| heard < from);
         while self.receivers.iter().any(open) {
-            match tokio::time::timeout_at(until, self.children.next()).await {
+            match tokio::time::timeout_at(until, self.stage.children.next()).await {
                 Ok(event) => self.hear(event)?,
                 Err(_) => break,
             }
@@ -412,7 +338,7 @@ impl<'a> Demo<'a> {
 
     /// Whether every survivor's file is the published one, as the driver itself reads them.
     async fn verify(&mut self, source: PathBuf) -> Result<bool> {
-        self.board.note("comparing every file with the published one");
+        self.stage.board.note("comparing every file with the published one");
         let alive = self.receivers.iter().filter(|receiver| !receiver.dead);
         let mut digests = Vec::new();
         for receiver in alive {
@@ -426,19 +352,19 @@ impl<'a> Demo<'a> {
                 Ok(_) => "differs from the published one".to_owned(),
                 Err(error) => format!("cannot be read: {error}"),
             };
-            self.board.note(&format!("the file of {part} {problem}"));
+            self.stage.board.note(&format!("the file of {part} {problem}"));
             verified = false;
         }
         Ok(verified)
     }
 
     fn digest(&self, path: PathBuf) -> tokio::task::JoinHandle<std::io::Result<Hash>> {
-        let stop = self.stop.clone();
-        self.work.spawn_blocking(move || digest(&path, &stop))
+        let stop = self.stage.stop.clone();
+        self.stage.work.spawn_blocking(move || digest(&path, &stop))
     }
 
-    fn view(&self, now: Instant) -> View<'_> {
-        View {
+    fn view(&self, now: Instant) -> Transfer<'_> {
+        Transfer {
             elapsed: now.duration_since(self.started),
             bound_s: self.bound_s,
             content_bytes: self.content.bytes(),
@@ -448,14 +374,14 @@ impl<'a> Demo<'a> {
     }
 
     fn show(&mut self, now: Instant) {
-        let view = View {
+        let view = Transfer {
             elapsed: now.duration_since(self.started),
             bound_s: self.bound_s,
             content_bytes: self.content.bytes(),
             origin_bytes: self.origin_bytes.total(),
             receivers: &self.receivers,
         };
-        self.board.show(view, now);
+        self.stage.board.show(&view, now);
     }
 
     fn report(&self, verified: bool) -> Report {
@@ -505,6 +431,11 @@ fn receiver_report(receiver: &Receiver, since_start: impl Fn(Instant) -> f64) ->
         wasted_bytes: counted.wasted_bytes,
         uploaded_bytes: counted.uploaded_bytes,
     }
+}
+
+/// After which a publishing counts as failed.
+fn publish_limit(content_bytes: u64) -> Duration {
+    TRANSFER_EXTRA + Duration::from_secs_f64(content_bytes as f64 / SLOW_HASHING_BYTES_PER_S)
 }
 
 /// After which a transfer counts as failed.

@@ -18,7 +18,7 @@ const PORTS: std::ops::Range<u64> = 16_384..32_768;
 const TRIES_MAX: u32 = 200;
 
 /// The name under which the content is published.
-const NAME: &str = "demo";
+pub const NAME: &str = "demo";
 
 /// All that a part's command line needs and that is known before the first part is started.
 pub struct Site {
@@ -26,8 +26,10 @@ pub struct Site {
     pub folder: PathBuf,
     /// What the content's file is called, wherever it is.
     pub file_name: String,
-    /// Everybody's uplink, as an option's value; absent if unlimited.
+    /// Everybody's uplink but the origin's, as an option's value; absent if unlimited.
     pub up: Option<String>,
+    /// The origin's.
+    pub origin_up: Option<String>,
     /// Where the control center, the origin and the waypoint listen.
     pub ports: [u16; 3],
 }
@@ -57,16 +59,25 @@ impl Control {
     }
 }
 
+/// The origin, as it introduces itself.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Origin {
+    /// Where it serves its folder.
+    #[serde(deserialize_with = "url")]
+    pub url: Url,
+}
+
 /// A URL that a part tells.
-pub fn url<'de, D: Deserializer<'de>>(told: D) -> std::result::Result<Url, D::Error> {
+fn url<'de, D: Deserializer<'de>>(told: D) -> std::result::Result<Url, D::Error> {
     let text = String::deserialize(told)?;
     Url::parse(&text).map_err(|error| D::Error::custom(format!("{text:?} is not a URL: {error}")))
 }
 
 /// Options and arguments.
 macro_rules! arguments {
-    ($($argument:expr),* $(,)?) => { vec![$(OsString::from($argument)),*] };
+    ($($argument:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($argument)),*] };
 }
+pub(super) use arguments;
 
 impl Site {
     /// The folder of the control center's state.
@@ -84,12 +95,8 @@ impl Site {
         self.folder.join("origin")
     }
 
-    /// The folder of the children's logs.
-    pub fn logs(&self) -> PathBuf {
-        self.folder.join("logs")
-    }
-
-    fn key(&self) -> PathBuf {
+    /// The publisher's key.
+    pub fn key(&self) -> PathBuf {
         self.folder.join("publisher.key")
     }
 
@@ -115,8 +122,9 @@ impl Site {
 
     /// For the origin.
     pub fn origin_arguments(&self) -> Vec<OsString> {
-        self.paced(
+        paced(
             arguments!["origin", self.origin(), "--listen", local(self.ports[1]), "--json", "--exit-with-stdin",],
+            self.origin_up.as_ref(),
         )
     }
 
@@ -125,20 +133,28 @@ impl Site {
         arguments!["key", "new", "--out", self.key()]
     }
 
+    /// Where the content is, at the origin whose URL is `origin`.
+    ///
+    /// # Errors
+    /// If that URL cannot have a path.
+    pub fn content_url(&self, origin: &Url) -> Result<Url> {
+        let mut url = origin.clone();
+        let Ok(mut segments) = url.path_segments_mut() else { bail!("the origin's URL is {origin}") };
+        segments.pop_if_empty().push(&self.file_name);
+        drop(segments);
+        Ok(url)
+    }
+
     /// For publishing the content at the origin, whose URL is `origin`.
     ///
     /// # Errors
     /// If that URL cannot have a path.
     pub fn publish_arguments(&self, origin: &Url, control: &Control) -> Result<Vec<OsString>> {
-        let mut url = origin.clone();
-        let Ok(mut segments) = url.path_segments_mut() else { bail!("the origin's URL is {origin}") };
-        segments.pop_if_empty().push(&self.file_name);
-        drop(segments);
         Ok(arguments![
             "publish",
             self.origin().join(&self.file_name),
             "--origin",
-            url.as_str(),
+            self.content_url(origin)?.as_str(),
             "--name",
             NAME,
             "--control",
@@ -189,11 +205,9 @@ impl Site {
         arguments
     }
 
-    fn paced(&self, mut arguments: Vec<OsString>) -> Vec<OsString> {
-        if let Some(up) = &self.up {
-            arguments.extend(arguments!["--up", up]);
-        }
-        arguments
+    /// With everybody's uplink.
+    pub fn paced(&self, arguments: Vec<OsString>) -> Vec<OsString> {
+        paced(arguments, self.up.as_ref())
     }
 
     /// The folders that parts expect.
@@ -202,14 +216,22 @@ impl Site {
     /// If they cannot be made.
     pub fn make_folders(&self, receivers: impl Iterator<Item = Part>) -> Result<()> {
         let own = receivers.map(|part| self.folder.join(part.to_string()));
-        for folder in [self.origin(), self.logs()].into_iter().chain(own) {
+        for folder in std::iter::once(self.origin()).chain(own) {
             std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         Ok(())
     }
 }
 
-fn local(port: u16) -> String {
+fn paced(mut arguments: Vec<OsString>, up: Option<&String>) -> Vec<OsString> {
+    if let Some(up) = up {
+        arguments.extend(arguments!["--up", up]);
+    }
+    arguments
+}
+
+/// At this port of loopback.
+pub fn local(port: u16) -> String {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string()
 }
 
@@ -244,6 +266,7 @@ mod tests {
             folder: "/t/headwater-demo-1".into(),
             file_name: "my film".into(),
             up: Some("10MB/s".into()),
+            origin_up: Some("10MB/s".into()),
             ports: [1, 2, 3],
         }
     }
@@ -260,7 +283,7 @@ mod tests {
         assert_eq!(text(site().control_arguments()), expected);
         let expected = "origin|/t/headwater-demo-1/origin|--listen|127.0.0.1:2|--json|--exit-with-stdin|--up|10MB/s";
         assert_eq!(text(site().origin_arguments()), expected);
-        let unlimited = Site { up: None, ..site() };
+        let unlimited = Site { origin_up: None, ..site() };
         assert!(!text(unlimited.origin_arguments()).contains("--up"));
     }
 

@@ -84,16 +84,35 @@ fn is_not_read_at_memory_speed(gateway: &str) {
     assert!(segment.body.len() > 2 * 8192 && begun.elapsed().as_secs_f64() >= 0.9 * at_least, "{:?}", begun.elapsed());
 }
 
+/// Segments that are put when they are over.
 #[test]
 fn an_encoder_pushes_a_channel() {
+    pushes_a_channel(|to| {
+        format!(
+            "-f hls -hls_time 1 -hls_list_size 8 -hls_flags program_date_time+delete_segments -method PUT {to}index.m3u8"
+        )
+    });
+}
+
+/// Segments that are put while they are made.
+#[test]
+fn an_encoder_pushes_a_channel_while_it_makes_it() {
+    pushes_a_channel(|to| {
+        format!(
+            "-f segment -segment_format mpegts -segment_time 1 -flush_packets 1 -segment_list_type m3u8 \
+             -segment_list_size 8 -segment_list_flags +live -segment_list {to}index.m3u8 {to}segment%d.ts"
+        )
+    });
+}
+
+fn pushes_a_channel(output: impl Fn(&str) -> String) {
     let site = Site::start("unlimited");
     let Some(mut ffmpeg) = crate::gateway_programs::program("ffmpeg", "ffmpeg") else { return };
     let publisher = site.publish_pushed("publisher", &["--rate", "1Mbit/s"]);
     let to = publisher.event("listens")["push_url"].as_str().unwrap().to_owned();
     ffmpeg.args(["-v", "error", "-nostdin", "-re", "-f", "lavfi", "-i", "testsrc=size=160x90:rate=25", "-t", "60"]);
-    ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-f", "hls", "-hls_time", "1"]);
-    ffmpeg.args(["-hls_list_size", "8", "-hls_flags", "program_date_time+delete_segments", "-method", "PUT"]);
-    let _encoder = Encoder::of(ffmpeg.arg(format!("{to}index.m3u8")));
+    ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-g", "25"]);
+    let _encoder = Encoder::of(ffmpeg.args(output(&to).split_whitespace()));
     let name = publisher.event("started")["hw"].as_str().unwrap().to_owned();
     publisher.event("active");
     let published = |n: u64| publisher.until("segments", |v| v["sequence"].as_u64().is_some_and(|s| s >= n));

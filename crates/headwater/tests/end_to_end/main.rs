@@ -1,6 +1,7 @@
 //! Deliveries from end to end, with the real binary, real sockets and real faults.
 #![allow(clippy::unwrap_used, reason = "a test ends where its world is not as it should be")]
 
+mod demo;
 mod faults;
 mod gateway;
 mod gateway_consent;

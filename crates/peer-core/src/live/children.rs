@@ -1,6 +1,6 @@
 //! The parent's side: what is pushed to children, and what they ask for.
 
-use super::{Channel, LiveOutput};
+use super::{Channel, LiveOutput, Next};
 use crate::edges::{EdgeStage, EdgeView};
 use headwater_model::assignment::Child;
 use headwater_model::id::NodeId;
@@ -37,11 +37,21 @@ struct Outlet {
     queue: BTreeSet<u64>,
     /// Asked for: goes first.
     asked: BTreeSet<u64>,
+    /// Asked for, but it may wait until no child is to be pushed anything, and until it is here.
+    patient: BTreeSet<u64>,
+    /// One is on its way out: as long as the child does not take it others need not wait.
+    is_sending: bool,
+    /// The highest piece that was sent since the child subscribed.
+    sent_to: Option<u64>,
 }
 
 impl Outlet {
+    /// Whether nothing waits but what may.
     fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.asked.is_empty()
+    }
+    fn asks(&self) -> usize {
+        self.asked.len() + self.patient.len()
     }
 }
 
@@ -83,6 +93,10 @@ impl ChildLink {
     pub(super) fn takes(&self) -> Substreams {
         self.subscribed
     }
+    /// Requests that may be added.
+    fn room(&self) -> usize {
+        MAX_ASKED.saturating_sub(self.outlets.iter().map(Outlet::asks).sum())
+    }
     pub(super) fn waiting(&self) -> impl Iterator<Item = &u64> {
         self.outlets.iter().flat_map(|o| o.queue.iter().chain(&o.asked))
     }
@@ -90,6 +104,7 @@ impl ChildLink {
         for outlet in &mut self.outlets {
             outlet.queue = outlet.queue.split_off(&piece);
             outlet.asked = outlet.asked.split_off(&piece);
+            outlet.patient = outlet.patient.split_off(&piece);
         }
         self.unwanted = self.unwanted.split_off(&piece);
     }
@@ -107,7 +122,13 @@ impl ChildLink {
             sent_packets: self.packets.0,
             lost_packets: self.packets.1,
             offers_nothing: false,
+            last_pieces: self.last_pieces(),
         }
+    }
+    /// The highest piece that was sent of each substream that the child takes from here.
+    fn last_pieces(&self) -> Vec<(u8, u64)> {
+        let taken = (0..).zip(&self.outlets).filter(|(substream, _)| self.subscribed.contains(*substream));
+        taken.filter_map(|(substream, outlet)| Some((substream, outlet.sent_to?))).collect()
     }
 }
 
@@ -174,6 +195,8 @@ impl Channel {
         for (substream, outlet) in (0..).zip(&mut link.outlets) {
             if new.contains(substream) {
                 outlet.takes = start..u64::MAX;
+                // What it had before from here says nothing of how far it is now.
+                outlet.sent_to = None;
             } else if !substreams.contains(substream) {
                 // Whoever pushes it from now on begins there.
                 outlet.takes.end = outlet.takes.end.min(from.unwrap_or(0));
@@ -250,6 +273,8 @@ impl Channel {
                     out.push(LiveOutput::Serve(*node, substream));
                 }
                 outlet.queue.insert(piece);
+            } else if outlet.patient.contains(&piece) {
+                out.push(LiveOutput::Serve(*node, substream));
             }
         }
     }
@@ -258,7 +283,7 @@ impl Channel {
         let terms = self.terms();
         let window = &self.window;
         let Some(link) = self.children.get_mut(&child) else { return };
-        let mut room = MAX_ASKED.saturating_sub(link.outlets.iter().map(|o| o.asked.len()).sum());
+        let mut room = link.room();
         for piece in pieces.iter().filter(|p| window.has(**p)) {
             let substream = terms.substream_of(*piece);
             let outlet = link.outlets.get_mut(usize::from(substream));
@@ -269,7 +294,26 @@ impl Channel {
             room -= 1;
             link.unwanted.remove(piece);
             outlet.queue.remove(piece);
+            outlet.patient.remove(piece);
             outlet.asked.insert(*piece);
+        }
+    }
+
+    pub(super) fn asked_to_help(&mut self, child: NodeId, pieces: &[u64], out: &mut Vec<LiveOutput>) {
+        let terms = self.terms();
+        let future = self.window.end_piece().saturating_add(MAX_ASKED as u64);
+        let known = self.window.first_piece()..future;
+        let Some(link) = self.children.get_mut(&child) else { return };
+        let mut room = link.room();
+        for piece in pieces.iter().filter(|p| known.contains(p)) {
+            let substream = terms.substream_of(*piece);
+            let outlet = link.outlets.get_mut(usize::from(substream));
+            let Some(outlet) = outlet.filter(|_| link.may.contains(substream) && room > 0) else { continue };
+            room -= 1;
+            outlet.patient.insert(*piece);
+            if self.window.has(*piece) {
+                out.push(LiveOutput::Serve(child, substream));
+            }
         }
     }
 
@@ -281,6 +325,7 @@ impl Channel {
             if let Some(outlet) = link.outlets.get_mut(usize::from(terms.substream_of(*piece))) {
                 outlet.queue.remove(piece);
                 outlet.asked.remove(piece);
+                outlet.patient.remove(piece);
             }
             if !self.window.has(*piece) && link.unwanted.len() < MAX_UNWANTED {
                 link.unwanted.insert(*piece);
@@ -288,10 +333,27 @@ impl Channel {
         }
     }
 
-    /// The next piece of a substream for `child`; `None` when there is none now.
-    pub fn next_to_send(&mut self, now: Time, child: &NodeId, substream: u8) -> Option<u64> {
+    /// The next piece of a substream for `child`, whose turn at the uplink it is.
+    pub fn next_to_send(&mut self, now: Time, child: &NodeId, substream: u8) -> Next {
+        if let Some(piece) = self.next_to_push(now, child, substream) {
+            return Next::Piece(piece);
+        }
+        let others_wait = self.children.values().flat_map(|c| &c.outlets).any(|o| !o.is_idle() && !o.is_sending);
+        let Some(link) = self.children.get_mut(child) else { return Next::Nothing };
+        let Some(outlet) = link.outlets.get_mut(usize::from(substream)) else { return Next::Nothing };
+        let Some(piece) = outlet.patient.iter().copied().find(|p| self.window.has(*p)) else { return Next::Nothing };
+        if others_wait {
+            return Next::AfterOthers;
+        }
+        outlet.patient.remove(&piece);
+        outlet.is_sending = true;
+        Next::Piece(piece)
+    }
+
+    fn next_to_push(&mut self, now: Time, child: &NodeId, substream: u8) -> Option<u64> {
         let link = self.children.get_mut(child)?;
         let outlet = link.outlets.get_mut(usize::from(substream))?;
+        outlet.is_sending = false;
         let piece = loop {
             if let Some(asked) = outlet.asked.pop_first() {
                 break Some(asked);
@@ -303,6 +365,7 @@ impl Channel {
                 break Some(next);
             }
         };
+        outlet.is_sending = piece.is_some();
         match piece {
             Some(_) => drop(link.busy_since.get_or_insert(now)),
             None => {
@@ -315,12 +378,17 @@ impl Channel {
     }
 
     /// A piece was handed to the transport.
-    pub fn sent(&mut self, now: Time, child: &NodeId, bytes: u64) {
+    pub fn sent(&mut self, now: Time, child: &NodeId, piece: u64, bytes: u64) {
         self.uploaded_bytes += bytes;
+        let substream = self.terms().substream_of(piece);
         if let Some(link) = self.children.get_mut(child) {
             link.pieces += 1;
             link.bytes += bytes;
             link.told_at = now;
+            if let Some(outlet) = link.outlets.get_mut(usize::from(substream)) {
+                outlet.is_sending = false;
+                outlet.sent_to = outlet.sent_to.max(Some(piece));
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who pushes what to this node: parents, spares, and which of them carries which substream.
+//! Who pushes what to this node: parents, spares, and which of them carries which substream; and who helps.
 
 use super::{Channel, LiveOutput};
 use crate::edges::{EdgeStage, EdgeView};
@@ -34,7 +34,7 @@ enum Stage {
     Failed(Time),
 }
 
-/// A parent, or a spare one.
+/// A parent, a spare one, or a helper.
 #[derive(Clone, Debug)]
 pub(super) struct Feed {
     entry: Parent,
@@ -43,6 +43,8 @@ pub(super) struct Feed {
     gives: Substreams,
     /// A spare for these.
     may: Substreams,
+    /// A helper for these.
+    helps: Substreams,
     /// It was told to push these.
     pub(super) subscribed: Substreams,
     /// What the tickets name that it was shown.
@@ -52,6 +54,8 @@ pub(super) struct Feed {
     heard_at: Time,
     /// Pieces that it was asked for.
     pub(super) asked: BTreeMap<u64, Time>,
+    /// When its last piece came.
+    pub(super) came_at: Option<Time>,
     pieces: u64,
     bytes: u64,
     rtt: Micros,
@@ -64,11 +68,13 @@ impl Feed {
             stage: Stage::Dialling(now),
             gives: Substreams::default(),
             may: Substreams::default(),
+            helps: Substreams::default(),
             subscribed: Substreams::default(),
             shown: Substreams::default(),
             ends_by: None,
             heard_at: now,
             asked: BTreeMap::new(),
+            came_at: None,
             pieces: 0,
             bytes: 0,
             rtt: Micros(0),
@@ -81,11 +87,20 @@ impl Feed {
     pub(super) fn may_be_asked(&self) -> Substreams {
         if self.is_open() { self.gives.or(self.may).or(self.subscribed) } else { Substreams::default() }
     }
+    /// Substreams of which it may be asked for what it need not send at once.
+    pub(super) fn may_help(&self) -> Substreams {
+        if self.is_open() { self.helps } else { Substreams::default() }
+    }
+    /// All that the control center names it for.
+    fn named(&self) -> Substreams {
+        self.gives.or(self.may).or(self.helps)
+    }
     pub(super) fn heard(&mut self, now: Time) {
         self.heard_at = now;
     }
-    pub(super) fn came(&mut self, piece: u64, bytes: u64, good: bool) {
+    pub(super) fn came(&mut self, now: Time, piece: u64, bytes: u64, good: bool) {
         self.asked.remove(&piece);
+        self.came_at = Some(now);
         if good {
             self.pieces += 1;
             self.bytes += bytes;
@@ -100,7 +115,8 @@ impl Feed {
         let (spare, waiting_pieces) = (self.subscribed.is_empty(), self.asked.len());
         EdgeView { node, stage, spare, bytes: self.bytes, waiting_pieces, rtt: self.rtt }
     }
-    pub(super) fn report(&self, node: NodeId) -> EdgeReport {
+    /// `last_pieces` are those of the substreams that it pushes.
+    pub(super) fn report(&self, node: NodeId, last_pieces: Vec<(u8, u64)>) -> EdgeReport {
         EdgeReport {
             node,
             pieces: self.pieces,
@@ -110,6 +126,7 @@ impl Feed {
             sent_packets: 0,
             lost_packets: 0,
             offers_nothing: false,
+            last_pieces,
         }
     }
 }
@@ -158,6 +175,11 @@ impl Lane {
     fn hand_to(&mut self, now: Time, parent: Option<NodeId>, former: Option<NodeId>, from: u64) {
         *self = Lane { parent, former, from, lost_at: self.lost_at, ..Lane::new(now) };
     }
+    /// The highest piece that `parent` pushed, if it is its parent and has pushed one.
+    pub(super) fn last_piece_of(&self, parent: &NodeId) -> Option<u64> {
+        let pushes = self.parent.as_ref() == Some(parent) && self.pushed_at.is_some();
+        pushes.then_some(self.pushed_to)
+    }
     /// Whether its parents will not bring a piece any more.
     pub(super) fn passed_over(&self, piece: u64) -> bool {
         match piece < self.from {
@@ -182,6 +204,13 @@ impl Lane {
 }
 
 impl Channel {
+    /// Substreams to be asked for, as the control center names helpers for them and nobody to push them.
+    pub(super) fn left_to_helpers(&self) -> Substreams {
+        let of =
+            |which: fn(&Feed) -> Substreams| self.feeds.values().fold(Substreams::default(), |all, f| all.or(which(f)));
+        of(|f| f.helps).without(of(|f| f.gives.or(f.may)))
+    }
+
     pub(super) fn assigned(&mut self, now: Time, assignment: Assignment, out: &mut Vec<LiveOutput>) {
         if assignment.generation <= self.generation {
             return;
@@ -192,14 +221,18 @@ impl Channel {
             out.push(LiveOutput::Source(self.is_source));
         }
         for (node, feed) in &mut self.feeds {
-            let is_named = assignment.parents.iter().chain(&assignment.spares).any(|p| p.node == *node);
-            (feed.gives, feed.may) = Default::default();
+            let is_named = assignment.senders().any(|p| p.node == *node);
+            (feed.gives, feed.may, feed.helps) = Default::default();
             feed.ends_by = if is_named { None } else { Some(feed.ends_by.unwrap_or(now + HAND_OVER)) };
         }
-        for (parent, spare) in
-            assignment.parents.into_iter().map(|p| (p, false)).chain(assignment.spares.into_iter().map(|p| (p, true)))
-        {
-            self.name_feed(now, parent, spare, out);
+        for parent in assignment.parents {
+            self.name_feed(now, parent, |f| &mut f.gives, out);
+        }
+        for spare in assignment.spares {
+            self.name_feed(now, spare, |f| &mut f.may, out);
+        }
+        for helper in assignment.helpers {
+            self.name_feed(now, helper, |f| &mut f.helps, out);
         }
         self.show_tickets(out);
         self.children_assigned(now, &assignment.children);
@@ -207,7 +240,13 @@ impl Channel {
         self.open_lanes(now, out);
     }
 
-    fn name_feed(&mut self, now: Time, parent: Parent, spare: bool, out: &mut Vec<LiveOutput>) {
+    fn name_feed(
+        &mut self,
+        now: Time,
+        parent: Parent,
+        role: impl Fn(&mut Feed) -> &mut Substreams,
+        out: &mut Vec<LiveOutput>,
+    ) {
         let node = parent.node;
         let substreams = parent.substreams;
         let feed = self.feeds.entry(node).or_insert_with(|| {
@@ -217,11 +256,9 @@ impl Channel {
         let is_new_reach = feed.entry.reach != parent.reach;
         let (old, new) = (feed.entry.reach.certificate, parent.reach.certificate);
         feed.entry = parent;
-        if spare {
-            feed.may = feed.may.or(substreams);
-        } else {
-            feed.gives = feed.gives.or(substreams);
-        }
+        let of_role = role(feed);
+        *of_role = of_role.or(substreams);
+        let spare = feed.gives.is_empty();
         let failed = matches!(feed.stage, Stage::Failed(_));
         // Each process makes a certificate anew: an edge to the former one is dead, whatever it looks like.
         let is_new_process = old != new && old != Hash::default() && new != Hash::default();
@@ -235,7 +272,7 @@ impl Channel {
     /// Parents that may be asked for more than before see the ticket for it first.
     fn show_tickets(&mut self, out: &mut Vec<LiveOutput>) {
         for (node, feed) in &mut self.feeds {
-            let named = feed.gives.or(feed.may);
+            let named = feed.named();
             let knows_us = matches!(feed.stage, Stage::Open | Stage::Opening(_));
             if knows_us && !named.without(feed.shown).is_empty() {
                 feed.shown = feed.shown.or(named);
@@ -249,7 +286,7 @@ impl Channel {
         if matches!(feed.stage, Stage::Dialling(_) | Stage::Failed(_)) && feed.ends_by.is_none() {
             feed.stage = Stage::Opening(now);
             feed.heard_at = now;
-            feed.shown = feed.gives.or(feed.may);
+            feed.shown = feed.named();
             out.push(LiveOutput::OpenEdge(node));
         }
     }
@@ -369,7 +406,17 @@ impl Channel {
         let mut orphaned: BTreeMap<NodeId, Substreams> = BTreeMap::new();
         let mut handed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
         let mut dismissed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
-        for substream in self.terms().all().iter() {
+        let to_helpers = self.left_to_helpers();
+        for substream in to_helpers.iter() {
+            if let Some(lane) = self.lanes.get_mut(usize::from(substream))
+                && let Some(parent) = lane.parent
+            {
+                lane.hand_to(now, None, Some(parent), end.unwrap_or(0));
+                lane.lost_at = None;
+                dismissed.entry(parent).or_default().insert(substream);
+            }
+        }
+        for substream in self.terms().all().without(to_helpers).iter() {
             let Some(best) = self.best_feed(now, substream) else { continue };
             let Some(lane) = self.lanes.get_mut(usize::from(substream)) else { continue };
             match lane.parent {

@@ -2,7 +2,9 @@
 //! pushes to its children, and what players here read.
 //!
 //! Pieces come unasked, from one parent per substream; entries say what should have come. What does not come is asked for
-//! of the substream's parents and spares, and of the origin when a player would else wait.
+//! of the substream's parents and spares, and of the origin when a player would else wait. What nobody is to push (whole
+//! segments from before a newcomer, substreams for which there is no parent) is asked of helpers, who send it with the
+//! uplink that they have left over.
 
 mod check;
 mod children;
@@ -42,16 +44,22 @@ pub struct LiveConfig {
     pub behind_percent: u64,
     /// A request that is not answered for so long goes to somebody else.
     pub ask_again: Micros,
+    /// A request that a helper does not answer for so long goes to another one.
+    pub ask_helper_again: Micros,
     /// How long before a player needs it a piece is asked for that has not come.
     pub ask_ahead: Micros,
     /// How long before that it is fetched from the origin.
     pub origin_ahead: Micros,
+    /// The same of what is just coming from a helper.
+    pub origin_at_last: Micros,
     /// How long after a player needed it a piece is given up.
     pub give_up: Micros,
     /// When a piece should be here that no player waits for, after its entry.
     pub in_time: Micros,
     /// Requests to one parent at once.
     pub max_asked: usize,
+    /// Requests to one helper at once: who is faster is asked for more.
+    pub max_asked_of_helper: usize,
     /// Fetches from the origin at once, and pieces of each.
     pub max_origin_jobs: usize,
     /// See `max_origin_jobs`.
@@ -70,12 +78,15 @@ impl Default for LiveConfig {
             behind: Micros::from_millis(1000),
             behind_percent: 40,
             ask_again: Micros::from_millis(400),
+            ask_helper_again: Micros::from_millis(1500),
             ask_ahead: Micros::from_millis(1200),
             origin_ahead: Micros::from_millis(600),
+            origin_at_last: Micros::from_millis(400),
             give_up: Micros::from_secs(4),
             in_time: Micros::from_secs(5),
             max_asked: 64,
-            max_origin_jobs: 3,
+            max_asked_of_helper: 12,
+            max_origin_jobs: 6,
             max_origin_pieces: 64,
             max_children: 4096,
             push_within: Micros::from_secs(8),
@@ -140,6 +151,8 @@ pub enum LiveInput {
     Subscribed(NodeId, Substreams, Option<u64>),
     /// A child asks for pieces.
     Asked(NodeId, Vec<u64>),
+    /// A child asks for pieces that may wait until nothing is to be pushed, and until they are here.
+    AskedToHelp(NodeId, Vec<u64>),
     /// A child takes pieces from elsewhere.
     Cancelled(NodeId, Vec<u64>),
     /// A child asks for the entries after a number.
@@ -184,6 +197,8 @@ pub enum LiveOutput {
     Subscribe(NodeId, Substreams, Option<u64>),
     /// Ask a parent for pieces.
     Ask(NodeId, Vec<u64>),
+    /// Ask a helper for pieces, when it has nothing to push.
+    AskHelper(NodeId, Vec<u64>),
     /// Tell a parent that pieces are fetched elsewhere.
     Cancel(NodeId, Vec<u64>),
     /// Ask a parent for the entries after a number.
@@ -194,7 +209,7 @@ pub enum LiveOutput {
     TellEntries(NodeId, Vec<Arc<SignedLiveEntry>>),
     /// Tell a child where this node is.
     TellPosition(NodeId, u64, Vec<(u8, u64)>),
-    /// The child's queue of a substream is no longer empty: [`Channel::next_to_send`].
+    /// There may be something of a substream for a child: [`Channel::next_to_send`].
     Serve(NodeId, u8),
     /// Drop the child's edge.
     CloseChild(NodeId, &'static str),
@@ -219,13 +234,24 @@ pub enum LiveOutput {
     Source(bool),
 }
 
+/// What is to be sent to a child of a substream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// This piece; [`Channel::sent`] follows.
+    Piece(u64),
+    /// Something that may wait, after what is to be pushed to other children: ask again when these have had a turn.
+    AfterOthers,
+    /// Nothing; [`LiveOutput::Serve`] tells when there is.
+    Nothing,
+}
+
 /// A live stream at one node.
 #[derive(Clone, Debug)]
 pub struct Channel {
     config: LiveConfig,
     window: Window,
     generation: Generation,
-    /// Parents and spares.
+    /// Parents, spares and helpers.
     feeds: BTreeMap<NodeId, Feed>,
     /// Substreams, by their number.
     lanes: Vec<Lane>,
@@ -412,7 +438,7 @@ impl Channel {
     pub fn has_assignment(&self) -> bool {
         self.generation > Generation::default()
     }
-    /// Whether `node` is a parent, a spare one, or was one until just now.
+    /// Whether `node` is a parent, a spare one or a helper, or was one until just now.
     pub fn is_feed(&self, node: &NodeId) -> bool {
         self.feeds.contains_key(node)
     }
@@ -432,7 +458,7 @@ impl Channel {
         Join { parents: self.feeds.iter().filter_map(gives).collect(), ..Join::to(self.version()) }
     }
 
-    /// All edges to parents and spares.
+    /// All edges to parents, spares and helpers.
     pub fn parent_edges(&self) -> impl Iterator<Item = EdgeView> {
         self.feeds.iter().map(|(node, f)| f.view(*node))
     }
@@ -465,7 +491,10 @@ impl Channel {
 
     /// What a heartbeat says of it.
     pub fn report(&mut self, now: Time) -> ContentReport {
-        let from: Vec<EdgeReport> = self.feeds.iter().filter(|(_, f)| f.is_open()).map(|(n, f)| f.report(*n)).collect();
+        let lanes = || (0..).zip(&self.lanes);
+        let last_pieces = |parent: &NodeId| lanes().filter_map(|(s, l)| Some((s, l.last_piece_of(parent)?))).collect();
+        let open = self.feeds.iter().filter(|(_, f)| f.is_open());
+        let from: Vec<EdgeReport> = open.map(|(n, f)| f.report(*n, last_pieces(n))).collect();
         let to: Vec<EdgeReport> = self.children.iter_mut().map(|(n, c)| c.report(now, *n)).collect();
         let lag = self.lags.since(&self.told_lags).percentile(95);
         self.told_lags = self.lags.clone();
@@ -505,6 +534,7 @@ impl Channel {
             LiveInput::ChildClosed(node) => drop(self.children.remove(&node)),
             LiveInput::Subscribed(node, substreams, from) => self.subscribed(now, node, substreams, from, out),
             LiveInput::Asked(node, pieces) => self.asked(node, &pieces, out),
+            LiveInput::AskedToHelp(node, pieces) => self.asked_to_help(node, &pieces, out),
             LiveInput::Cancelled(node, pieces) => self.cancelled(&node, &pieces),
             LiveInput::EntriesWanted(node, after) => self.entries_wanted(now, node, after, out),
             LiveInput::OriginEnded(job) => self.origin_ended(now, job),
@@ -574,7 +604,7 @@ impl Channel {
             && let Some(feed) = self.feeds.get_mut(&node)
         {
             feed.heard(now);
-            feed.came(piece, bytes, verdict == Verdict::Good);
+            feed.came(now, piece, bytes, verdict == Verdict::Good);
         }
         if matches!(verdict, Verdict::Good | Verdict::Useless)
             && let Some(lane) = self.lanes.get_mut(usize::from(substream))

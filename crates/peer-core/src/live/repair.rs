@@ -1,6 +1,7 @@
 //! Pieces that did not come by themselves: asked of spares and parents while there is time, fetched from the origin when
-//! a player would else wait, given up when nobody needs them any more.
+//! a player would else wait, given up when nobody needs them any more. And those that nobody pushes: helpers have until then.
 
+use super::feeds::Feed;
 use super::window::Missing;
 use super::{Channel, LiveOutput};
 use headwater_model::id::NodeId;
@@ -14,13 +15,26 @@ const MAY_COME: Micros = Micros::from_millis(1000);
 const UNFED: Micros = Micros::from_millis(400);
 /// A parent that pushed something so lately is at it.
 const FLOWS: Micros = Micros::from_millis(600);
+/// A helper that brought a piece so lately brings the next ones.
+const BRINGS: Micros = Micros::from_millis(250);
 /// Pieces looked at in one go.
 const MAX_LOOKED_AT: usize = 4096;
+
+/// Substreams, by what others can do about them.
+struct Others {
+    /// Parents or spares can be asked.
+    asked: Substreams,
+    /// Helpers can.
+    help: Substreams,
+    /// Nobody is to push them.
+    pulled: Substreams,
+}
 
 /// What is to be done about a piece.
 enum Need {
     Nothing,
     Ask,
+    AskHelper,
     Origin,
     GiveUp,
 }
@@ -34,7 +48,12 @@ impl Channel {
         self.pass_over(now);
         let begin = self.begin();
         let due = self.due(now);
-        let helpers = self.feeds.values().fold(Substreams::default(), |all, f| all.or(f.may_be_asked()));
+        let others = Others {
+            asked: self.feeds.values().fold(Substreams::default(), |all, f| all.or(f.may_be_asked())),
+            help: self.feeds.values().fold(Substreams::default(), |all, f| all.or(f.may_help())),
+            pulled: self.left_to_helpers(),
+        };
+        let mut asks_of_helpers: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut asks: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut not_asked: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut from_origin: Vec<u64> = Vec::new();
@@ -48,8 +67,14 @@ impl Channel {
             let of_lane = before.entry(self.terms().substream_of(piece)).or_default();
             *of_lane += u64::from(piece >= begin);
             let comes_in = self.piece_time().times(*of_lane);
-            match self.need(now, piece, begin, &due, (comes_in, helpers)) {
+            match self.need(now, piece, begin, &due, (comes_in, &others)) {
                 Need::Nothing => {}
+                Need::AskHelper => {
+                    if let Some((node, former)) = self.ask_helper(now, piece) {
+                        asks_of_helpers.entry(node).or_default().push(piece);
+                        former.into_iter().for_each(|other| not_asked.entry(other).or_default().push(piece));
+                    }
+                }
                 Need::Ask => {
                     if let Some((node, others)) = self.ask(now, piece) {
                         asks.entry(node).or_default().push(piece);
@@ -62,6 +87,7 @@ impl Channel {
         }
         out.extend(not_asked.into_iter().map(|(node, pieces)| LiveOutput::Cancel(node, pieces)));
         out.extend(asks.into_iter().map(|(node, pieces)| LiveOutput::Ask(node, pieces)));
+        out.extend(asks_of_helpers.into_iter().map(|(node, pieces)| LiveOutput::AskHelper(node, pieces)));
         if !given_up.is_empty() {
             given_up.into_iter().for_each(|p| self.window.give_up(p));
             out.push(LiveOutput::Changed);
@@ -79,15 +105,14 @@ impl Channel {
         self.terms().substream_rate().time_for(u64::from(self.track().piece_bytes))
     }
 
-    /// `comes_in` is how long its parent needs for it and what comes before it; `helpers` are substreams of which somebody
-    /// can be asked.
+    /// `comes_in` is how long its parent needs for it and what comes before it.
     fn need(
         &self,
         now: Time,
         piece: u64,
         begin: u64,
         due: &BTreeMap<u64, Time>,
-        (comes_in, helpers): (Micros, Substreams),
+        (comes_in, others): (Micros, &Others),
     ) -> Need {
         let Some(m) = self.window.missing().get(&piece) else { return Need::Nothing };
         let c = &self.config;
@@ -102,9 +127,12 @@ impl Channel {
         if m.at_origin {
             return Need::Nothing;
         }
-        let lane = self.lanes.get(usize::from(self.terms().substream_of(piece)));
+        let substream = self.terms().substream_of(piece);
+        let lane = self.lanes.get(usize::from(substream));
         let fed = lane.is_some_and(|l| l.parent.is_some() || now.since(l.since) < UNFED);
-        let somebody = helpers.contains(self.terms().substream_of(piece));
+        // Nobody pushes it, and helpers may bring it.
+        let is_pulled = others.help.contains(substream) && (piece < begin || others.pulled.contains(substream));
+        let somebody = is_pulled || others.asked.contains(substream);
         let left = Micros(by.0.saturating_sub(now.0));
         let comes = fed && piece >= begin && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
         let flows = lane.and_then(|l| l.pushed_at).is_some_and(|at| now.since(at) < FLOWS);
@@ -113,15 +141,31 @@ impl Channel {
         let waits_in_vain = !fed && !somebody;
         let origin_helps = player.is_some() && self.has_origin(m.object);
         // Whole segments from before this node came would take uplinks that are for what others need now.
-        let ahead = if piece < begin { c.ask_ahead } else { c.origin_ahead };
+        // What is pulled comes piece by piece from the origin, which takes its time.
+        let ahead = match (is_pulled, piece < begin) {
+            (true, true) if self.is_on_its_way(now, m) => c.origin_at_last,
+            (true, true) | (false, false) => c.origin_ahead,
+            (true, false) | (false, true) => c.ask_ahead,
+        };
         if origin_helps && !in_time && (left <= ahead || waits_in_vain) && self.jobs.len() < c.max_origin_jobs {
             return Need::Origin;
+        }
+        // What has no other source, as initialisation sections, parents are asked for when helpers had their time.
+        if is_pulled && (left > ahead || !others.asked.contains(substream)) {
+            let asked = m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_helper_again);
+            return if asked { Need::Nothing } else { Need::AskHelper };
         }
         // So would asking others for what is only late.
         if in_time || (origin_helps && (comes || piece < begin)) || (comes && left > c.ask_ahead) {
             return Need::Nothing;
         }
         if m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_again) { Need::Nothing } else { Need::Ask }
+    }
+
+    /// Whether the helper that it was asked of brings piece after piece.
+    fn is_on_its_way(&self, now: Time, m: &Missing) -> bool {
+        let helper = m.asked.and_then(|(node, _)| self.feeds.get(&node));
+        helper.and_then(|f| f.came_at).is_some_and(|at| now.since(at) < BRINGS)
     }
 
     fn has_origin(&self, object: u64) -> bool {
@@ -164,6 +208,27 @@ impl Channel {
         m.asked = Some((node, now));
         m.asks += 1;
         Some((node, others))
+    }
+
+    /// Which helper to ask for a piece: who has been asked for least, another one than before if there is one; and
+    /// whom it was asked of before.
+    fn ask_helper(&mut self, now: Time, piece: u64) -> Option<(NodeId, Option<NodeId>)> {
+        let substream = self.terms().substream_of(piece);
+        let last = self.window.missing().get(&piece)?.asked.map(|(node, _)| node);
+        let most = self.config.max_asked_of_helper;
+        let could = self.feeds.iter().filter(|(_, f)| f.may_help().contains(substream) && f.asked.len() < most);
+        // Pieces that follow one another go to one of them, so that the origin can bring what is left in few requests.
+        let follows = |f: &Feed| piece.checked_sub(1).is_some_and(|before| f.asked.contains_key(&before));
+        let rank = |n: &NodeId, f: &Feed| (Some(*n) == last, !follows(f), f.asked.len(), *n);
+        let node = could.min_by_key(|(n, f)| rank(n, f)).map(|(n, _)| *n)?;
+        if let Some(feed) = last.and_then(|l| self.feeds.get_mut(&l)) {
+            feed.asked.remove(&piece);
+        }
+        self.feeds.get_mut(&node)?.asked.insert(piece, now);
+        let m = self.window.missing_mut().get_mut(&piece)?;
+        m.asked = Some((node, now));
+        m.asks += 1;
+        Some((node, last.filter(|l| *l != node)))
     }
 
     /// Somebody who can be asked for entries, another one each time.

@@ -51,6 +51,7 @@ enum Packet {
     Answer,
     Subscribe(Substreams, Option<u64>),
     Ask(Vec<u64>),
+    AskHelper(Vec<u64>),
     Cancel(Vec<u64>),
     AskEntries(u64),
     Entries(Vec<Arc<SignedLiveEntry>>),
@@ -78,6 +79,22 @@ struct Node {
 /// Pieces and their lengths.
 type Pieces = Vec<(u64, u32)>;
 
+impl Node {
+    fn new(now: Time) -> Node {
+        Node {
+            channel: Channel::new(now, track(), LiveConfig::default()),
+            up: None,
+            may_send_at: now,
+            dead: false,
+            alarms: vec![],
+            came: BTreeMap::new(),
+            origin: BTreeSet::new(),
+            early: BTreeMap::new(),
+            given: BTreeMap::new(),
+        }
+    }
+}
+
 struct World {
     now: Time,
     nodes: BTreeMap<NodeId, Node>,
@@ -97,20 +114,9 @@ struct World {
 impl World {
     fn new(viewers: u8) -> World {
         let now = Time(1_000_000);
-        let node = |_| Node {
-            channel: Channel::new(now, track(), LiveConfig::default()),
-            up: None,
-            may_send_at: now,
-            dead: false,
-            alarms: vec![],
-            came: BTreeMap::new(),
-            origin: BTreeSet::new(),
-            early: BTreeMap::new(),
-            given: BTreeMap::new(),
-        };
         World {
             now,
-            nodes: (0..=viewers).map(|n| (id(n), node(n))).collect(),
+            nodes: (0..=viewers).map(|n| (id(n), Node::new(now))).collect(),
             wire: BTreeMap::new(),
             origin: VecDeque::new(),
             serial: 0,
@@ -123,8 +129,18 @@ impl World {
         }
     }
 
+    fn newcomer(&mut self, node: u8) {
+        self.nodes.insert(id(node), Node::new(self.now));
+    }
+
     /// `parents` and `spares`: who, and which substreams.
     fn assign(&mut self, node: u8, parents: &[(u8, u32)], spares: &[(u8, u32)]) {
+        self.assign_with_helpers(node, parents, spares, &[]);
+    }
+
+    /// The same, and helpers of all substreams.
+    fn assign_with_helpers(&mut self, node: u8, parents: &[(u8, u32)], spares: &[(u8, u32)], helpers: &[u8]) {
+        let helpers: Vec<(u8, u32)> = helpers.iter().map(|h| (*h, track().terms.all().0)).collect();
         self.generation += 1;
         let certificate = |n: &u8| Hash([1 + self.restarts.get(n).copied().unwrap_or_default(); 32]);
         let entry = |(n, s): &(u8, u32)| Parent {
@@ -135,7 +151,7 @@ impl World {
             reach: Reach { addresses: vec![], certificate: certificate(n) },
             substreams: Substreams(*s),
         };
-        for (p, s) in parents.iter().chain(spares) {
+        for (p, s) in parents.iter().chain(spares).chain(&helpers) {
             let given = self.nodes.get_mut(&id(*p)).unwrap().given.entry(id(node)).or_default();
             *given = given.or(Substreams(*s));
         }
@@ -144,6 +160,7 @@ impl World {
             generation: Generation { epoch: 1, counter: self.generation },
             parents: parents.iter().map(entry).collect(),
             spares: spares.iter().map(entry).collect(),
+            helpers: helpers.iter().map(entry).collect(),
             children: vec![],
             source: node == 0,
         };
@@ -180,6 +197,7 @@ impl World {
                 LiveOutput::CloseEdge(p) => self.send(node, p, Packet::CloseEdge),
                 LiveOutput::Subscribe(p, s, from) => self.send(node, p, Packet::Subscribe(s, from)),
                 LiveOutput::Ask(p, pieces) => self.send(node, p, Packet::Ask(pieces)),
+                LiveOutput::AskHelper(p, pieces) => self.send(node, p, Packet::AskHelper(pieces)),
                 LiveOutput::Cancel(p, pieces) => self.send(node, p, Packet::Cancel(pieces)),
                 LiveOutput::AskEntries(p, after) => self.send(node, p, Packet::AskEntries(after)),
                 LiveOutput::TellEntries(c, entries) => self.send(node, c, Packet::Entries(entries)),
@@ -215,6 +233,7 @@ impl World {
             Packet::Answer => LiveInput::Answered { parent: from, refused: None },
             Packet::Subscribe(s, piece) => LiveInput::Subscribed(from, s, piece),
             Packet::Ask(pieces) => LiveInput::Asked(from, pieces),
+            Packet::AskHelper(pieces) => LiveInput::AskedToHelp(from, pieces),
             Packet::Cancel(pieces) => LiveInput::Cancelled(from, pieces),
             Packet::AskEntries(after) => LiveInput::EntriesWanted(from, after),
             Packet::Position(newest, lacks) => LiveInput::Position(from, newest, lacks),
@@ -324,8 +343,8 @@ impl World {
                 if n.up.is_some() && n.may_send_at > self.now {
                     break;
                 }
-                if let Some(piece) = n.channel.next_to_send(self.now, child, substream) {
-                    n.channel.sent(self.now, child, u64::from(LIVE_PIECE_BYTES));
+                if let Next::Piece(piece) = n.channel.next_to_send(self.now, child, substream) {
+                    n.channel.sent(self.now, child, piece, u64::from(LIVE_PIECE_BYTES));
                     sent.push((*child, piece));
                     more = true;
                     if let Some(up) = n.up {
@@ -470,20 +489,7 @@ fn switching_parents_loses_nothing_and_repeats_little() {
 fn a_newcomer_s_player_begins_at_once_and_goes_on_from_peers() {
     let mut w = two_trees();
     w.run(6000);
-    w.nodes.insert(
-        id(4),
-        Node {
-            channel: Channel::new(w.now, track(), LiveConfig::default()),
-            up: None,
-            may_send_at: w.now,
-            dead: false,
-            alarms: vec![],
-            came: BTreeMap::new(),
-            origin: BTreeSet::new(),
-            early: BTreeMap::new(),
-            given: BTreeMap::new(),
-        },
-    );
+    w.newcomer(4);
     w.assign(4, &[(1, 0b0011), (2, 0b1100)], &[(0, ALL)]);
     w.run(100);
     let segments: Vec<u64> = w.node(4).channel.listed().map(|(n, ..)| n).collect();
@@ -497,6 +503,109 @@ fn a_newcomer_s_player_begins_at_once_and_goes_on_from_peers() {
     assert!((first..first + 4).all(|o| fourth.channel.is_here(o)));
     // What others have played by now would take uplinks that are for what comes.
     assert!(fourth.origin.iter().all(|p| *p < (first + 2) * PIECES), "{:?}", fourth.origin);
+}
+
+/// A newcomer, whose player begins three segments before the newest one.
+fn newcomer(helpers: &[u8]) -> (World, u64) {
+    let mut w = two_trees();
+    w.run(6000);
+    w.newcomer(4);
+    w.assign_with_helpers(4, &[(1, 0b0011), (2, 0b1100)], &[(0, ALL)], helpers);
+    w.run(100);
+    let segments: Vec<u64> = w.node(4).channel.listed().map(|(n, ..)| n).collect();
+    let first = segments[segments.len() - 3];
+    w.say(id(4), LiveInput::Reads { reader: 1, object: first });
+    (w, first)
+}
+
+#[test]
+fn helpers_bring_a_newcomer_what_was_before_it() {
+    let (mut w, first) = newcomer(&[2, 3]);
+    w.run(400);
+    assert!(w.node(4).channel.is_here(first), "the first segment is here");
+    for object in first + 1..first + 6 {
+        w.run(1000);
+        w.say(id(4), LiveInput::Reads { reader: 1, object });
+    }
+    let s = w.node(4).channel.state();
+    assert!(s.origin_bytes == 0 && s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
+    assert!((first..first + 5).all(|o| w.node(4).channel.is_here(o)));
+}
+
+#[test]
+fn where_helpers_are_dead_or_slow_the_origin_brings_it_in_time() {
+    for dead in [true, false] {
+        let (mut w, first) = newcomer(&[2, 3]);
+        for helper in [2, 3] {
+            let n = w.nodes.get_mut(&id(helper)).unwrap();
+            (n.dead, n.up) = (dead, Some(15));
+        }
+        w.run(1000);
+        let s = w.node(4).channel.state();
+        assert!(w.node(4).channel.is_here(first) && s.origin_bytes > 0, "dead: {dead}, {s:?}");
+    }
+}
+
+/// As what is at no origin: an initialisation section.
+#[test]
+fn where_there_is_no_origin_either_parents_are_asked() {
+    let mut w = two_trees();
+    w.has_origin = false;
+    w.run(6000);
+    [2, 3].into_iter().for_each(|helper| w.newcomer(helper));
+    w.newcomer(4);
+    w.assign_with_helpers(4, &[(0, ALL)], &[], &[2, 3]);
+    w.run(100);
+    let segments: Vec<u64> = w.node(4).channel.listed().map(|(n, ..)| n).collect();
+    let first = segments[segments.len() - 3];
+    w.say(id(4), LiveInput::Reads { reader: 1, object: first });
+    w.run(1500);
+    assert!(w.node(4).channel.is_here(first), "{:?}", w.node(4).channel.state());
+}
+
+#[test]
+fn who_helps_pushes_to_its_children_first() {
+    let mut w = two_trees();
+    w.run(6000);
+    // Six substreams of four pieces a second, and one more piece.
+    w.nodes.get_mut(&id(2)).unwrap().up = Some(25);
+    w.newcomer(4);
+    w.assign_with_helpers(4, &[(0, ALL)], &[], &[2]);
+    w.run(100);
+    let begun = w.now;
+    let first = w.node(4).channel.listed().next_back().map(|(n, ..)| n).unwrap() - 4;
+    w.say(id(4), LiveInput::Reads { reader: 1, object: first });
+    w.run(4000);
+    for viewer in [1, 3] {
+        let (late, never) = w.worst(viewer, begun, Time(w.now.0 - 1_500_000));
+        // A second's pieces take a second; one of another child may be on its way out.
+        assert!(late <= Micros::from_millis(1100) && never == 0, "{viewer}: {late:?}, {never} never");
+        assert!(w.node(viewer).alarms.is_empty(), "{:?}", w.node(viewer).alarms);
+    }
+}
+
+/// Substreams that the control center leaves to helpers are asked of them as soon as they are known, at leisure.
+#[test]
+fn what_nobody_pushes_helpers_bring() {
+    let mut w = two_trees();
+    w.run(4000);
+    w.assign_with_helpers(3, &[(2, 0b1100)], &[], &[1, 2]);
+    let begun = w.now;
+    let newest = w.node(3).channel.listed().next_back().map(|(n, ..)| n).unwrap();
+    for object in newest - 3..newest + 8 {
+        w.say(id(3), LiveInput::Reads { reader: 1, object });
+        w.run(1000);
+    }
+    let (late, never) = w.worst(3, begun, Time(w.now.0 - 1_500_000));
+    assert!(late <= Micros::from_secs(1) && never == 0, "{late:?}, {never} never");
+    let s = w.node(3).channel.state();
+    assert!(s.origin_bytes == 0 && s.wasted_bytes == 0 && s.unfed == 2, "{s:?}");
+    assert!(w.node(3).alarms.is_empty(), "{:?}", w.node(3).alarms);
+    // With a parent again it is pushed, and nothing comes twice.
+    w.assign(3, &[(1, 0b0011), (2, 0b1100)], &[]);
+    w.run(4000);
+    let s = w.node(3).channel.state();
+    assert!(s.origin_bytes == 0 && s.unfed == 0 && s.wasted_bytes <= 2 * u64::from(LIVE_PIECE_BYTES), "{s:?}");
 }
 
 #[test]
@@ -608,7 +717,11 @@ fn more_than_the_ticket_names_is_refused() {
     w.say(id(0), LiveInput::Asked(id(3), vec![0, 1, 4, u64::MAX]));
     let channel = &mut w.nodes.get_mut(&id(0)).unwrap().channel;
     let now = w.now;
-    let got: Vec<u64> = std::iter::from_fn(|| channel.next_to_send(now, &id(3), 0)).collect();
+    let next = || match channel.next_to_send(now, &id(3), 0) {
+        Next::Piece(piece) => Some(piece),
+        Next::AfterOthers | Next::Nothing => None,
+    };
+    let got: Vec<u64> = std::iter::from_fn(next).collect();
     assert_eq!(got, [0, 4]);
 }
 
@@ -675,4 +788,56 @@ fn a_spare_that_becomes_a_parent_sees_the_ticket_first() {
     assert!(late <= Micros::from_millis(300) && never == 0, "{late:?}, {never} never came");
     assert!(w.node(3).alarms.is_empty(), "{:?}", w.node(3).alarms);
     assert_eq!(w.node(3).channel.state().unfed, 0);
+}
+
+/// What a node's heartbeat says of its edges: of parents, and of children.
+fn last_pieces(w: &mut World, node: u8) -> [BTreeMap<NodeId, Vec<(u8, u64)>>; 2] {
+    let now = w.now;
+    let report = w.nodes.get_mut(&id(node)).unwrap().channel.report(now);
+    [report.from, report.to].map(|edges| edges.into_iter().map(|e| (e.node, e.last_pieces)).collect())
+}
+
+#[test]
+fn both_ends_tell_of_the_last_pieces() {
+    let mut w = two_trees();
+    w.run(6500);
+    // The newest piece of each substream: a segment is a whole number of rounds.
+    let newest = |w: &World, all: &[u8]| all.iter().map(|s| (*s, w.piece - u64::from(K - s))).collect::<Vec<_>>();
+    for (child, parent, substreams) in [(1, 0, [0, 1]), (1, 2, [2, 3]), (2, 1, [0, 1]), (3, 1, [0, 1]), (3, 2, [2, 3])]
+    {
+        let expected = newest(&w, &substreams);
+        assert_eq!(last_pieces(&mut w, child)[0][&id(parent)], expected, "{child} from {parent}");
+        assert_eq!(last_pieces(&mut w, parent)[1][&id(child)], expected, "{parent} to {child}");
+    }
+    assert_eq!(last_pieces(&mut w, 3)[0][&id(0)], vec![], "a spare pushes nothing");
+    assert_eq!(last_pieces(&mut w, 0)[1][&id(3)], vec![]);
+    // A hand-over: the new parent's begin anew.
+    w.assign(3, &[(0, 0b0011), (2, 0b1100)], &[(1, 0b0011)]);
+    w.run(300);
+    for (other, of) in [(0, [].as_slice()), (1, &[]), (2, &[2, 3])] {
+        assert_eq!(last_pieces(&mut w, 3)[0][&id(other)], newest(&w, of), "from {other}");
+        assert_eq!(last_pieces(&mut w, other)[1][&id(3)], newest(&w, of), "{other} to it");
+    }
+    w.run(700);
+    let expected = newest(&w, &[0, 1]);
+    assert_eq!(last_pieces(&mut w, 3)[0][&id(0)], expected);
+    assert_eq!(last_pieces(&mut w, 0)[1][&id(3)], expected);
+    // And back: what the former one sent before says nothing of what it sends now.
+    w.assign(3, &[(1, 0b0011), (2, 0b1100)], &[(0, 0b0011)]);
+    w.run(300);
+    assert_eq!(last_pieces(&mut w, 3)[0][&id(1)], vec![]);
+    assert_eq!(last_pieces(&mut w, 1)[1][&id(3)], vec![]);
+}
+
+/// A parent that is slow has not sent what waits; what is under way its child lacks.
+#[test]
+fn the_last_pieces_tell_what_is_under_way() {
+    let mut w = two_trees();
+    w.run(4000);
+    w.nodes.get_mut(&id(1)).unwrap().up = Some(4);
+    w.run(1990);
+    let (sent, got) = (last_pieces(&mut w, 1)[1][&id(3)].clone(), last_pieces(&mut w, 3)[0][&id(1)].clone());
+    for ((s, sent), (_, got)) in sent.into_iter().zip(got) {
+        assert!(got <= sent && sent - got <= u64::from(K) && sent + u64::from(K) < w.piece, "{s}: {sent}, {got}");
+    }
 }

@@ -88,10 +88,13 @@ impl Ingest {
         let out = Outlet::new(job.object, job.kind, job.listed.take());
         let name = format!("segment {number}");
         let is_playable = job.map.is_none() || self.jobs().lost_map != job.map;
-        if is_playable {
-            self.object(job, &job.place, out, &name).await?;
+        let is_whole = if is_playable {
+            self.object(job, &job.place, out, &name).await?
         } else {
-            self.lost(&out, &name, "its initialisation section did not come").await?;
+            self.lost(&out, &name, "its initialisation section did not come").await?
+        };
+        if !is_whole {
+            self.jobs().lost_segment = Some(job.point.last.listed);
         }
         Ok(())
     }

@@ -116,8 +116,8 @@ impl<'a> Following<'a> {
 
     async fn load(&mut self) -> Result<(), Over> {
         let begun = self.ingest.now();
-        self.follower.loading(begun);
-        match self.ingest.load(&self.playlist).await {
+        let held = self.follower.loading(begun);
+        match self.ingest.load(&self.playlist, held).await {
             Ok(loaded) => self.loaded(begun, loaded).await,
             Err(error) => self.failed(error).await,
         }
@@ -143,7 +143,7 @@ impl<'a> Following<'a> {
         }
         let troubles = self.follower.loaded(self.ingest.now(), &loaded.list);
         if troubles.contains(&Trouble::Restarted) {
-            self.lister.begins_anew();
+            self.lister.begins_anew(&self.ingest.jobs());
         }
         if !troubles.contains(&Trouble::Backwards) {
             self.target = loaded.list.target_duration;
@@ -211,6 +211,9 @@ fn words(trouble: &Trouble) -> String {
         Trouble::Restarted => "the packager began anew: its first segment is listed as a discontinuity".into(),
         Trouble::Missed(n) => format!("{n} segments left the playlist before they could be fetched"),
         Trouble::Changed(n) => format!("segment {n} is listed as another one than before; the first one counts"),
+        Trouble::Discontinuity(n) => format!(
+            "segment {n} is listed as a discontinuity only now that it is whole: players that have it may stumble over it"
+        ),
         Trouble::TargetDuration(t) => {
             format!("the target duration has become {} s; players expect that it never changes", t.as_secs_f64())
         }

@@ -75,6 +75,8 @@ pub(super) struct Jobs {
     pub(super) window: Window,
     /// The initialisation section that did not come, of the latest.
     pub(super) lost_map: Option<u64>,
+    /// The segment that did not come, of the latest: its number for viewers.
+    pub(super) lost_segment: Option<u64>,
     /// What first bytes told last: segments with the same kind of name are listed before theirs are there.
     pub(super) learnt: Option<ObjectKind>,
     /// No more will be added.
@@ -98,6 +100,7 @@ impl Jobs {
             active: Vec::new(),
             window: Window::default(),
             lost_map: None,
+            lost_segment: None,
             learnt: None,
             is_whole: false,
             done: None,

@@ -13,7 +13,7 @@ use super::{KnownMap, LastSegment, Resume, kind, without_credentials};
 pub(super) struct Lister {
     /// What viewers' numbers are ahead of the playlist's.
     offset: u64,
-    /// Theirs never go back.
+    /// Theirs never go back behind one that came.
     next_listed: u64,
     order: u64,
     generation: u64,
@@ -37,10 +37,14 @@ impl Lister {
         }
     }
 
-    /// The packager began anew, and its initialisation section may be another one.
-    pub(super) fn begins_anew(&mut self) {
+    /// The packager began anew, and its initialisation section may be another one. If it was interrupted in the last
+    /// segment, players wait for that one: the first new one takes its number.
+    pub(super) fn begins_anew(&mut self, jobs: &Jobs) {
         self.generation += 1;
         self.map = None;
+        if let Some(last) = self.last.filter(|last| jobs.lost_segment == Some(last.listed)) {
+            self.next_listed = last.listed;
+        }
     }
 
     pub(super) fn generation(&self) -> u64 {

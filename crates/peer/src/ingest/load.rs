@@ -1,5 +1,8 @@
 //! Loads playlists.
 
+use std::time::Duration;
+
+use headwater_hls::follow::Held;
 use headwater_hls::playlist::{self, MAX_PLAYLIST_BYTES, MediaPlaylist, Playlist, PlaylistError, Variant};
 use url::Url;
 
@@ -36,30 +39,31 @@ pub(super) struct Loaded {
 
 impl Ingest {
     /// Loads the playlist at `from`; of renditions that with the highest rate.
-    pub(super) async fn load(&self, from: &Url) -> Result<Loaded, LoadError> {
-        let (found, base) = self.playlist(from).await?;
+    pub(super) async fn load(&self, from: &Url, held: Option<Held>) -> Result<Loaded, LoadError> {
+        let (found, base) = self.playlist(from, held).await?;
         let variants = match found {
             Playlist::Media(list) => return Ok(Loaded { list, playlist: from.clone(), base, chosen: None }),
             Playlist::Multivariant(variants) => variants,
         };
         let (url, chosen) = choose(&base, &variants).ok_or_else(|| other(from, "names no usable rendition"))?;
-        match self.playlist(&url).await? {
+        match self.playlist(&url, None).await? {
             (Playlist::Media(list), base) => Ok(Loaded { list, playlist: url, base, chosen: Some(chosen) }),
             _ => Err(other(&url, "names other playlists where it should name segments")),
         }
     }
 
-    async fn playlist(&self, url: &Url) -> Result<(Playlist, Url), LoadError> {
-        let most = self.patience.idle * 2;
-        let read = tokio::time::timeout(most, self.text(url)).await;
+    async fn playlist(&self, url: &Url, held: Option<Held>) -> Result<(Playlist, Url), LoadError> {
+        let begins = held.map_or(self.patience.idle, |h| Duration::from_micros(h.most.0));
+        let read = tokio::time::timeout(begins + self.patience.idle, self.text(&asked(url, held), begins)).await;
         let (text, at) = read.map_err(|_| other(url, "takes too long"))??;
         let found = playlist::parse(&text).map_err(|error| LoadError::Playlist { url: shown(url), error })?;
         Ok((found, at))
     }
 
-    async fn text(&self, url: &Url) -> Result<(String, Url), LoadError> {
+    /// An answer has to begin within `begins`.
+    async fn text(&self, url: &Url, begins: Duration) -> Result<(String, Url), LoadError> {
         let too_long = || other(url, &format!("has more than {MAX_PLAYLIST_BYTES} bytes: it is no playlist"));
-        let opened = self.client.open(url, self.access_for(url), Wanted::default(), self.patience.idle);
+        let opened = self.client.open(url, self.access_for(url), Wanted::default(), begins);
         let mut body: OpenBody = opened.await?;
         if body.stated_bytes.is_some_and(|bytes| bytes > MAX_PLAYLIST_BYTES as u64) {
             return Err(too_long());
@@ -74,6 +78,15 @@ impl Ingest {
         let text = String::from_utf8(bytes).map_err(|_| other(url, "is no text: it is no playlist"))?;
         Ok((text, body.final_url))
     }
+}
+
+/// The address at which the answer is held back.
+fn asked(url: &Url, held: Option<Held>) -> Url {
+    let mut asked = url.clone();
+    if let Some((name, value)) = held.map(|h| h.query()) {
+        asked.query_pairs_mut().append_pair(name, &value);
+    }
+    asked
 }
 
 /// The rendition with the highest rate, and that it was chosen.

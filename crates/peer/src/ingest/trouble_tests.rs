@@ -128,6 +128,55 @@ async fn numbers_never_go_back() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_held_back_for_ever_is_asked_for_in_the_ordinary_way() {
+    let origin = Origin::start().await;
+    origin.segments(1..=4);
+    let (first, last) = (blocking(&list(1..=3)), ended(&blocking(&list(1..=4))));
+    origin.put("index.m3u8", [Body(first.into()), Raw(Vec::new()), Body(last.into())]);
+    let mut run = Run::start(config(&origin.url));
+    assert_eq!(run.end().await, Ok(()));
+    assert!(run.is_complete(4));
+    assert!(run.has_trouble("the playlist was not loaded") && run.has_trouble("loaded again"), "{:?}", run.troubles);
+    let asked: Vec<bool> = origin.asked("index.m3u8").iter().map(|h| h.contains("?_HLS_msn=4 ")).collect();
+    assert_eq!(asked, [false, true, false]);
+}
+
+#[tokio::test]
+async fn a_packager_that_was_interrupted_in_a_segment_begins_anew_with_it() {
+    let origin = Origin::start().await;
+    origin.segments(0..=11);
+    origin.put("12.ts", [Cut(ts(12, 1000), 500), Status(404)]);
+    origin.list(&blocking(&list(10..=12)));
+    let mut run = Run::start(config(&origin.url));
+    run.until("the last one is given up", |r| !r.abandoned.is_empty()).await;
+    assert!(run.has_trouble("segment 12 is asked for again"), "{:?}", run.troubles);
+    origin.list(&ended(&blocking(&list(0..=2))));
+    assert_eq!(run.end().await, Ok(()));
+    assert!(run.has_trouble("segment 12 is left out") && run.has_trouble("began anew"), "{:?}", run.troubles);
+    let shown: Vec<_> =
+        run.listed.iter().map(|(o, _, l)| (l.sequence, l.discontinuity, run.complete.contains(o))).collect();
+    let (before, after) = shown.split_at(3);
+    assert_eq!(before, [(10, false, true), (11, false, true), (12, false, false)]);
+    assert_eq!(after, [(12, true, true), (13, false, true), (14, false, true)]);
+    assert_eq!(run.progress.unwrap().last, Some(LastSegment { sequence: 2, listed: 14 }));
+}
+
+#[tokio::test]
+async fn a_discontinuity_that_is_listed_late_is_told() {
+    let origin = Origin::start().await;
+    origin.segments(1..=3);
+    origin.list(&list(1..=3));
+    let mut run = Run::start(config(&origin.url));
+    run.until("three segments", |r| r.is_complete(3)).await;
+    let late =
+        list(1..=3).replace("0.3,\n3.ts", "0.2,\n3.ts").replace("#EXTINF:0.2", "#EXT-X-DISCONTINUITY\n#EXTINF:0.2");
+    origin.list(&ended(&late));
+    assert_eq!(run.end().await, Ok(()));
+    assert_eq!(run.troubles.len(), 1);
+    assert!(run.has_trouble("segment 3 is listed as a discontinuity only now"), "{:?}", run.troubles);
+}
+
+#[tokio::test]
 async fn what_is_no_playlist_is_tried_again() {
     let origin = Origin::start().await;
     origin.segments(1..=3);

@@ -229,8 +229,14 @@ pub(crate) fn assigned(
     let version = assignment.version;
     if let Some(l) = state.live(version) {
         l.keep_tickets(tickets);
-        l.classes.extend(assignment.parents.iter().chain(&assignment.spares).map(|p| (p.node, p.class)));
+        l.classes.extend(assignment.senders().map(|p| (p.node, p.class)));
         happened(inner, state, version, LiveInput::Assigned(assignment));
+    }
+}
+
+fn ask(state: &mut State, version: Version, of: &NodeId, pieces: &[u64], patient: bool) {
+    for some in pieces.chunks(limits::MAX_LIVE_REQUEST) {
+        state.tell_peer(of, &FromPeer::LiveRequest { version, pieces: some.to_vec(), patient });
     }
 }
 
@@ -315,11 +321,8 @@ fn carry_out(inner: &Arc<Inner>, state: &mut State, version: Version, outputs: V
             LiveOutput::Subscribe(node, substreams, from) => {
                 state.tell_peer(&node, &FromPeer::Subscribe { version, substreams, from });
             }
-            LiveOutput::Ask(node, pieces) => {
-                for some in pieces.chunks(limits::MAX_LIVE_REQUEST) {
-                    state.tell_peer(&node, &FromPeer::LiveRequest { version, pieces: some.to_vec() });
-                }
-            }
+            LiveOutput::Ask(node, pieces) => ask(state, version, &node, &pieces, false),
+            LiveOutput::AskHelper(node, pieces) => ask(state, version, &node, &pieces, true),
             LiveOutput::Cancel(node, pieces) => {
                 for some in pieces.chunks(limits::MAX_LIVE_REQUEST) {
                     state.tell_peer(&node, &FromPeer::LiveCancel { version, pieces: some.to_vec() });

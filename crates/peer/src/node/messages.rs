@@ -64,12 +64,13 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             let version = assignment.version;
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);
+            keep_to_list(inner, state, &mut assignment.helpers);
             if let Some(r) = state.running(version) {
                 r.forget_strangers(&assignment);
                 for given in tickets {
                     r.tickets.insert(given.ticket.parent, given);
                 }
-                r.classes.extend(assignment.parents.iter().chain(&assignment.spares).map(|p| (p.node, p.class)));
+                r.classes.extend(assignment.senders().map(|p| (p.node, p.class)));
                 happened(inner, state, version, Input::Assigned(assignment));
             } else {
                 live::assigned(inner, state, assignment, tickets);

@@ -295,7 +295,7 @@ impl Running {
         if self.tickets.len().max(self.classes.len()) <= MAX_REMEMBERED {
             return;
         }
-        let named = assigned.parents.iter().chain(&assigned.spares).map(|p| p.node);
+        let named = assigned.senders().map(|p| p.node);
         let near: BTreeSet<NodeId> = named.chain(self.swarm.partners().copied()).collect();
         self.tickets.retain(|node, _| near.contains(node));
         self.classes.retain(|node, _| near.contains(node));

@@ -25,24 +25,31 @@ pub(super) struct ContentRange {
 impl ContentRange {
     /// Reads the header of a 206; `None` if it is absent, malformed or without a total.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let (range, total) = content_range_parts(headers)?;
-        let (first, last) = range.split_once('-')?;
-        let (first, last) = (decimal(first)?, decimal(last)?);
-        let end = last.checked_add(1)?;
-        (first < end && end <= total).then_some(Self { first, end, total })
+        let (first, end, total) = part(headers)?;
+        total.map(|total| Self { first, end, total })
     }
 
     /// Reads the total of a 416's `bytes */TOTAL`.
     pub(super) fn unsatisfied_total(headers: &HeaderMap) -> Option<u64> {
         let (range, total) = content_range_parts(headers)?;
-        (range == "*").then_some(total)
+        total.filter(|_| range == "*")
     }
 }
 
-fn content_range_parts(headers: &HeaderMap) -> Option<(&str, u64)> {
+/// First byte, end and total of a 206's `Content-Range`; of a file that grows the total is `*`, and none here.
+pub(super) fn part(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = content_range_parts(headers)?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (decimal(first)?, decimal(last)?);
+    let end = last.checked_add(1)?;
+    (first < end && total.is_none_or(|total| end <= total)).then_some((first, end, total))
+}
+
+fn content_range_parts(headers: &HeaderMap) -> Option<(&str, Option<u64>)> {
     let (unit, rest) = text(headers, CONTENT_RANGE)?.split_once(' ')?;
     let (range, total) = rest.trim().split_once('/')?;
-    Some((range, decimal(total)?)).filter(|_| unit.eq_ignore_ascii_case("bytes"))
+    let total = if total == "*" { None } else { Some(decimal(total)?) };
+    Some((range, total)).filter(|_| unit.eq_ignore_ascii_case("bytes"))
 }
 
 /// The first byte of a `Content-Range`, whatever it says of the end: `bytes 5-9/*` is the answer of one whose file grows.
@@ -190,6 +197,12 @@ mod tests {
             "bytes 5-99999999999999999999/20",
         ] {
             assert_eq!(read(bad), None, "{bad}");
+        }
+        let of_growing = |value| part(&headers(&[("content-range", value)]));
+        assert_eq!(of_growing("bytes 5-9/*"), Some((5, 10, None)));
+        assert_eq!(of_growing("bytes 5-9/20"), Some((5, 10, Some(20))));
+        for bad in ["bytes */*", "bytes 9-5/*", "bytes 5-/*", "bytes 0-18446744073709551615/*", "bytes 5-9/**"] {
+            assert_eq!(of_growing(bad), None, "{bad}");
         }
         let total = |value| ContentRange::unsatisfied_total(&headers(&[("content-range", value)]));
         assert_eq!(total("bytes */20"), Some(20));

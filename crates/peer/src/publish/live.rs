@@ -331,9 +331,11 @@ impl LivePublisher {
 
     /// What another source said meanwhile is not said again. Both follow one playlist, so that segments have one number.
     fn hear_others(&self, resume: &mut Resume) {
-        let Some((sequence, object)) = self.source.newest_listed() else { return };
+        let Some((object, sequence)) = self.source.newest_listed() else { return };
         resume.next_object = resume.next_object.max(object + 1);
-        if resume.last.is_none_or(|last| last.listed < sequence) {
+        if let Some(sequence) = sequence
+            && resume.last.is_none_or(|last| last.listed < sequence)
+        {
             let ahead = resume.last.map_or(0, |last| last.listed.saturating_sub(last.sequence));
             let sequence_there = sequence.saturating_sub(ahead);
             resume.last = Some(crate::ingest::LastSegment { sequence: sequence_there, listed: sequence });

@@ -61,6 +61,7 @@ pub(super) enum Message {
     Gone,
     Subscribe(Substreams, Option<u64>),
     Ask(Box<[u64]>),
+    AskHelper(Box<[u64]>),
     Cancel(Box<[u64]>),
     AskEntries(u64),
     Entries(Vec<Arc<SignedLiveEntry>>),
@@ -80,7 +81,9 @@ impl Message {
         let body = match self {
             Message::Entries(entries) => entries.iter().map(|e| 200 + 32 * e.entry.leaves.len() as u64).sum(),
             Message::Position(_, lacks) => 8 + 10 * lacks.len() as u64,
-            Message::Ask(pieces) | Message::Cancel(pieces) | Message::Fetch(_, pieces) => 8 * pieces.len() as u64,
+            Message::Ask(pieces) | Message::AskHelper(pieces) | Message::Cancel(pieces) | Message::Fetch(_, pieces) => {
+                8 * pieces.len() as u64
+            }
             Message::Piece(_) | Message::Fetched(..) => return 0,
             _ => 20,
         };

@@ -14,7 +14,7 @@ use headwater_model::node::Accepts;
 use headwater_model::report::{Heartbeat, Join};
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
-use headwater_peer_core::live::{Channel, LiveConfig, LiveInput, LiveOutput, Verdict};
+use headwater_peer_core::live::{Channel, LiveConfig, LiveInput, LiveOutput, Next, Verdict};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 /// The shell's pulse.
@@ -258,7 +258,7 @@ impl Node {
 
     fn keep_tickets(&mut self, assignment: &Assignment) {
         let mut named: BTreeMap<Nx, Substreams> = BTreeMap::new();
-        for p in assignment.parents.iter().chain(&assignment.spares) {
+        for p in assignment.senders() {
             let of = named.entry(nx_of(&p.node)).or_default();
             *of = of.or(p.substreams);
         }
@@ -330,6 +330,7 @@ impl Node {
                 self.asked.extend(&pieces);
                 (to, Message::Ask(pieces.into()))
             }
+            LiveOutput::AskHelper(to, pieces) => (to, Message::AskHelper(pieces.into())),
             LiveOutput::Cancel(to, pieces) => (to, Message::Cancel(pieces.into())),
             LiveOutput::AskEntries(to, after) => (to, Message::AskEntries(after)),
             LiveOutput::TellEntries(to, entries) => (to, Message::Entries(entries)),
@@ -421,6 +422,7 @@ impl Node {
             Message::CloseChild => LiveInput::FeedClosed { node, why: "closed".into() },
             Message::Subscribe(substreams, from) => LiveInput::Subscribed(node, substreams, from),
             Message::Ask(pieces) => LiveInput::Asked(node, pieces.into()),
+            Message::AskHelper(pieces) => LiveInput::AskedToHelp(node, pieces.into()),
             Message::Cancel(pieces) => LiveInput::Cancelled(node, pieces.into()),
             Message::AskEntries(after) => LiveInput::EntriesWanted(node, after),
             Message::Position(newest, lacks) => LiveInput::Position(node, newest, lacks.into()),
@@ -435,9 +437,19 @@ impl Node {
         if self.uplink.sending.is_some() {
             return;
         }
+        let mut later = Vec::new();
         while let Some(turn) = self.uplink.next_turn() {
             let piece = match turn {
-                Turn::Child(child, substream) => self.channel.next_to_send(now, &id_of(shared.seed, child), substream),
+                Turn::Child(child, substream) => {
+                    match self.channel.next_to_send(now, &id_of(shared.seed, child), substream) {
+                        Next::Piece(piece) => Some(piece),
+                        Next::AfterOthers => {
+                            later.push(turn);
+                            None
+                        }
+                        Next::Nothing => None,
+                    }
+                }
                 Turn::Fetch(fetch) => {
                     let next = self.uplink.fetches.get_mut(&fetch).and_then(|f| f.pieces.pop_front());
                     if next.is_none() {
@@ -449,15 +461,17 @@ impl Node {
             let Some(piece) = piece else { continue };
             let bytes = u64::from(length(shared, piece));
             let over = self.uplink.begin(now, Sending { turn, piece, bytes });
+            later.into_iter().for_each(|turn| self.uplink.wants(turn));
             return self.at(over, Event::Sent);
         }
+        later.into_iter().for_each(|turn| self.uplink.wants(turn));
     }
 
     fn sent(&mut self, now: Time, shared: &Shared, out: &mut Outbox) {
         if let Some(sent) = self.uplink.end() {
             match sent.turn {
                 Turn::Child(child, _) => {
-                    self.channel.sent(now, &id_of(shared.seed, child), sent.bytes);
+                    self.channel.sent(now, &id_of(shared.seed, child), sent.piece, sent.bytes);
                     if self.links.contains(&child) {
                         self.send(now, child, Message::Piece(sent.piece), shared, out);
                     }

@@ -32,11 +32,11 @@ pub enum FromControl {
         /// Why.
         refusal: Refusal,
     },
-    /// All parents, spares and children in one content.
+    /// All parents, spares, helpers and children in one content.
     Assignment {
         /// Them.
         assignment: Assignment,
-        /// One for each parent and spare that asks for one, in their order; others are not sent.
+        /// One for each of the senders that asks for one, in their order; others are not sent.
         tickets: Vec<GivenTicket>,
     },
     /// Leave to fetch a run from the origin or a waypoint.
@@ -376,10 +376,11 @@ fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
         generation: Generation { epoch: generation.epoch, counter: generation.counter },
         parents: parents(a.parents)?,
         spares: parents(a.spares)?,
+        helpers: parents(a.helpers)?,
         children: a.children.into_iter().map(child).collect::<Result<_, _>>()?,
         source: a.source,
     };
-    let place = |n: &NodeId| assignment.parents.iter().chain(&assignment.spares).position(|p| p.node == *n);
+    let place = |n: &NodeId| assignment.senders().position(|p| p.node == *n);
     tickets.sort_by_key(|t| place(&t.ticket.parent));
     Ok(FromControl::Assignment { assignment, tickets })
 }
@@ -392,7 +393,7 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
             return Err(WireError::Value("a ticket for another parent"));
         }
         let secret = TicketSecret(array("ticket_secret", &p.ticket_secret)?);
-        // A node that is parent and spare needs one ticket.
+        // A node that is parent, spare and helper needs one ticket.
         if tickets.iter().all(|t: &GivenTicket| t.ticket.parent != node) {
             let page_certificates = page_certificates(p.page_certificates.unwrap_or_default())?;
             tickets.push(GivenTicket { ticket, secret, page_certificates });
@@ -483,6 +484,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
         generation: Some(proto::Generation { epoch: a.generation.epoch, counter: a.generation.counter }),
         parents: a.parents.iter().map(parent).collect(),
         spares: a.spares.iter().map(parent).collect(),
+        helpers: a.helpers.iter().map(parent).collect(),
         children: a.children.iter().map(child).collect(),
         source: a.source,
     }

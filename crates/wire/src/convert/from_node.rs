@@ -1,5 +1,6 @@
 //! What a node says to the control center.
 
+use super::live::{by_substream, by_substream_to_proto};
 use super::static_log::{log_from_proto, log_to_proto};
 use super::*;
 use crate::limits::*;
@@ -427,11 +428,13 @@ fn edge(e: &proto::Edge) -> Result<EdgeReport, WireError> {
         sent_packets: e.sent_packets,
         lost_packets: e.lost_packets,
         offers_nothing: e.offers_nothing,
+        last_pieces: by_substream("last_pieces", e.substreams, &e.last_pieces)?,
     })
 }
 
-fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
-    let edge = |e: &EdgeReport| proto::Edge {
+fn edge_to_proto(e: &EdgeReport) -> proto::Edge {
+    let (substreams, last_pieces) = by_substream_to_proto(&e.last_pieces);
+    proto::Edge {
         node: copy(&e.node.0),
         pieces: e.pieces,
         bytes: e.bytes,
@@ -440,7 +443,12 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
         sent_packets: e.sent_packets,
         lost_packets: e.lost_packets,
         offers_nothing: e.offers_nothing,
-    };
+        substreams,
+        last_pieces,
+    }
+}
+
+fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
     let content = |(c, runs): (&report::ContentReport, &Option<Bitmap>)| proto::ContentReport {
         version: version_to_proto(c.version),
         has_runs: runs.is_some(),
@@ -448,8 +456,8 @@ fn heartbeat_to_proto(h: &Heartbeat) -> proto::Heartbeat {
         pieces_held: c.pieces_held,
         origin_bytes: c.origin_bytes,
         wasted_bytes: c.wasted_bytes,
-        from: c.from.iter().map(edge).collect(),
-        to: c.to.iter().map(edge).collect(),
+        from: c.from.iter().map(edge_to_proto).collect(),
+        to: c.to.iter().map(edge_to_proto).collect(),
         priority: match c.priority {
             Priority::Normal => proto::Priority::Normal,
             Priority::Low => proto::Priority::Low,

@@ -1,6 +1,6 @@
 //! What peers say to each other.
 
-use super::live::{live_entry, live_entry_to_proto};
+use super::live::{by_substream, by_substream_to_proto, live_entry, live_entry_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
@@ -131,6 +131,8 @@ pub enum FromPeer {
         version: Version,
         /// Which, in the order wanted.
         pieces: Vec<u64>,
+        /// They are sent when nothing is to be pushed, and when they are there.
+        patient: bool,
     },
     /// A child of a live stream takes these pieces from elsewhere: they need not be sent.
     LiveCancel {
@@ -232,14 +234,12 @@ impl FromPeer {
                 entries: l.entries.into_iter().map(live_entry).collect::<Result<_, _>>()?,
             },
             Body::EntriesWanted(e) => Self::EntriesWanted { version: version(e.version)?, after: e.after },
-            Body::LiveRequest(r) => Self::LiveRequest { version: version(r.version)?, pieces: r.pieces },
+            Body::LiveRequest(r) => {
+                Self::LiveRequest { version: version(r.version)?, pieces: r.pieces, patient: r.patient }
+            }
             Body::LiveCancel(c) => Self::LiveCancel { version: version(c.version)?, pieces: c.pieces },
             Body::LivePosition(p) => {
-                let substreams = Substreams(p.substreams);
-                if substreams.len() as usize != p.next.len() {
-                    return Err(WireError::Value("next"));
-                }
-                let next = substreams.iter().zip(p.next).collect();
+                let next = by_substream("next", p.substreams, &p.next)?;
                 Self::LivePosition { version: version(p.version)?, newest_entry: p.newest_entry, next }
             }
         })
@@ -314,20 +314,21 @@ impl FromPeer {
             Self::EntriesWanted { version, after } => {
                 Body::EntriesWanted(proto::EntriesWanted { version: version_to_proto(*version), after: *after })
             }
-            Self::LiveRequest { version, pieces } => {
-                Body::LiveRequest(proto::LiveRequest { version: version_to_proto(*version), pieces: pieces.clone() })
-            }
+            Self::LiveRequest { version, pieces, patient } => Body::LiveRequest(proto::LiveRequest {
+                version: version_to_proto(*version),
+                pieces: pieces.clone(),
+                patient: *patient,
+            }),
             Self::LiveCancel { version, pieces } => {
                 Body::LiveCancel(proto::LiveCancel { version: version_to_proto(*version), pieces: pieces.clone() })
             }
             Self::LivePosition { version, newest_entry, next } => {
-                let mut substreams = Substreams::default();
-                next.iter().for_each(|(s, _)| substreams.insert(*s));
+                let (substreams, next) = by_substream_to_proto(next);
                 Body::LivePosition(proto::LivePosition {
                     version: version_to_proto(*version),
                     newest_entry: *newest_entry,
-                    substreams: substreams.0,
-                    next: next.iter().map(|(_, piece)| *piece).collect(),
+                    substreams,
+                    next,
                 })
             }
         };

@@ -1,4 +1,4 @@
-//! Entries of live streams.
+//! Entries of live streams, and pieces by substream.
 
 use super::*;
 use headwater_model::live::{Listed, LiveEntry, ObjectKind, OriginPlace, SignedLiveEntry};
@@ -77,4 +77,21 @@ pub(crate) fn live_entry_to_proto(signed: &SignedLiveEntry) -> proto::LiveEntry 
         last: e.last,
         signature: copy(&signed.signature),
     }
+}
+
+/// A piece for each substream of a set, in rising order: so none is past the limit, and none occurs twice.
+pub(crate) fn by_substream(field: &'static str, substreams: u32, pieces: &[u64]) -> Result<Vec<(u8, u64)>, WireError> {
+    let substreams = Substreams(substreams);
+    if substreams.len() as usize != pieces.len() {
+        return Err(WireError::Value(field));
+    }
+    Ok(substreams.iter().zip(pieces.iter().copied()).collect())
+}
+
+/// The set, and the piece of each of them. What keeps no limit is left out, so that the rest is still read.
+pub(crate) fn by_substream_to_proto(pieces: &[(u8, u64)]) -> (u32, Vec<u64>) {
+    let mut substreams = Substreams::default();
+    pieces.iter().for_each(|(substream, _)| substreams.insert(*substream));
+    let of = |substream: u8| pieces.iter().find(|(s, _)| *s == substream).map(|(_, piece)| *piece);
+    (substreams.0, substreams.iter().filter_map(of).collect())
 }

@@ -109,6 +109,7 @@ pub fn heartbeat() -> report::Heartbeat {
         sent_packets: 5,
         lost_packets: 6,
         offers_nothing: true,
+        last_pieces: vec![(0, 1 << 40), (5, 0), (31, u64::MAX)],
     };
     let content = |epoch, runs| ContentReport {
         version: Version { epoch, ..version() },
@@ -268,6 +269,7 @@ pub fn from_control() -> Vec<FromControl> {
                 generation: Generation { epoch: 3, counter: 14 },
                 parents: vec![parent(2, SourceClass::Peer), parent(3, SourceClass::Waypoint)],
                 spares: vec![parent(4, SourceClass::Peer), parent(5, SourceClass::Origin)],
+                helpers: vec![parent(4, SourceClass::Peer), parent(6, SourceClass::Peer)],
                 children: vec![Child { node: node(6), dial: true, punch: true, reach: reach(), substreams }],
                 source: true,
             },
@@ -389,7 +391,7 @@ pub fn from_peer() -> Vec<FromPeer> {
         FromPeer::Subscribe { version, substreams: Substreams(3), from: None },
         FromPeer::LiveEntries { version, entries: live_entries() },
         FromPeer::EntriesWanted { version, after: 8 },
-        FromPeer::LiveRequest { version, pieces: vec![1 << 40, 3] },
+        FromPeer::LiveRequest { version, pieces: vec![1 << 40, 3], patient: true },
         FromPeer::LiveCancel { version, pieces: vec![1 << 40, 4] },
         FromPeer::LivePosition { version, newest_entry: 8, next: vec![(0, 1 << 40), (5, 7)] },
     ]

@@ -24,7 +24,8 @@ pub(crate) fn from_peer(inner: &Arc<Inner>, node: NodeId, message: FromPeer) -> 
             return Ok(None);
         }
         FromPeer::Subscribe { version, substreams, from } => (version, LiveInput::Subscribed(node, substreams, from)),
-        FromPeer::LiveRequest { version, pieces } => (version, LiveInput::Asked(node, pieces)),
+        FromPeer::LiveRequest { version, pieces, patient: false } => (version, LiveInput::Asked(node, pieces)),
+        FromPeer::LiveRequest { version, pieces, patient: true } => (version, LiveInput::AskedToHelp(node, pieces)),
         FromPeer::LiveCancel { version, pieces } => (version, LiveInput::Cancelled(node, pieces)),
         FromPeer::EntriesWanted { version, after } => (version, LiveInput::EntriesWanted(node, after)),
         FromPeer::LivePosition { version, newest_entry, next } => {

@@ -9,6 +9,7 @@ use crate::node::state::Sender;
 use crate::pacer::Place;
 use bytes::{Bytes, BytesMut};
 use headwater_model::id::{NodeId, Version};
+use headwater_peer_core::live::Next;
 use headwater_transport::PeerConnection;
 use headwater_wire::DataHeader;
 use headwater_wire::frame::{LivePieceHeader, PEER_LIVE_STREAM};
@@ -55,14 +56,24 @@ async fn send(
     let place = Place::new(version.content);
     loop {
         let turn = turns.lock().await;
-        let Some((head, data)) = next(&inner, version, to) else {
-            drop(turn);
-            tokio::select! {
-                () = wake.notified() => continue,
-                _ = connection.closed() => return,
+        let (piece, data) = match next(&inner, version, to) {
+            Found::Piece(piece, data) => (piece, data),
+            Found::AfterOthers => {
+                // They have asked for their turns, or are just about to.
+                drop(turn);
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Found::Nothing => {
+                drop(turn);
+                tokio::select! {
+                    () = wake.notified() => continue,
+                    _ = connection.closed() => return,
+                }
             }
         };
         let bytes = data.len() as u64;
+        let head = LivePieceHeader { piece, len: data.len() as u32 }.encode();
         let mut framed = BytesMut::with_capacity(head.len() + data.len());
         framed.extend_from_slice(&head);
         framed.extend_from_slice(&data);
@@ -72,7 +83,7 @@ async fn send(
         }
         let mut state = inner.lock();
         let Some(l) = state.live(version) else { return };
-        l.channel.sent(inner.now(), &child, bytes);
+        l.channel.sent(inner.now(), &child, piece, bytes);
     }
 }
 
@@ -102,17 +113,25 @@ async fn write(
     Ok(())
 }
 
-fn next(
-    inner: &Inner,
-    version: Version,
-    (child, substream): (NodeId, u8),
-) -> Option<([u8; LivePieceHeader::BYTES], Bytes)> {
+/// [`Next`], with the piece's bytes.
+enum Found {
+    Piece(u64, Bytes),
+    AfterOthers,
+    Nothing,
+}
+
+fn next(inner: &Inner, version: Version, (child, substream): (NodeId, u8)) -> Found {
     let mut state = inner.lock();
-    let l = state.live(version)?;
+    let Some(l) = state.live(version) else { return Found::Nothing };
     loop {
-        let piece = l.channel.next_to_send(inner.now(), &child, substream)?;
-        if let Some(data) = l.pieces.get(&piece) {
-            return Some((LivePieceHeader { piece, len: data.len() as u32 }.encode(), data.clone()));
+        match l.channel.next_to_send(inner.now(), &child, substream) {
+            Next::Nothing => return Found::Nothing,
+            Next::AfterOthers => return Found::AfterOthers,
+            Next::Piece(piece) => {
+                if let Some(data) = l.pieces.get(&piece) {
+                    return Found::Piece(piece, data.clone());
+                }
+            }
         }
     }
 }

@@ -95,12 +95,14 @@ impl LiveSource {
         let l = state.live_of(&self.track.version.content)?;
         Some((l.channel.newest_entry()?, l.channel.end_piece()))
     }
-    /// The highest number of a listed segment, and of an object, known here.
-    pub fn newest_listed(&self) -> Option<(u64, u64)> {
+    /// The highest number of an object of a listed segment known here, and that of a segment all of which its source said: one
+    /// that was interrupted in the next is listed once more.
+    pub fn newest_listed(&self) -> Option<(u64, Option<u64>)> {
         let state = self.inner.lock();
         let l = state.live_of(&self.track.version.content)?;
-        let (object, _, listed) = l.channel.listed().next_back()?;
-        Some((listed.sequence, object))
+        let (object, ..) = l.channel.listed().next_back()?;
+        let whole = l.channel.listed().rev().find(|(_, of, _)| of.bytes.is_some());
+        Some((object, whole.map(|(.., listed)| listed.sequence)))
     }
     /// The control center's time, or this machine's where there is none, in Unix milliseconds.
     pub fn now_unix_ms(&self) -> u64 {

@@ -1,0 +1,167 @@
+//! Helpers: who sends what nobody pushes, with the uplink that pushing leaves over (T2: swarming pull beside the trees).
+//! Newcomers ask them for the segments from before they came; members without a parent in a tree, for that substream.
+
+use super::Trees;
+use super::index::SHELVES;
+use super::member::Member;
+use super::place::{Where, could_connect};
+use crate::dcm::Ix;
+use crate::trust::Standing;
+use headwater_model::node::SourceClass;
+use headwater_model::time::{Micros, Time};
+
+/// Helpers of one member.
+const HELPERS: usize = 8;
+/// For so long after it came a newcomer may need what was there before it.
+const NEWCOMER: Micros = Micros::from_secs(10);
+/// Less is not worth a connection, in percent of a substream's rate.
+const LEAST: u64 = 10;
+/// What the source pushes is left to helpers after so long: who has just lost a parent is fed first.
+const PUSHED_FOR: Micros = Micros::from_secs(3);
+/// Leaves give their places up to those who pass things on down to so many edges from the source.
+const MOST_DEPTH: u32 = 2;
+/// Substreams that are pulled where peers have no slots may take so much of what is left over, in percent: more of it is
+/// used the more ask for it, and who gets nothing reads from the origin, later than the source would have pushed.
+const ASKED_FOR: u64 = 250;
+/// The same for substreams that the source pushes and that could be pulled.
+const TAKEN_FROM_SOURCE: u64 = 150;
+
+impl Trees {
+    /// A member has come that holds nothing yet.
+    pub(super) fn welcome(&mut self, now: Time, ix: Ix) {
+        if let Some(m) = self.member_mut(ix) {
+            m.newcomer_until = now + NEWCOMER;
+        }
+    }
+
+    /// Helpers that cannot help any more are replaced; all are let go where none is needed. Whether anything changed.
+    pub(super) fn freshen_helpers(&mut self, now: Time, ix: Ix) -> bool {
+        let wants = self.wants_help(now, ix);
+        let Some(m) = self.member(ix).filter(|m| wants || !m.helpers.is_empty()) else { return false };
+        let old = m.helpers.clone();
+        let mut new: Vec<Ix> = old.iter().copied().filter(|h| wants && self.can_help_out(now, ix, *h)).collect();
+        if wants && new.len() < HELPERS {
+            new.extend(self.choose_helpers(now, ix, &new));
+        }
+        if new == old {
+            return false;
+        }
+        self.set_helpers(ix, new);
+        true
+    }
+
+    fn wants_help(&self, now: Time, ix: Ix) -> bool {
+        let Some(m) = self.member(ix).filter(|m| !m.limited() && m.away_since.is_none()) else { return false };
+        let unfed = m.spots.iter().any(|s| s.parent.is_none());
+        self.source.is_some_and(|s| s != ix) && (unfed || now < m.newcomer_until)
+    }
+
+    fn can_help_out(&self, now: Time, child: Ix, helper: Ix) -> bool {
+        let Some((c, h)) = self.member(child).zip(self.member(helper)) else { return false };
+        child != helper && self.left_over(helper, h) >= LEAST && self.connects(now, h, c)
+    }
+
+    /// Those who have most left over for each that they help.
+    fn choose_helpers(&self, now: Time, ix: Ix, known: &[Ix]) -> Vec<Ix> {
+        let Some(m) = self.member(ix) else { return Vec::new() };
+        let shelves = SHELVES.into_iter().filter(|a| could_connect(m.accepts(), *a));
+        let shelves: Vec<_> = shelves.filter_map(|a| self.lending.helpers.get(&a)).collect();
+        let each = self.config.max_considered / shelves.len().max(1);
+        let fits = |(_, h): &&(_, Ix)| !known.contains(h) && self.can_help_out(now, ix, *h);
+        let mut best: Vec<_> = shelves.into_iter().flat_map(|s| s.iter().take(each)).filter(fits).collect();
+        best.sort();
+        best.into_iter().map(|(_, h)| *h).take(HELPERS - known.len()).collect()
+    }
+
+    pub(super) fn set_helpers(&mut self, ix: Ix, new: Vec<Ix>) {
+        let Some(m) = self.member_mut(ix) else { return };
+        let old = std::mem::replace(&mut m.helpers, new.clone());
+        for helper in old.iter().filter(|h| !new.contains(h)) {
+            self.change_helped(*helper, |h| h.helped.remove(&ix));
+        }
+        for helper in new.iter().filter(|h| !old.contains(h)) {
+            self.change_helped(*helper, |h| h.helped.insert(ix));
+        }
+    }
+
+    fn change_helped(&mut self, helper: Ix, change: impl FnOnce(&mut Member) -> bool) {
+        let before = self.help_of(helper);
+        self.member_mut(helper).map(change);
+        self.help_changed(helper, before);
+    }
+
+    /// Those whom it helps get others in its place.
+    pub(super) fn help_no_more(&mut self, now: Time, ix: Ix) {
+        let helped: Vec<Ix> = self.member(ix).map(|m| m.helped.iter().copied().collect()).unwrap_or_default();
+        for child in helped {
+            let others = self.member(child).map(|m| m.helpers.iter().copied().filter(|h| *h != ix).collect());
+            self.set_helpers(child, others.unwrap_or_default());
+            self.dirty(now, child);
+        }
+    }
+
+    /// Uplink of a member that its children do not take, in percent of a substream's rate. Nothing of those that are no
+    /// peers: what they send costs as much as the origin.
+    pub(super) fn left_over(&self, ix: Ix, m: &Member) -> u64 {
+        let is_peer = m.info.class() == SourceClass::Peer && self.source != Some(ix);
+        let is_believed = m.info.standing == Standing::Good && m.doubt.is_none() && m.slots > 0;
+        if is_peer && is_believed && m.present() { m.left_over(&self.terms) } else { 0 }
+    }
+
+    /// A substream that the source or a waypoint has pushed to a member for a while is left to helpers, where peers have
+    /// too few slots for all, the member passes it on to nobody, and enough is left over. Whether it was.
+    pub(super) fn leave_to_helpers(&mut self, now: Time, tree: u8, child: Ix) -> bool {
+        let has_settled = self.spot(tree, child).is_some_and(|s| now.since(s.since) >= PUSHED_FOR);
+        let leaves = has_settled && self.can_be_pulled(tree, child, TAKEN_FROM_SOURCE);
+        if leaves {
+            self.unlink(now, tree, child);
+            if let Some(spot) = self.spot_mut(tree, child) {
+                spot.pulled = true;
+            }
+        }
+        leaves
+    }
+
+    /// A child of the source or of a waypoint that passes the substream on takes the place of a leaf, which is left to
+    /// helpers. Whether it did.
+    pub(super) fn swap_with_leaf(&mut self, now: Time, tree: u8, child: Ix) -> bool {
+        let Some((leaf, parent)) = self.place_of_leaf(now, tree, child) else { return false };
+        if !self.leave_to_helpers(now, tree, leaf) {
+            return false;
+        }
+        self.relink(now, tree, parent, child);
+        true
+    }
+
+    /// A leaf that helpers may bring the substream to, not far from the source, and its parent, which could have `child`.
+    fn place_of_leaf(&self, now: Time, tree: u8, child: Ix) -> Option<(Ix, Ix)> {
+        let t = self.trees.get(usize::from(tree))?;
+        let near = t.fed.range(..(MOST_DEPTH + 1, 0, 0)).take(self.config.max_considered);
+        let with_parent = near.filter_map(|(.., leaf)| Some((*leaf, self.parent(tree, *leaf)?)));
+        let mut fitting = with_parent.filter(|(leaf, parent)| {
+            let is_peer = self.source != Some(*parent)
+                && self.member(*parent).is_some_and(|p| p.info.class() == SourceClass::Peer);
+            *leaf != child
+                && is_peer
+                && self.can_be_pulled(tree, *leaf, TAKEN_FROM_SOURCE)
+                && self.may_feed(now, tree, *parent, child)
+                && self.stands(tree, *parent, child, Where::Fed)
+        });
+        fitting.next()
+    }
+
+    /// Whether a substream that helpers bring is to stay with them, unless a peer can push it.
+    pub(super) fn stays_pulled(&self, tree: u8, child: Ix) -> bool {
+        self.spot(tree, child).is_some_and(|s| s.pulled) && self.can_be_pulled(tree, child, ASKED_FOR)
+    }
+
+    /// `part`: how much may be asked for of what is left over, in percent.
+    fn can_be_pulled(&self, tree: u8, child: Ix, part: u64) -> bool {
+        let is_leaf = self.member(child).is_some_and(|m| m.weight(tree) == 0)
+            && self.spot(tree, child).is_some_and(|s| s.children.is_empty());
+        let slots: u64 = self.trees.iter().map(|t| t.capacity).sum();
+        let is_scarce = slots < self.by_node.len() as u64 * self.trees.len() as u64;
+        let unfed: usize = self.trees.iter().map(|t| t.hungry.len()).sum();
+        is_leaf && is_scarce && unfed as u64 * 100 * 100 < self.lending.left_over * part
+    }
+}
