@@ -248,6 +248,7 @@ impl Story {
             generation: Generation { epoch: 1, counter: self.generation },
             parents: parents.iter().map(parent).collect(),
             spares: spares.iter().map(parent).collect(),
+            helpers: Vec::new(),
             children: vec![],
             source: false,
         };
@@ -425,6 +426,7 @@ fn words_of(output: &LiveOutput) -> Option<String> {
         LiveOutput::CloseEdge(p) => format!("close-edge {}", n(p)),
         LiveOutput::Subscribe(p, s, from) => format!("subscribe {} {} {}", n(p), s.0, maybe(*from)),
         LiveOutput::Ask(p, pieces) => format!("ask {} {}", n(p), listed(pieces)),
+        LiveOutput::AskHelper(p, pieces) => format!("ask-helper {} {}", n(p), listed(pieces)),
         LiveOutput::Cancel(p, pieces) => format!("cancel {} {}", n(p), listed(pieces)),
         LiveOutput::AskEntries(p, after) => format!("ask-entries {} {after}", n(p)),
         LiveOutput::FetchOrigin { job, url, from, pieces } => {
