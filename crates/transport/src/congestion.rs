@@ -14,6 +14,10 @@ const QUEUE: Duration = Duration::from_millis(16);
 /// acknowledgements, which are half as many).
 const SAMPLES: u32 = 16;
 
+/// The least window, in packets: with two of them, as RFC 9002 has it, no substream of a live stream comes through a line on
+/// which packets were lost while many connections began. What is sent is paced for all connections together.
+const LEAST_PACKETS: u64 = 4;
+
 /// Makes the controllers.
 #[derive(Debug, Default)]
 pub(crate) struct SlowStartByDelay(Arc<CubicConfig>);
@@ -21,7 +25,7 @@ pub(crate) struct SlowStartByDelay(Arc<CubicConfig>);
 impl ControllerFactory for SlowStartByDelay {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let cubic = Cubic::new(self.0.clone(), now, current_mtu);
-        Box::new(Sender { cubic, rounds: Some(Rounds::new(now)) })
+        Box::new(Sender { cubic, rounds: Some(Rounds::new(now)), packet_bytes: current_mtu.into() })
     }
 }
 
@@ -31,6 +35,7 @@ struct Sender {
     cubic: Cubic,
     /// While slow start lasts.
     rounds: Option<Rounds>,
+    packet_bytes: u64,
 }
 
 /// Round trips since the connection began. A round ends when `SAMPLES` packets are acknowledged that were sent in it.
@@ -82,11 +87,12 @@ impl Controller for Sender {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.packet_bytes = new_mtu.into();
         self.cubic.on_mtu_update(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.cubic.window()
+        self.cubic.window().max(LEAST_PACKETS * self.packet_bytes)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

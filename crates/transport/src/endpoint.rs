@@ -6,7 +6,9 @@ use crate::page::{ByAlpn, PageCertificates};
 use crate::tls::{ByKey, node_of};
 use headwater_model::NodeId;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -97,6 +99,13 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Datagrams that wait to be read or sent: they tell how long packets are under way, and old ones tell nothing.
 const DATAGRAM_BUFFER_BYTES: usize = 2 << 10;
+/// Packets that are acknowledged together: those of a live piece, …
+const PACKETS_PER_ACK: u32 = 7;
+/// … as far as they come within this time, and within a round trip.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(50);
+/// The largest packets are tried once, and none in between: each trial takes a packet of the uplink, at either end of each
+/// connection.
+const MTU_CHANGE: u16 = 130;
 /// Round-trip time that a dial between peers supposes: the first retransmission comes after three times as long.
 const DIAL_RTT: Duration = Duration::from_millis(120);
 /// Streams that the other end may have open at once: a control stream, and a data stream per content.
@@ -251,6 +260,8 @@ fn server_config(
         }
     };
     config.alpn_protocols = accept.iter().map(|a| a.id().to_vec()).collect();
+    // Each dial begins anew: a kilobyte of tickets for going on would be for nothing.
+    config.send_tls13_tickets = 0;
     let quic = QuicServerConfig::try_from(config).map_err(|e| BindError::Tls(e.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(quic));
     server.transport_config(Arc::new(transport(if accept.contains(&Alpn::Control) {
@@ -291,6 +302,9 @@ fn transport(alpn: Alpn) -> TransportConfig {
     t.initial_rtt(DIAL_RTT);
     t.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle_ms))));
     t.keep_alive_interval(keep_alive);
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.minimum_change(MTU_CHANGE);
+    t.mtu_discovery_config(Some(mtu));
     t.stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES));
     t.receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
     t.send_window(u64::from(STREAM_WINDOW_BYTES));
@@ -299,6 +313,10 @@ fn transport(alpn: Alpn) -> TransportConfig {
     t.datagram_receive_buffer_size((alpn == Alpn::Peer).then_some(DATAGRAM_BUFFER_BYTES));
     t.datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     if alpn == Alpn::Peer {
+        // Uplinks are thin, and acknowledgements of what comes over them take what could be sent.
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(VarInt::from_u32(PACKETS_PER_ACK)).max_ack_delay(Some(MAX_ACK_DELAY));
+        t.ack_frequency_config(Some(acks));
         t.congestion_controller_factory(Arc::new(SlowStartByDelay::default()));
     }
     t

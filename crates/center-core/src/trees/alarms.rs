@@ -16,7 +16,9 @@ use std::net::IpAddr;
 const LOST_BY: usize = 2;
 /// See [`LOST_BY`].
 const LOST_WITHIN: Micros = Micros::from_secs(1);
-/// A parent that half of its children say is behind, within this time, has less uplink than it said.
+/// See [`BEHIND_WITHIN`].
+const BEHIND_BY: usize = 2;
+/// A parent that half of its children, and two of them, say is behind, within this time, has less uplink than it said.
 const BEHIND_WITHIN: Micros = Micros::from_secs(10);
 /// For so long it is believed to have half of what it used.
 const DOUBTED: Micros = Micros::from_secs(60);
@@ -141,10 +143,11 @@ impl Trees {
         self.spot(tree, ix).is_some_and(|s| s.parent.is_some() && now.since(s.since) < CATCHES_UP)
     }
 
-    /// Whether enough of a parent's children say that it is behind: it is the parent, and not their lines.
+    /// Whether enough of a parent's children say that it is behind: it is the parent, and not their lines. One's word is not
+    /// enough even where it was the only one: the next child will tell.
     fn is_overrated(&mut self, now: Time, parent: Ix, child: NodeId, children: usize) -> bool {
-        self.member_mut(parent)
-            .is_some_and(|m| count_words(&mut m.behind_by, now, child, BEHIND_WITHIN) * 2 >= children)
+        let words = self.member_mut(parent).map_or(0, |m| count_words(&mut m.behind_by, now, child, BEHIND_WITHIN));
+        words >= BEHIND_BY && words * 2 >= children
     }
 
     /// A parent of `used` slots is believed to have half of that, and loses the others.

@@ -12,8 +12,15 @@ use headwater_model::time::{Micros, Time};
 
 /// Helpers of one member.
 const HELPERS: usize = 8;
+/// What a handshake takes of the uplink of either end, in bytes, and how long those with helpers may take in all: they stand
+/// before what a newcomer on a thin line asks for.
+const HANDSHAKE_BYTES: u64 = 4096;
+/// See [`HANDSHAKE_BYTES`].
+const HANDSHAKES: Micros = Micros::from_millis(150);
 /// For so long after it came a newcomer may need what was there before it.
 const NEWCOMER: Micros = Micros::from_secs(10);
+/// What is worth another connection: twice as much at least, as powers of two.
+const FAR_MORE: u32 = 2;
 /// Less is not worth a connection, in percent of a substream's rate.
 const LEAST: u64 = 10;
 /// What the source pushes is left to helpers after so long: who has just lost a parent is fed first.
@@ -40,8 +47,11 @@ impl Trees {
         let Some(m) = self.member(ix).filter(|m| wants || !m.helpers.is_empty()) else { return false };
         let old = m.helpers.clone();
         let mut new: Vec<Ix> = old.iter().copied().filter(|h| wants && self.can_help_out(now, ix, *h)).collect();
-        if wants && new.len() < HELPERS {
-            new.extend(self.choose_helpers(now, ix, &new));
+        let most = self.most_helpers(ix);
+        if wants && new.len() < most {
+            new.extend(self.choose_helpers(now, ix, &new, most));
+        } else if wants {
+            self.swap_helper(now, ix, &mut new, most);
         }
         if new == old {
             return false;
@@ -61,8 +71,25 @@ impl Trees {
         child != helper && self.left_over(helper, h) >= LEAST && self.connects(now, h, c)
     }
 
+    fn most_helpers(&self, ix: Ix) -> usize {
+        let in_time = self.member(ix).map_or(0, |m| m.info.up.bytes_in(HANDSHAKES) / HANDSHAKE_BYTES);
+        HELPERS.min(usize::try_from(in_time).unwrap_or(HELPERS)).max(1)
+    }
+
+    /// One who came later and has far more left over for each takes the place of the helper that has least.
+    fn swap_helper(&self, now: Time, ix: Ix, helpers: &mut [Ix], most: usize) {
+        let each = |h: &Ix| self.help_of(*h).1;
+        let Some(least) = helpers.iter().enumerate().min_by_key(|(_, h)| each(h)).map(|(place, _)| place) else {
+            return;
+        };
+        let Some(other) = self.choose_helpers(now, ix, helpers, most + 1).first().copied() else { return };
+        if let Some(helper) = helpers.get_mut(least).filter(|h| each(&other) >= each(h) + FAR_MORE) {
+            *helper = other;
+        }
+    }
+
     /// Those who have most left over for each that they help.
-    fn choose_helpers(&self, now: Time, ix: Ix, known: &[Ix]) -> Vec<Ix> {
+    fn choose_helpers(&self, now: Time, ix: Ix, known: &[Ix], most: usize) -> Vec<Ix> {
         let Some(m) = self.member(ix) else { return Vec::new() };
         let shelves = SHELVES.into_iter().filter(|a| could_connect(m.accepts(), *a));
         let shelves: Vec<_> = shelves.filter_map(|a| self.lending.helpers.get(&a)).collect();
@@ -70,7 +97,7 @@ impl Trees {
         let fits = |(_, h): &&(_, Ix)| !known.contains(h) && self.can_help_out(now, ix, *h);
         let mut best: Vec<_> = shelves.into_iter().flat_map(|s| s.iter().take(each)).filter(fits).collect();
         best.sort();
-        best.into_iter().map(|(_, h)| *h).take(HELPERS - known.len()).collect()
+        best.into_iter().map(|(_, h)| *h).take(most.saturating_sub(known.len())).collect()
     }
 
     pub(super) fn set_helpers(&mut self, ix: Ix, new: Vec<Ix>) {

@@ -106,7 +106,7 @@ fn newcomers_have_helpers_for_a_while() {
     w.joins(node(6, 4000, Accepts::DialOnly));
     w.wait(30);
     assert!(w.told.values().all(|a| a.helpers.is_empty()));
-    for newcomer in [node(7, 1000, Accepts::DialOnly), open(8, 1000)] {
+    for newcomer in [node(7, 2000, Accepts::DialOnly), open(8, 2000)] {
         let who = newcomer.node;
         let can_use = if newcomer.capabilities.accepts.value == Accepts::Open { 7 } else { 6 };
         w.joins(newcomer);
@@ -122,6 +122,28 @@ fn newcomers_have_helpers_for_a_while() {
         w.wait(30);
         assert!(w.told[&who].helpers.is_empty());
     }
+    // Handshakes are not to fill a thin line: two of them in 0.15 s of 500 kbit/s.
+    w.joins(open(9, 500));
+    w.pass(200);
+    assert_eq!(w.told[&open(9, 500).node].helpers.len(), 2);
+}
+
+#[test]
+fn helpers_that_came_later_and_have_far_more_left_over_take_places() {
+    // Slots of 4 x 3000 kbit/s do not do for 14; the rest is pulled from what these have left over.
+    let mut w = World::with_source(50_000);
+    (0..4).for_each(|n| w.joins(open(n, 3000)));
+    (4..14).for_each(|n| w.joins(open(n, 450)));
+    w.wait(30);
+    let helps = |w: &World, n: u32| w.told.values().filter(|a| a.helpers.iter().any(|h| h.node == id(n))).count();
+    let helped: usize = (0..14).map(|n| helps(&w, n)).sum();
+    assert!(helped > 0);
+    w.joins(open(20, 900));
+    w.wait(30);
+    assert!(helps(&w, 20) > 0, "{helped}");
+    let before = w.trees.generation();
+    w.wait(30);
+    assert!(w.trees.generation().counter - before.counter <= 15, "nobody is moved to and fro");
 }
 
 #[test]

@@ -78,13 +78,20 @@ async fn a_taken_port_is_said_so() {
     let said = Control::start_as(folder, config).await.err().unwrap();
     assert!(matches!(said, StartError::PortTaken { protocol: "TCP", .. }), "{said}");
     assert!(said.to_string().contains("--listen"));
-    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let udp = udp_only();
     let folder = tempfile::tempdir().unwrap();
     let mut config = crate::harness::config(folder.path());
     config.listen = udp.local_addr().unwrap();
     let said = Control::start_as(folder, config).await.err().unwrap();
     assert!(matches!(said, StartError::PortTaken { protocol: "UDP", .. }), "{said}");
     control.stop().await;
+}
+
+/// A port that is taken for UDP, and for TCP by nobody: not by another test either.
+fn udp_only() -> std::net::UdpSocket {
+    let udp = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let is_free = |udp: &std::net::UdpSocket| std::net::TcpListener::bind(udp.local_addr().unwrap()).is_ok();
+    std::iter::repeat_with(udp).find(is_free).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

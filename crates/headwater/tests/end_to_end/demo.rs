@@ -21,7 +21,12 @@ fn a_channel_survives_the_viewer_that_feeds_most() {
     assert!(killed[0]["children"].as_u64().is_some_and(|n| n > 0), "{report:#}");
     let number = |what: &str| report[what].as_f64().unwrap_or(f64::NAN);
     assert!((25_000.0..40_000.0).contains(&number("rate_bytes_per_s")), "{report:#}");
-    assert!(number("start_up_p95_s") < 3.0 && number("lag_p95_s") < 3.0, "{report:#}");
+    assert!(number("start_up_p95_s") < 3.0, "{report:#}");
+    // Of twenty segments the 95th percentile is the one that the kill delayed most, and what delays more than that stalls.
+    assert!(number("lag_p95_s") < 5.0, "{report:#}");
+    let usual = |one: &Value| one["lag_median_s"].as_f64().is_some_and(|lag| lag < 1.5);
+    let mut viewers = report["per_viewer"].as_array().unwrap().iter();
+    assert!(viewers.all(|one| one["killed"] == true || usual(one)), "{report:#}");
     // Each begins with what was played before it came, from the origin; later one copy leaves the publisher.
     assert!(number("copies") < 3.0 && number("copies_arrived") < 2.0, "{report:#}");
     let seen = report["per_viewer"].as_array().unwrap().iter().filter(|one| one["killed"] == false);

@@ -54,8 +54,6 @@ pub(super) struct Feed {
     heard_at: Time,
     /// Pieces that it was asked for.
     pub(super) asked: BTreeMap<u64, Time>,
-    /// When its last piece came.
-    pub(super) came_at: Option<Time>,
     pieces: u64,
     bytes: u64,
     rtt: Micros,
@@ -74,7 +72,6 @@ impl Feed {
             ends_by: None,
             heard_at: now,
             asked: BTreeMap::new(),
-            came_at: None,
             pieces: 0,
             bytes: 0,
             rtt: Micros(0),
@@ -98,9 +95,8 @@ impl Feed {
     pub(super) fn heard(&mut self, now: Time) {
         self.heard_at = now;
     }
-    pub(super) fn came(&mut self, now: Time, piece: u64, bytes: u64, good: bool) {
+    pub(super) fn came(&mut self, piece: u64, bytes: u64, good: bool) {
         self.asked.remove(&piece);
-        self.came_at = Some(now);
         if good {
             self.pieces += 1;
             self.bytes += bytes;

@@ -50,8 +50,8 @@ pub struct LiveConfig {
     pub ask_ahead: Micros,
     /// How long before that it is fetched from the origin.
     pub origin_ahead: Micros,
-    /// The same of what is just coming from a helper.
-    pub origin_at_last: Micros,
+    /// The same of what helpers were to bring as nobody pushes it.
+    pub origin_ahead_of_helpers: Micros,
     /// How long after a player needed it a piece is given up.
     pub give_up: Micros,
     /// When a piece should be here that no player waits for, after its entry.
@@ -81,7 +81,7 @@ impl Default for LiveConfig {
             ask_helper_again: Micros::from_millis(1500),
             ask_ahead: Micros::from_millis(1200),
             origin_ahead: Micros::from_millis(600),
-            origin_at_last: Micros::from_millis(400),
+            origin_ahead_of_helpers: Micros::from_millis(1800),
             give_up: Micros::from_secs(4),
             in_time: Micros::from_secs(5),
             max_asked: 64,
@@ -604,7 +604,7 @@ impl Channel {
             && let Some(feed) = self.feeds.get_mut(&node)
         {
             feed.heard(now);
-            feed.came(now, piece, bytes, verdict == Verdict::Good);
+            feed.came(piece, bytes, verdict == Verdict::Good);
         }
         if matches!(verdict, Verdict::Good | Verdict::Useless)
             && let Some(lane) = self.lanes.get_mut(usize::from(substream))

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 
 /// What a player may take to begin once its first segment is here.
 const BEGINS_WITHIN: Micros = Micros::from_millis(200);
-/// The same where helpers bring it: they are given some time before the origin is asked.
-const BEGINS_WITHIN_HELPED: Micros = Micros::from_millis(1100);
 /// A player that reads nothing for so long is paused, or gone.
 const IDLE: Micros = Micros::from_secs(12);
 /// A player that reads so many segments ahead has jumped.
@@ -41,8 +39,6 @@ impl Channel {
     pub(super) fn reads(&mut self, now: Time, reader: u64, object: u64, out: &mut Vec<LiveOutput>) {
         let sequence = self.window.objects().get(&object).and_then(|o| o.listed.as_ref()).map(|l| l.sequence);
         let plays = self.readers.get(&reader).and_then(|r| r.plays);
-        let is_helped = self.feeds.values().any(|f| !f.may_help().is_empty());
-        let begins_within = if is_helped { BEGINS_WITHIN_HELPED } else { BEGINS_WITHIN };
         let next = match (sequence, plays) {
             (None, plays) => Reader { read_at: now, plays, other: Some(object) },
             (Some(sequence), Some(p)) if (p.last..p.last.saturating_add(JUMP)).contains(&sequence) => {
@@ -52,7 +48,7 @@ impl Channel {
                 Reader { read_at: now, plays, other: None }
             }
             (Some(sequence), _) => {
-                let plays = Some(Plays { first: sequence, due: now + begins_within, begun: false, last: sequence });
+                let plays = Some(Plays { first: sequence, due: now + BEGINS_WITHIN, begun: false, last: sequence });
                 Reader { read_at: now, plays, other: None }
             }
         };

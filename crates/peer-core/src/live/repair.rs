@@ -15,8 +15,6 @@ const MAY_COME: Micros = Micros::from_millis(1000);
 const UNFED: Micros = Micros::from_millis(400);
 /// A parent that pushed something so lately is at it.
 const FLOWS: Micros = Micros::from_millis(600);
-/// A helper that brought a piece so lately brings the next ones.
-const BRINGS: Micros = Micros::from_millis(250);
 /// Pieces looked at in one go.
 const MAX_LOOKED_AT: usize = 4096;
 
@@ -140,12 +138,12 @@ impl Channel {
         // Where nobody could bring it, waiting helps nobody.
         let waits_in_vain = !fed && !somebody;
         let origin_helps = player.is_some() && self.has_origin(m.object);
-        // Whole segments from before this node came would take uplinks that are for what others need now.
-        // What is pulled comes piece by piece from the origin, which takes its time.
+        // Whole segments from before this node came would take uplinks that are for what others need now. What is pulled
+        // comes from the origin in many requests, over a line whose uplink may be full.
         let ahead = match (is_pulled, piece < begin) {
-            (true, true) if self.is_on_its_way(now, m) => c.origin_at_last,
-            (true, true) | (false, false) => c.origin_ahead,
-            (true, false) | (false, true) => c.ask_ahead,
+            (true, false) => c.origin_ahead_of_helpers,
+            (false, false) => c.origin_ahead,
+            (_, true) => c.ask_ahead,
         };
         if origin_helps && !in_time && (left <= ahead || waits_in_vain) && self.jobs.len() < c.max_origin_jobs {
             return Need::Origin;
@@ -160,12 +158,6 @@ impl Channel {
             return Need::Nothing;
         }
         if m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_again) { Need::Nothing } else { Need::Ask }
-    }
-
-    /// Whether the helper that it was asked of brings piece after piece.
-    fn is_on_its_way(&self, now: Time, m: &Missing) -> bool {
-        let helper = m.asked.and_then(|(node, _)| self.feeds.get(&node));
-        helper.and_then(|f| f.came_at).is_some_and(|at| now.since(at) < BRINGS)
     }
 
     fn has_origin(&self, object: u64) -> bool {

@@ -505,37 +505,43 @@ fn a_newcomer_s_player_begins_at_once_and_goes_on_from_peers() {
     assert!(fourth.origin.iter().all(|p| *p < (first + 2) * PIECES), "{:?}", fourth.origin);
 }
 
-/// A newcomer, whose player begins three segments before the newest one.
-fn newcomer(helpers: &[u8]) -> (World, u64) {
+/// A newcomer, whose player begins with the segment that is the `back`th from the newest one.
+fn newcomer(helpers: &[u8], back: usize) -> (World, u64) {
     let mut w = two_trees();
     w.run(6000);
     w.newcomer(4);
     w.assign_with_helpers(4, &[(1, 0b0011), (2, 0b1100)], &[(0, ALL)], helpers);
     w.run(100);
     let segments: Vec<u64> = w.node(4).channel.listed().map(|(n, ..)| n).collect();
-    let first = segments[segments.len() - 3];
+    let first = segments[segments.len() - back];
     w.say(id(4), LiveInput::Reads { reader: 1, object: first });
     (w, first)
 }
 
 #[test]
 fn helpers_bring_a_newcomer_what_was_before_it() {
-    let (mut w, first) = newcomer(&[2, 3]);
-    w.run(400);
-    assert!(w.node(4).channel.is_here(first), "the first segment is here");
-    for object in first + 1..first + 6 {
-        w.run(1000);
-        w.say(id(4), LiveInput::Reads { reader: 1, object });
+    for helpers in [&[2, 3][..], &[]] {
+        let (mut w, first) = newcomer(helpers, 4);
+        w.run(400);
+        assert!(w.node(4).channel.is_here(first), "the first segment is here");
+        for object in first + 1..first + 6 {
+            w.run(1000);
+            w.say(id(4), LiveInput::Reads { reader: 1, object });
+        }
+        let s = w.node(4).channel.state();
+        assert!(s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
+        assert!((first..first + 5).all(|o| w.node(4).channel.is_here(o)));
+        // What is needed at once comes from the origin. The third segment helpers have a second for.
+        let from_origin = |object: u64| w.node(4).origin.iter().filter(|p| **p / PIECES == object).count() as u64;
+        assert_eq!([0, 1].map(|n| from_origin(first + n)), [PIECES; 2]);
+        assert_eq!(from_origin(first + 2), if helpers.is_empty() { PIECES } else { 0 });
     }
-    let s = w.node(4).channel.state();
-    assert!(s.origin_bytes == 0 && s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
-    assert!((first..first + 5).all(|o| w.node(4).channel.is_here(o)));
 }
 
 #[test]
 fn where_helpers_are_dead_or_slow_the_origin_brings_it_in_time() {
     for dead in [true, false] {
-        let (mut w, first) = newcomer(&[2, 3]);
+        let (mut w, first) = newcomer(&[2, 3], 3);
         for helper in [2, 3] {
             let n = w.nodes.get_mut(&id(helper)).unwrap();
             (n.dead, n.up) = (dead, Some(15));

@@ -25,6 +25,10 @@ const MAX_WAITING: usize = 1024;
 const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long QUIC has the field to itself before a WebSocket is tried as well.
 const QUIC_FIRST: Duration = Duration::from_secs(3);
+/// Whoever has no session for so long looks for the static log, again and again.
+const ALONE: Duration = Duration::from_secs(3);
+/// When a WebSocket got through, QUIC is tried once more for so long, where it was not found out before that it does not.
+const QUIC_ANEW: Duration = Duration::from_secs(1);
 /// A server that gives nothing more of a log for so long has failed.
 const LOG_IDLE: Duration = Duration::from_secs(5);
 /// How often QUIC is tried again during a session over a WebSocket.
@@ -192,7 +196,15 @@ async fn reach(inner: &Arc<Inner>) -> Result<Reached, String> {
                 }
             },
             dialled = &mut web, if no_web.is_none() => match dialled {
-                Ok(Proved { reader, writer, .. }) => return Ok((None, reader, writer)),
+                Ok(Proved { reader, writer, .. }) => {
+                    // A control center that is just back hears of the dial under way only after a pause.
+                    let is_known = inner.lock().by_web;
+                    let anew = async { if is_known { None } else { dial_quic(inner).await.ok() } };
+                    return match tokio::time::timeout(QUIC_ANEW, anew).await {
+                        Ok(Some(connection)) => open_stream(connection).await,
+                        Ok(None) | Err(_) => Ok((None, reader, writer)),
+                    };
+                }
                 Err(why) => no_web = Some(why),
             },
         }
@@ -387,35 +399,41 @@ fn cpu_load_milli() -> u32 {
 
 /// Idea 4: a client that reaches no control center still starts, verified, from the origin.
 pub(crate) async fn static_log_if_alone(inner: Arc<Inner>, id: ContentId, url: String) {
-    let wait = Duration::from_secs(3);
-    tokio::select! {
-        _ = inner.stopping.cancelled() => return,
-        _ = tokio::time::sleep(wait) => {}
-    }
-    let name = {
-        let state = inner.lock();
-        match state.contents.get(&id) {
-            Some(c) if matches!(c.phase, Phase::Asking) && !state.session.is_connected() => c.name.clone(),
-            _ => return,
+    let mut said = None;
+    loop {
+        tokio::select! {
+            _ = inner.stopping.cancelled() => return,
+            _ = tokio::time::sleep(ALONE) => {}
         }
-    };
-    let fetched = fetch_static_log(&inner, &url).await;
-    let read = fetched.and_then(|bytes| StaticLog::decode(&bytes).map_err(|e| e.to_string())).and_then(|log| {
-        let wanted = name.as_ref().map_or(log.log.name.clone(), |n| n.name.clone());
-        log.verify(&wanted, pinned(&name).as_ref()).map_err(|e| e.to_string()).map(|_| log)
-    });
-    match read {
-        Ok(log) => {
-            if let Some(c) = inner.lock().contents.get_mut(&id) {
-                c.note("no control center answers: starting from the static log and the origin".into());
+        let name = {
+            let state = inner.lock();
+            match state.contents.get(&id) {
+                Some(c) if matches!(c.phase, Phase::Asking) && state.session.is_connected() => continue,
+                Some(c) if matches!(c.phase, Phase::Asking) => c.name.clone(),
+                _ => return,
             }
-            opening::open(&inner, id, log.log, Access::default(), merkle::cut_pages(&log.leaves, &log.sums));
-            live::logged(&inner, id, log.entries);
-        }
-        Err(why) => {
-            if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {
-                c.note(format!("no control center answers, and its static log does not help: {why}"));
+        };
+        let fetched = fetch_static_log(&inner, &url).await;
+        let read = fetched.and_then(|bytes| StaticLog::decode(&bytes).map_err(|e| e.to_string())).and_then(|log| {
+            let wanted = name.as_ref().map_or(log.log.name.clone(), |n| n.name.clone());
+            log.verify(&wanted, pinned(&name).as_ref()).map_err(|e| e.to_string()).map(|_| log)
+        });
+        match read {
+            Ok(log) => {
+                if let Some(c) = inner.lock().contents.get_mut(&id) {
+                    c.note("no control center answers: starting from the static log and the origin".into());
+                }
+                opening::open(&inner, id, log.log, Access::default(), merkle::cut_pages(&log.leaves, &log.sums));
+                live::logged(&inner, id, log.entries);
+                return;
             }
+            Err(why) if said.as_ref() != Some(&why) => {
+                if let Some(c) = inner.lock().contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Asking)) {
+                    c.note(format!("no control center answers, and its static log does not help: {why}"));
+                }
+                said = Some(why);
+            }
+            Err(_) => {}
         }
     }
 }
@@ -425,8 +443,7 @@ async fn fetch_static_log(inner: &Inner, url: &str) -> Result<Vec<u8>, String> {
     let access = Access::default();
     let info = match inner.origin.probe(&at, &access).await {
         Ok(info) => info,
-        // That of a live stream is another one all the time, and comes as a whole.
-        Err(OriginError::NoRanges { .. }) => return fetch_log_now(inner, url).await,
+        Err(OriginError::NoRanges { .. } | OriginError::Changed { .. }) => return fetch_log_now(inner, url).await,
         Err(e) => return Err(e.to_string()),
     };
     if info.length > limits::MAX_STATIC_LOG_BYTES as u64 {
@@ -434,12 +451,13 @@ async fn fetch_static_log(inner: &Inner, url: &str) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::with_capacity(info.length as usize);
     let expected = Expected { length: info.length, validator: info.validator };
-    inner
-        .origin
-        .fetch_all(&at, &access, 0..info.length, &expected, |_, chunk| bytes.extend_from_slice(&chunk))
-        .await
-        .map_err(|e| e.to_string())?;
-    Ok(bytes)
+    let into = |_, chunk: bytes::Bytes| bytes.extend_from_slice(&chunk);
+    match inner.origin.fetch_all(&at, &access, 0..info.length, &expected, into).await {
+        Ok(_) => Ok(bytes),
+        // That of a live stream is another one all the time, and comes as a whole.
+        Err(OriginError::Changed { .. }) => fetch_log_now(inner, url).await,
+        Err(e) => Err(e.to_string()),
+    }
 }
 
 /// All that a server gives now.

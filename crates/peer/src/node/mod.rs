@@ -26,6 +26,7 @@ mod status;
 mod storage;
 mod versions;
 mod web;
+mod wired;
 
 use crate::buffer_pool::Pool;
 use crate::origin::{OriginClient, OriginConfig, OriginError};
@@ -504,6 +505,7 @@ impl Node {
         let kept = tokio::spawn(limits::keep(inner.clone(), volume));
         inner.lock().limits_kept = Some(kept);
         tokio::spawn(governor::govern(inner.clone()));
+        tokio::spawn(wired::tell_pacer(inner.clone()));
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
         tokio::spawn(pages::keep_certificates(inner.clone()));

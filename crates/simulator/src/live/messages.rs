@@ -68,7 +68,7 @@ pub(super) enum Message {
     Position(u64, Box<[(u8, u64)]>),
     Piece(u64),
     /// To the origin: number of the fetch, and pieces.
-    Fetch(u64, Box<[u64]>),
+    Fetch(Option<u64>, Box<[u64]>),
     /// From the origin: a piece, and the fetch that ends with it.
     Fetched(u64, Option<u64>),
 }
@@ -85,6 +85,8 @@ impl Message {
                 8 * pieces.len() as u64
             }
             Message::Piece(_) | Message::Fetched(..) => return 0,
+            // With the handshake and the search for the path's packet size (measured in the lab).
+            Message::Hello | Message::HelloBack => 5000,
             _ => 20,
         };
         HEAD + body

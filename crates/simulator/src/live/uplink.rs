@@ -25,7 +25,8 @@ pub(super) struct Sending {
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) node: Nx,
-    pub(super) job: u64,
+    /// The job that is over with these.
+    pub(super) ends: Option<u64>,
     pub(super) pieces: VecDeque<u64>,
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use headwater_model::id::{ContentId, Version};
 use headwater_model::live::{Listed, ObjectKind};
 use headwater_model::time::Rate;
-use headwater_peer_core::live::{LiveInput, Object};
+use headwater_peer_core::live::{Channel, LiveInput, Object};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,9 @@ pub(crate) fn window(inner: &Inner, id: &ContentId) -> Option<Window> {
     for (object, of, l) in l.channel.listed() {
         listed.entry(l.sequence).or_default().push((object, of, l));
     }
+    // Nor can players begin without a segment's initialisation section, whose entry may come after the segment's.
+    let has_map = |l: &Listed, c: &Channel| l.map.is_none_or(|m| c.object(m).is_some_and(|of| of.bytes.is_some()));
+    let whole = |all: &[_]| whole(all).filter(|(.., listed)| has_map(listed, &l.channel));
     let mut segments = Vec::new();
     let mut newer = listed.values().filter(|all| whole(all).is_some()).count();
     let mut expected = None;
