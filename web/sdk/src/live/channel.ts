@@ -12,7 +12,8 @@ import { Sorted } from '../sorted.ts';
 
 /** Thresholds and limits; those of `LiveConfig`. */
 export const CONFIG = {
-  silent: 600_000,
+  suspected: 500_000,
+  silent: 700_000,
   behind: 1_000_000,
   behindPercent: 40,
   askAgain: 400_000,
@@ -21,7 +22,7 @@ export const CONFIG = {
   giveUp: 4_000_000,
   inTime: 5_000_000,
   maxAsked: 64,
-  maxOriginJobs: 3,
+  maxOriginJobs: 6,
   maxOriginPieces: 64,
 };
 

@@ -38,6 +38,8 @@ interface Feed {
   /** No longer assigned: it is done with by then. */
   endsBy: number | null;
   heardAt: number;
+  /** It has said nothing for a while: spares push in its place until it is heard again. */
+  suspected: boolean;
   /** Pieces that it was asked for. */
   asked: Map<number, number>;
   pieces: number;
@@ -91,14 +93,14 @@ export class Feeds {
 
   heard(now: number, node: string): void {
     const feed = this.#feeds.get(node);
-    if (feed) feed.heardAt = now;
+    if (feed) [feed.heardAt, feed.suspected] = [now, false];
   }
 
   /** A piece came from a node. */
   came(now: number, node: string, piece: number, bytes: number, verdict: Verdict): void {
     const feed = this.#feeds.get(node);
     if (feed) {
-      feed.heardAt = now;
+      [feed.heardAt, feed.suspected] = [now, false];
       feed.asked.delete(piece);
       if (verdict === 'good') [feed.pieces, feed.bytes] = [feed.pieces + 1, feed.bytes + bytes];
     }
@@ -157,7 +159,7 @@ export class Feeds {
       out.push({ do: 'dial', parent });
       feed = {
         entry: parent, stage: 'dialling', since: now, gives: 0, may: 0, subscribed: 0, shown: 0, endsBy: null, heardAt: now,
-        asked: new Map(), pieces: 0, bytes: 0,
+        suspected: false, asked: new Map(), pieces: 0, bytes: 0,
       };
       this.#feeds.set(node, feed);
     }
@@ -187,7 +189,7 @@ export class Feeds {
   connected(now: number, node: string, out: Output[]): void {
     const feed = this.#feeds.get(node);
     if (!feed || feed.endsBy !== null || (feed.stage !== 'dialling' && feed.stage !== 'failed')) return;
-    [feed.stage, feed.since, feed.heardAt, feed.shown] = ['opening', now, now, or(feed.gives, feed.may)];
+    [feed.stage, feed.since, feed.heardAt, feed.suspected, feed.shown] = ['opening', now, now, false, or(feed.gives, feed.may)];
     out.push({ do: 'open-edge', node });
   }
 
@@ -196,7 +198,7 @@ export class Feeds {
     if (!feed) return;
     if (refused !== null) return this.lost(now, node, `it refused: ${refused}`, out);
     if (feed.stage !== 'opening') return;
-    [feed.stage, feed.since, feed.heardAt] = ['open', now, now];
+    [feed.stage, feed.since, feed.heardAt, feed.suspected] = ['open', now, now, false];
     this.openLanes(now, out);
   }
 
@@ -258,12 +260,17 @@ export class Feeds {
     const orphaned = new Sorted<string, number>();
     const handed = new Sorted<string, number>();
     const dismissed = new Sorted<string, number>();
+    const deserted = new Sorted<string, number>();
     const add = (to: Sorted<string, number>, node: string, substream: number) =>
       to.set(node, or(to.get(node) ?? 0, bit(substream)));
     for (const [substream, lane] of this.#lanes.entries()) {
       const best = this.#best(now, substream, lane);
       if (best === null || best === lane.parent) continue;
       if (lane.parent === null) {
+        this.#handTo(now, substream, best, lane.former, lane.from);
+        add(orphaned, best, substream);
+      } else if (this.#feeds.get(lane.parent)?.suspected) {
+        add(deserted, lane.parent, substream);
         this.#handTo(now, substream, best, lane.former, lane.from);
         add(orphaned, best, substream);
       } else {
@@ -274,11 +281,14 @@ export class Feeds {
     }
     for (const [node, added] of orphaned) this.#subscribe(now, node, added, end === null ? null : this.#pushFrom(added), out);
     for (const [node, added] of handed) this.#subscribe(now, node, added, end, out);
-    for (const [node, substreams] of dismissed) {
-      const feed = this.#feeds.get(node);
-      if (feed?.stage !== 'open') continue;
-      feed.subscribed = without(feed.subscribed, substreams);
-      out.push({ do: 'subscribe', node, substreams: feed.subscribed, from: end });
+    // What is on its way from a suspected one is of use; nothing else is.
+    for (const [left, from] of [[dismissed, end], [deserted, 0]] as const) {
+      for (const [node, substreams] of left) {
+        const feed = this.#feeds.get(node);
+        if (feed?.stage !== 'open') continue;
+        feed.subscribed = without(feed.subscribed, substreams);
+        out.push({ do: 'subscribe', node, substreams: feed.subscribed, from });
+      }
     }
     this.#dismissFormer(now);
     this.#endFeeds(now, out);
@@ -303,15 +313,16 @@ export class Feeds {
     return window.endPiece();
   }
 
-  /** The assigned parent if it is open, else a spare that is, if the parent failed or is slow to open. */
+  /** The assigned parent if it is open, else a spare that is, if the parent failed, is slow to open or says nothing. */
   #best(now: number, substream: number, lane: Lane): string | null {
     const assigned = [...this.#feeds].find(([, f]) => contains(f.gives, substream));
-    if (assigned?.[1].stage === 'open') return assigned[0];
-    const current = lane.parent !== null && this.#feeds.get(lane.parent)?.stage === 'open' ? lane.parent : null;
+    const isFit = (f: Feed | undefined) => f !== undefined && f.stage === 'open' && !f.suspected;
+    if (isFit(assigned?.[1])) return assigned?.[0] ?? null;
+    const current = lane.parent !== null && isFit(this.#feeds.get(lane.parent)) ? lane.parent : null;
     const waits = assigned && (assigned[1].stage === 'dialling' || assigned[1].stage === 'opening')
       && now - assigned[1].since < SLOW_TO_OPEN;
     if (current !== null || waits) return current;
-    return [...this.#feeds].find(([, f]) => f.stage === 'open' && contains(f.may, substream))?.[0] ?? null;
+    return [...this.#feeds].find(([, f]) => isFit(f) && contains(f.may, substream))?.[0] ?? lane.parent;
   }
 
   /** Nothing more is expected of former parents that have brought all, or had their time. */
@@ -341,8 +352,10 @@ export class Feeds {
 
   /** Parents that are silent or behind; feeds that are to be tried again. */
   watch(now: number, out: Output[]): void {
-    const pushing = [...this.#feeds].filter(([, f]) => f.stage === 'open' && f.subscribed);
-    const silent = pushing.filter(([, f]) => now - f.heardAt >= CONFIG.silent);
+    const pushing = [...this.#feeds].filter(([, f]) => f.stage === 'open' && (f.suspected || f.subscribed));
+    const quietFor = (least: number) => pushing.filter(([, f]) => now - f.heardAt >= least);
+    const [suspected, silent] = [quietFor(CONFIG.suspected), quietFor(CONFIG.silent)];
+    if (suspected.length < pushing.length || pushing.length === 1) for (const [, f] of suspected) f.suspected = true;
     const least = Math.min(...pushing.map(([, f]) => now - f.heardAt));
     if (silent.length < pushing.length || pushing.length === 1 || least >= ALL_SILENT) {
       for (const [node] of silent) this.leave(now, node, { what: 'silent', parent: node }, out);
