@@ -42,15 +42,16 @@ struct Bucket {
     /// Wire bytes let through and not paid for by time yet, as of `at`; negative is credit.
     debt: f64,
     at: Instant,
-    /// Wire bytes that left beside what was let through, as far as they are in the debt; negative where some waits.
-    beside: i64,
+    /// Wire bytes that left beside what was let through, as far as they are in the debt; negative where some waits. Absent
+    /// where nothing is owed for what left so far: there was no limit.
+    beside: Option<i64>,
 }
 
 impl Bucket {
     /// Time pays.
     fn advance(&mut self, now: Instant) {
         let Some(rate) = self.rate else {
-            (self.debt, self.at) = (0.0, now);
+            (self.debt, self.at, self.beside) = (0.0, now, None);
             return;
         };
         let (rate, passed) = (rate.0 as f64, now.saturating_duration_since(self.at));
@@ -104,7 +105,7 @@ impl Pacer {
     /// The same, with another measure of how far sending may run ahead.
     pub fn with_burst(rate: Option<Rate>, burst: Duration) -> Self {
         Self {
-            bucket: Mutex::new(Bucket { rate, burst, debt: 0.0, at: Instant::now(), beside: 0 }),
+            bucket: Mutex::new(Bucket { rate, burst, debt: 0.0, at: Instant::now(), beside: None }),
             queue: Queue::default(),
             rate_changed: Notify::new(),
             sent: AtomicU64::new(0),
@@ -137,8 +138,9 @@ impl Pacer {
         let counted = self.sent_bytes().saturating_sub(self.sent_otherwise.load(Ordering::Relaxed));
         let beside = (wire_bytes * (1000 + MARGIN_MILLI) / 1000) as i64 - counted as i64;
         let mut bucket = self.bucket();
-        let more = beside - std::mem::replace(&mut bucket.beside, beside);
-        bucket.debt += more as f64;
+        if let Some(before) = bucket.beside.replace(beside) {
+            bucket.debt += (beside - before) as f64;
+        }
     }
 
     /// Whether there is a limit.
@@ -332,6 +334,15 @@ mod tests {
         pacer.left(40 * (848 + 212));
         pacer.pass(&place, 1).await;
         assert!(begun.elapsed().as_secs_f64() > 0.9, "what is not told of is no credit: {:?}", begun.elapsed());
+        // What left while there was no limit is not owed when there is one again.
+        pacer.set_rate(None);
+        assert!(!pacer.is_limited());
+        pacer.set_rate(Some(Rate(10_600)));
+        let begun = Instant::now();
+        pacer.left(10_000_000);
+        pacer.pass(&place, 1).await;
+        pacer.pass(&place, 1).await;
+        assert!(begun.elapsed().as_secs_f64() < 0.1, "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -85,7 +85,7 @@ impl Message {
                 8 * pieces.len() as u64
             }
             Message::Piece(_) | Message::Fetched(..) => return 0,
-            // With the handshake and the search for the path's packet size (measured in the lab).
+            // With the handshake and a trial of the largest packet: about what a connection costs in the lab.
             Message::Hello | Message::HelloBack => 5000,
             _ => 20,
         };

@@ -32,7 +32,7 @@ const NOTICED: Micros = Micros::from_secs(5);
 /// What TCP sends before the first acknowledgement (RFC 6928).
 const FIRST_WINDOW_BYTES: u64 = 14_600;
 /// What goes back of each that came, in thousandths: acknowledgements of QUIC, of every seventh packet, and of TCP, of every
-/// second one (measured in the lab).
+/// second one, reckoned with their headers.
 const ACKS_MILLI: (u64, u64) = (15, 23);
 /// Pieces that came before their entries.
 const MAX_EARLY: usize = 256;
