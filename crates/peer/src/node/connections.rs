@@ -282,8 +282,8 @@ fn keep(inner: &Inner, node: NodeId, id: u64, connection: &Connection, theirs: &
 /// Writes messages, the hello first.
 async fn write(connection: Connection, hello: Bytes, mut queue: mpsc::Receiver<Bytes>) {
     let Ok(mut stream) = connection.open_uni().await else { return };
-    // Messages go before pieces.
-    let _ = stream.set_priority(1);
+    // Messages go before pieces, and pieces of live streams before others.
+    let _ = stream.set_priority(2);
     if stream.write_all(&[PEER_CONTROL_STREAM]).await.is_err() {
         return;
     }
