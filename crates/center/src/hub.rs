@@ -106,6 +106,10 @@ pub(crate) struct Session {
     node: NodeId,
     queue: mpsc::Sender<Outgoing>,
     close: Option<oneshot::Sender<Farewell>>,
+    /// It is a page's.
+    page: bool,
+    /// By which certificates pages know the node.
+    page_certificates: Vec<Hash>,
 }
 
 /// What the lock guards.
@@ -369,7 +373,14 @@ impl Hub {
             let substreams = all().filter(|p| p.node == *parent).fold(Substreams::default(), |s, p| s.or(p.substreams));
             self.ticket(child, parent, version, Scope { highest_piece, substreams }, epoch)
         };
-        let tickets = all().map(|p| seal(&p.node)).collect();
+        let mut tickets: Vec<GivenTicket> = all().map(|p| seal(&p.node)).collect();
+        let state = self.lock();
+        if state.session_of(child).is_some_and(|s| s.page) {
+            for given in &mut tickets {
+                let parent = state.session_of(&given.ticket.parent);
+                given.page_certificates = parent.map(|s| s.page_certificates.clone()).unwrap_or_default();
+            }
+        }
         FromControl::Assignment { assignment, tickets }
     }
 
@@ -380,7 +391,7 @@ impl Hub {
             LeaseSource::Waypoint { node, .. } => {
                 let epoch = self.lock().center.epoch();
                 let scope = Scope { highest_piece, substreams: Substreams::default() };
-                Some(self.ticket(child, node, lease.version, scope, epoch))
+                Some(Box::new(self.ticket(child, node, lease.version, scope, epoch)))
             }
         };
         FromControl::Lease { lease, ticket }
@@ -402,7 +413,7 @@ impl Hub {
             mac: [0; 32],
         }
         .seal(&key);
-        GivenTicket { secret: TicketSecret(ticket.secret(&key)), ticket }
+        GivenTicket { secret: TicketSecret(ticket.secret(&key)), ticket, page_certificates: Vec::new() }
     }
 
     /// Calls the core when it is due, sends new parent keys, renews tickets, and gives unanswered page requests up.
@@ -471,11 +482,30 @@ impl State {
         node: NodeId,
         queue: mpsc::Sender<Outgoing>,
         close: oneshot::Sender<Farewell>,
+        page: bool,
+        page_certificates: Vec<Hash>,
     ) -> u64 {
         self.last_session += 1;
-        self.sessions.insert(self.last_session, Session { node, queue, close: Some(close) });
+        let session = Session { node, queue, close: Some(close), page, page_certificates };
+        self.sessions.insert(self.last_session, session);
         self.current.insert(node, self.last_session);
         self.last_session
+    }
+
+    fn session_of(&self, node: &NodeId) -> Option<&Session> {
+        self.sessions.get(self.current.get(node)?)
+    }
+
+    /// Whether a page in a browser has the node's session.
+    pub(crate) fn is_page(&self, node: &NodeId) -> bool {
+        self.session_of(node).is_some_and(|s| s.page)
+    }
+
+    /// A node shows pages other certificates.
+    pub(crate) fn show_pages(&mut self, session: u64, certificates: Vec<Hash>) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.page_certificates = certificates;
+        }
     }
 
     /// Whether this is the node's session, and not over.

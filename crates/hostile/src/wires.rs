@@ -87,6 +87,7 @@ pub fn hello(setup: &Setup) -> Hello {
         join_token: Token(String::new()),
         control_epoch_seen: 0,
         local_unix_ms: unix_ms(),
+        page_certificates: Vec::new(),
     }
 }
 

@@ -39,6 +39,7 @@ impl Stranger {
             join_token: Token(String::new()),
             control_epoch_seen: 0,
             local_unix_ms: 0,
+            page_certificates: vec![],
         };
         writer.send(FromNode::Hello(hello).encode()).await.unwrap();
         let first = FromControl::decode(reader.next().await.unwrap().unwrap()).unwrap();

@@ -44,7 +44,7 @@ pub enum FromControl {
         /// It.
         lease: Lease,
         /// For the waypoint, where one is the source.
-        ticket: Option<GivenTicket>,
+        ticket: Option<Box<GivenTicket>>,
     },
     /// That leave is withdrawn.
     LeaseRevoked {
@@ -178,6 +178,8 @@ pub struct GivenTicket {
     pub ticket: Ticket,
     /// Stays with the child.
     pub secret: TicketSecret,
+    /// To a page: by which certificates it knows the parent, as SHA-256 each. Else empty.
+    pub page_certificates: Vec<Hash>,
 }
 
 impl FromControl {
@@ -236,7 +238,7 @@ impl FromControl {
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
             Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
-            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_ref())),
+            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_deref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
             }
@@ -393,7 +395,8 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
         let secret = TicketSecret(array("ticket_secret", &p.ticket_secret)?);
         // A node that is parent, spare and helper needs one ticket.
         if tickets.iter().all(|t: &GivenTicket| t.ticket.parent != node) {
-            tickets.push(GivenTicket { ticket, secret });
+            let page_certificates = page_certificates(p.page_certificates.unwrap_or_default())?;
+            tickets.push(GivenTicket { ticket, secret, page_certificates });
         }
     }
     Ok(Parent {
@@ -419,7 +422,7 @@ fn lease(l: proto::Lease) -> Result<FromControl, WireError> {
             LeaseSource::Waypoint { node: parent.node, reach: parent.reach }
         }
     };
-    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop() })
+    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop().map(Box::new) })
 }
 
 fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
@@ -434,6 +437,7 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
             ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: 0,
+            page_certificates: ticket.and_then(|g| some_page_certificates(&g.page_certificates)),
         }),
     };
     proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
@@ -465,6 +469,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: p.substreams.0,
+            page_certificates: given.and_then(|g| some_page_certificates(&g.page_certificates)),
         }
     };
     let child = |c: &Child| proto::Child {

@@ -1,0 +1,134 @@
+// A file in a page: native peers have it, a page in Chromium fetches it. Prints what was seen as JSON; ends with 1 if a bar
+// is missed, with 2 on wrong usage.
+//
+//   node file.mjs HEADWATER [MEGABYTES] [FOLDER]
+
+import { execFile, execFileSync } from 'node:child_process';
+import { createHash, randomFillSync } from 'node:crypto';
+import { createReadStream, createWriteStream, statSync } from 'node:fs';
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { chromium, harness, ours, progress, removed, round, site, until } from '../../../harness.mjs';
+
+const PEERS = 3;
+// Bars: little leaves the origin where peers have it all, and the page's memory does not grow with the file.
+const PEERS_PERCENT = 85;
+const HEAP_MB = 128;
+
+const sdk = join(dirname(fileURLToPath(import.meta.url)), '../..');
+const [program, megabytes = '500', folder = 'out/file'] = process.argv.slice(2);
+if (!program || !(Number(megabytes) > 0)) {
+  console.error('usage: node file.mjs HEADWATER [MEGABYTES] [FOLDER]');
+  process.exit(2);
+}
+const { headwater, out } = harness(program, folder);
+
+async function made(path) {
+  const hash = createHash('sha256');
+  const to = createWriteStream(path);
+  for (let i = 0; i < Number(megabytes); i += 1) {
+    const part = randomFillSync(Buffer.alloc(1e6));
+    hash.update(part);
+    if (!to.write(part)) await once(to, 'drain');
+  }
+  to.end();
+  await once(to, 'close');
+  return hash.digest('hex');
+}
+
+// An origin with ranges that pages of other sites may read.
+async function originOf(path) {
+  let bytes = 0;
+  const size = statSync(path).size;
+  const server = createServer((request, response) => {
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const [from, to] = range ? [Number(range[1]), range[2] ? Number(range[2]) : size - 1] : [0, size - 1];
+    response.writeHead(range ? 206 : 200, {
+      'content-length': to - from + 1, 'accept-ranges': 'bytes', 'access-control-allow-origin': '*',
+      ...(range ? { 'content-range': `bytes ${from}-${to}/${size}` } : {}),
+    });
+    if (request.method === 'HEAD') return response.end();
+    createReadStream(path, { start: from, end: to }).on('data', (d) => { bytes += d.length; }).pipe(response);
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  return { server, url: `http://127.0.0.1:${server.address().port}/film.bin`, sent: () => bytes };
+}
+
+async function main() {
+  await mkdir(out, { recursive: true });
+  const temp = await mkdtemp(join(tmpdir(), 'headwater-file-'));
+  process.on('exit', () => removed(temp));
+  const path = join(temp, 'film.bin');
+  const wanted = await made(path);
+  const origin = await originOf(path);
+  const control = ours('control', ['control', '--listen', '127.0.0.1:0', '--data', join(temp, 'control')]);
+  const cc = await control.heard('its address', (v) => v.address);
+  const key = join(temp, 'key');
+  execFileSync(headwater, ['key', 'new', '--out', key]);
+  const published = await promisify(execFile)(headwater, [
+    'publish', path, '--name', 'film', '--origin', origin.url, '--control', cc.api, '--token', cc.admin_token, '--key', key,
+    '--json',
+  ]);
+  const { hw: name } = JSON.parse(published.stdout);
+  const peers = Array.from({ length: PEERS }, (_, n) => ours(`peer-${n + 1}`, [
+    'peer', '--control', cc.address, '--cc', cc.node, '--data', join(temp, `peer-${n + 1}`), '--listen', '127.0.0.1:0',
+    '--no-gateway', '--no-port-mapping', '--fetch', name,
+  ]));
+  for (const p of peers) await p.heard('the file', (v) => v.contents?.[0]?.complete);
+  const before = origin.sent();
+  progress('the peers have the file; a page fetches it');
+  const { server, origin: at } = await site({
+    '/file.html': [join(sdk, 'examples/file.html'), 'text/html'],
+    '/headwater.js': [join(sdk, 'dist/headwater.js'), 'text/javascript'],
+  });
+  const browser = chromium(join(temp, 'chromium'));
+  const page = await browser.tab(`${at}/file.html?keep&control=${cc.address}&content=${encodeURIComponent(name)}`);
+  await until('the page', () => page.run('document.readyState === "complete" && Boolean(globalThis.seen)'));
+  const begun = Date.now();
+  await page.click('#fetch');
+  let heap = 0;
+  await until('the file', async () => {
+    heap = Math.max(heap, await page.run('performance.memory.usedJSHeapSize'));
+    return page.run('Boolean(seen.failed ?? seen.done)');
+  }, 120_000, 200);
+  const seconds = (Date.now() - begun) / 1000;
+  const seen = await page.run('seen');
+  if (seen.failed) throw new Error(seen.failed);
+  await page.picture(join(out, 'file.png'));
+  // What is on disk is read back in parts: WebCrypto hashes no streams.
+  const parts = createHash('sha256');
+  for (let from = 0; from < seen.done.bytes; from += 4e6) {
+    const text = await page.run(`(async () => {
+      const bytes = new Uint8Array(await blob.slice(${from}, ${from + 4e6}).arrayBuffer());
+      let s = ''; for (let i = 0; i < bytes.length; i += 32768) s += String.fromCharCode(...bytes.subarray(i, i + 32768));
+      return btoa(s); })()`);
+    parts.update(Buffer.from(text, 'base64'));
+  }
+  const result = {
+    megabytes: Number(megabytes), seconds: round(seconds), mb_per_s: round(Number(megabytes) / seconds),
+    sha256_right: parts.digest('hex') === wanted, heap_mb: round(heap / 1e6), peer_bytes: seen.done.peerBytes,
+    origin_bytes: seen.done.originBytes, origin_sent: origin.sent() - before, parents: seen.done.parents,
+    peers_percent: round((100 * seen.done.peerBytes) / seen.done.bytes, 1),
+  };
+  const bars = [
+    [result.sha256_right, 'the file is another one'],
+    [result.peers_percent >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers`],
+    [result.heap_mb <= HEAP_MB, `the page's heap grew beyond ${HEAP_MB} MB`],
+  ];
+  result.missed = bars.filter(([held]) => !held).map(([, what]) => what);
+  await writeFile(join(out, 'result.json'), JSON.stringify(result, null, 2) + '\n');
+  console.log(JSON.stringify(result, null, 2));
+  server.close();
+  origin.server.close();
+  return result.missed.length ? 1 : 0;
+}
+
+main().then((code) => process.exit(code), (e) => {
+  console.error(`it failed: ${e.stack}`);
+  process.exit(1);
+});
