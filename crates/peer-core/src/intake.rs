@@ -6,6 +6,8 @@ use headwater_model::time::{Micros, Rate, Time};
 
 /// How far ahead of the rate is asked: answers take a round trip and their turn in the parent's queue.
 const AHEAD: Micros = Micros::from_millis(500);
+/// Of what an origin is asked for all comes at once: so much of the rate.
+const AT_ONCE: Micros = Micros::from_millis(150);
 /// What comes with a payload, in thousandths of it (headers, acknowledgements).
 const OVERHEAD_MILLI: u64 = 60;
 
@@ -33,9 +35,13 @@ impl Intake {
 
     /// At most `rate` from now on, in wire bytes; `None` for no limit.
     pub fn limit(&mut self, now: Time, rate: Option<Rate>) {
-        if std::mem::replace(&mut self.rate, rate) != rate {
-            self.busy_until = now;
+        let before = std::mem::replace(&mut self.rate, rate);
+        if before == rate {
+            return;
         }
+        // What was asked for comes at the new rate.
+        let comes = before.map_or(0, |before| before.bytes_in(self.busy_until.since(now)));
+        self.busy_until = now + rate.map_or(Micros(0), |rate| rate.time_for(comes));
     }
 
     /// Pieces of `piece_bytes` that may be asked for now by a content whose share is used until `own_until`.
@@ -74,6 +80,11 @@ impl Intake {
         let rate = self.rate?;
         self.busy_until = self.busy_until.max(now) + rate.time_for(wire(payload_bytes));
         Some(self.busy_until)
+    }
+
+    /// Payload bytes that may come at once, however fast the line is; `None` without a limit.
+    pub fn at_once(&self) -> Option<u64> {
+        self.rate.map(|rate| rate.bytes_in(AT_ONCE) * 1000 / (1000 + OVERHEAD_MILLI))
     }
 
     /// When there is room again that there was not before, for a content whose share is used until `own_until`; `None`

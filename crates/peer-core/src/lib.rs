@@ -23,6 +23,7 @@ mod storage;
 mod swarm;
 mod turns;
 mod uplink;
+mod yields;
 
 pub use edges::{EdgeStage, EdgeView};
 pub use intake::Intake;
@@ -33,3 +34,4 @@ pub use storage::{Eviction, Kept, evict};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
 pub use turns::{Turn, Turns};
 pub use uplink::{Probe, Uplink};
+pub use yields::{LATE, LOOK_EVERY, RoundTrip, Yields};

@@ -1,4 +1,5 @@
-//! The node's downlink, shared by all contents: what parents are asked for and what is read from origins.
+//! The node's downlink, shared by all contents: what parents are asked for and what is read from origins. Live streams have
+//! it first: what they read waits for nothing, and files leave them what they need.
 
 use headwater_model::{Rate, Time};
 use headwater_peer_core::Intake;
@@ -10,12 +11,25 @@ use std::time::Instant;
 pub struct Downlink {
     begun: Instant,
     intake: Mutex<Intake>,
+    limits: Mutex<Limits>,
 }
+
+/// In wire bytes per second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Limits {
+    /// The user's.
+    told: Option<Rate>,
+    /// What live streams take, and what files may beside them.
+    beside: Option<(Rate, Rate)>,
+}
+
+/// Files have this part of the user's limit at least, whatever streams take.
+const LEAST: u64 = 10;
 
 impl Downlink {
     /// Without a limit; `begun` is the moment that times are counted from.
     pub fn new(begun: Instant) -> Self {
-        Self { begun, intake: Mutex::new(Intake::default()) }
+        Self { begun, intake: Mutex::new(Intake::default()), limits: Mutex::default() }
     }
 
     /// To be charged while a swarm asks.
@@ -25,7 +39,21 @@ impl Downlink {
 
     /// Another limit from now on, in wire bytes.
     pub(crate) fn limit(&self, rate: Option<Rate>) {
-        self.intake().limit(self.now(), rate);
+        self.change(|limits| limits.told = rate);
+    }
+
+    /// What live streams take from now on, and what files may beside them; `None` where there are no streams.
+    pub(crate) fn beside_streams(&self, rates: Option<(Rate, Rate)>) {
+        self.change(|limits| limits.beside = rates);
+    }
+
+    fn change(&self, how: impl FnOnce(&mut Limits)) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        how(&mut limits);
+        let streams = limits.beside.map_or(0, |(streams, _)| streams.0);
+        let told = limits.told.map(|told| Rate(told.0.saturating_sub(streams).max(told.0 / LEAST)));
+        let least = told.into_iter().chain(limits.beside.map(|(_, files)| files)).min();
+        self.intake().limit(self.now(), least);
     }
 
     /// `payload_bytes` were read that nobody had counted: returns when the next may be read.
@@ -35,6 +63,12 @@ impl Downlink {
             let wait = until.since(self.now());
             tokio::time::sleep(std::time::Duration::from_micros(wait.0)).await;
         }
+    }
+
+    /// What one request may ask an origin or a waypoint for: it all comes as fast as the line goes, however slowly it is
+    /// read.
+    pub(crate) fn request_bytes(&self) -> u64 {
+        self.intake().at_once().unwrap_or(u64::MAX)
     }
 
     fn now(&self) -> Time {

@@ -66,7 +66,9 @@ impl Trees {
             self.dirty(now, ix);
             return;
         }
-        if let Some(offence) = offence {
+        // All depend on the source: that it is silent is no question of trust, but of its line, or of another source.
+        let is_tried = self.source != Some(p) || offence == Some(Offence::BadPieces);
+        if let Some(offence) = offence.filter(|_| is_tried) {
             self.out.push(DcmOutput::Accuse(child, *parent, offence));
         }
         if offence == Some(Offence::BadPieces) {

@@ -117,10 +117,13 @@ impl Trees {
     /// Whether a connection can come about, and did not fail of late.
     pub(super) fn connects(&self, now: Time, a: &Member, b: &Member) -> bool {
         let pair = (&a.info.node, &b.info.node);
+        let source = self.source.and_then(|s| self.member(s)).map(|s| s.info.node);
+        // There is one source: nobody can be choosy about it.
+        let no_choice = source.is_some_and(|s| s == a.info.node || s == b.info.node);
         self.can_connect(a, b)
             && !a.shuns(b)
             && !b.shuns(a)
-            && !self.failed.rest(now, pair, a.since.max(b.since), false, &self.config)
+            && !self.failed.rest(now, pair, a.since.max(b.since), no_choice, &self.config)
     }
 
     /// Whether `parent` stands where a parent of `child` may be.

@@ -377,6 +377,27 @@ fn a_silent_source_is_replaced_at_once() {
     }
 }
 
+/// Whoever is fed by the source hears nothing of it for ten seconds: its line is full. All are fed soon afterwards.
+#[test]
+fn a_source_whose_line_was_full_feeds_all_again() {
+    let mut w = World::with_source(50_000);
+    (0..24).for_each(|n| w.joins(open(n, 4000)));
+    w.pass(20_000);
+    for _ in 0..14 {
+        let fed: Vec<u32> = (0..24).filter(|n| w.parents(*n).iter().any(|(p, _)| *p == id(SOURCE))).collect();
+        for child in fed {
+            w.trees.alarm(w.now, &id(child), &Alarm::Silent { parent: id(SOURCE) });
+            w.hear();
+        }
+        w.pass(700);
+    }
+    assert_eq!(w.accused, [], "no question of trust");
+    w.pass(5000);
+    let s = w.trees.stats();
+    assert_eq!((s.unfed, s.source_slots_used >= u32::from(K)), (0, true), "{s:?}");
+    w.all_know();
+}
+
 /// Its process was started again, and its children notice that the former one is silent before they hear of the new one.
 #[test]
 fn a_source_started_again_goes_on_at_once() {

@@ -491,6 +491,12 @@ impl Channel {
         }
     }
 
+    /// Whether a piece that should have come is missing so long after its entry came.
+    pub fn is_late(&self, now: Time, by: Micros) -> bool {
+        let mut missing = self.window.missing().range(self.begin.unwrap_or(u64::MAX)..);
+        missing.any(|(_, m)| now.since(m.known_at) >= by)
+    }
+
     /// Pieces that should come and are not here.
     fn awaited(&self) -> usize {
         self.window.missing().range(self.begin.unwrap_or(0)..).count()

@@ -27,6 +27,7 @@ mod storage;
 mod versions;
 mod web;
 mod wired;
+mod yielding;
 
 use crate::buffer_pool::Pool;
 use crate::origin::{OriginClient, OriginConfig, OriginError};
@@ -300,11 +301,14 @@ pub(crate) struct Inner {
     pub(crate) config: NodeConfig,
     pub(crate) listener: Listener,
     pub(crate) origin: OriginClient,
+    /// The same for live streams, which wait for no file.
+    pub(crate) live_origin: OriginClient,
     /// The user's own limit.
     pub(crate) pacer: Pacer,
     pub(crate) downlink: Arc<Downlink>,
     /// Keeps the user's own traffic from waiting; an operator's node has none.
     pub(crate) governor: Option<governor::Governor>,
+    pub(crate) trips: yielding::Trips,
     pub(crate) way: Way,
     pub(crate) https_clients: https_fetch::Clients,
     /// Leased runs that are fetched at once, beside one of each content.
@@ -477,6 +481,7 @@ impl Node {
         };
         let in_force = limits::InForce::new(config.limits.clone(), volume.sent());
         let inner = Arc::new(Inner {
+            live_origin: OriginClient::new(OriginConfig { downlink: None, ..origin.clone() })?,
             origin: OriginClient::new(origin)?,
             way,
             downlink,
@@ -486,6 +491,7 @@ impl Node {
             https_port,
             gateway,
             pacer: Pacer::new(config.limits.up),
+            trips: yielding::Trips::default(),
             governor: governor::Governor::new(Time(1), config.steps_aside, config.limits.up, random_seed()),
             begun,
             instance: random_seed(),
@@ -506,6 +512,7 @@ impl Node {
         inner.lock().limits_kept = Some(kept);
         tokio::spawn(governor::govern(inner.clone()));
         tokio::spawn(wired::tell_pacer(inner.clone()));
+        tokio::spawn(yielding::to_streams(inner.clone()));
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
         tokio::spawn(pages::keep_certificates(inner.clone()));

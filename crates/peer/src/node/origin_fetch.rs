@@ -90,11 +90,12 @@ impl Job {
 
     async fn fetch(&self, waypoint: Option<Waypoint>, pieces: Vec<Range<u32>>) -> Result<(), FetchFailure> {
         let layout = &self.track.layout;
-        let per_request = (MAX_REQUEST_BYTES / u64::from(layout.piece_bytes())).max(1) as u32;
         for range in pieces {
             let mut first = range.start;
             while first < range.end {
                 let Some(at) = layout.at(first) else { return Ok(()) };
+                let bytes = self.inner.downlink.request_bytes().min(MAX_REQUEST_BYTES);
+                let per_request = (bytes / u64::from(layout.piece_bytes())).max(1) as u32;
                 // A request stays within one object.
                 let end = range.end.min(first + per_request).min(layout.pieces_of_object(at.object).end);
                 match &waypoint {

@@ -46,7 +46,7 @@ async fn fetch(
     pieces: &[(u64, u32)],
 ) -> Result<(), OriginError> {
     let bytes: u64 = pieces.iter().map(|(_, len)| u64::from(*len)).sum();
-    let mut body = inner.origin.fetch_part(url, access, from..from.saturating_add(bytes)).await?;
+    let mut body = inner.live_origin.fetch_part(url, access, from..from.saturating_add(bytes)).await?;
     let mut pieces = pieces.iter();
     let Some((mut piece, mut len)) = pieces.next().copied() else { return Ok(()) };
     let mut buffer = BytesMut::new();
