@@ -91,6 +91,9 @@ pub struct BreakTold {
     pub segment: u64,
     /// What.
     pub what: String,
+    /// How much is missing or comes twice, in seconds; nothing where that cannot be told.
+    #[serde(default)]
+    pub lasts_s: f64,
 }
 
 /// What went wrong.
@@ -360,17 +363,23 @@ impl Probe {
             }
         }
         for b in found.breaks {
-            let of = |what: String| BreakTold { segment: segment.sequence, what };
+            let of = |lasts: Micros, what: String| BreakTold {
+                segment: segment.sequence,
+                what,
+                lasts_s: lasts.as_secs_f64(),
+            };
             let ms = |m: Micros| m.0 / 1000;
             match b {
                 Break::Gap { track, missing } => {
-                    add(&mut s.report.gaps, of(format!("{} ms of track {track} are missing", ms(missing))));
+                    add(&mut s.report.gaps, of(missing, format!("{} ms of track {track} are missing", ms(missing))));
                 }
                 Break::Repeat { track, again } => {
-                    add(&mut s.report.repeats, of(format!("{} ms of track {track} come twice", ms(again))));
+                    add(&mut s.report.repeats, of(again, format!("{} ms of track {track} come twice", ms(again))));
                 }
-                Break::Lost { track } => add(&mut s.report.broken, of(format!("packets of track {track} are missing"))),
-                Break::Broken(what) => add(&mut s.report.broken, of(what.to_string())),
+                Break::Lost { track } => {
+                    add(&mut s.report.broken, of(Micros(0), format!("packets of track {track} are missing")));
+                }
+                Break::Broken(what) => add(&mut s.report.broken, of(Micros(0), what.to_string())),
             }
         }
     }

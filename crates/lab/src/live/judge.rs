@@ -4,6 +4,7 @@ use anyhow::Result;
 use headwater_simulator::bounds::{lightweight_server_load, live_server_load};
 use headwater_simulator::scenario::{Ingest, MBIT, Reach};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 use super::{SETTLED_S, Segment, Stage, Viewer, parts};
 use crate::bars::{at_least, at_most};
@@ -11,6 +12,11 @@ use crate::calibrate::Calibration;
 use crate::outcome::{Bar, Outcome};
 use crate::peers::hash_right;
 use crate::site::ORIGIN;
+
+/// Segments are that much longer than they should be at most.
+const LONGER: f64 = 1.05;
+/// Numbers of segments in one note.
+const MAX_TOLD: usize = 20;
 
 impl Stage<'_> {
     pub(super) fn outcome(mut self, calibration: &Calibration, duration_s: f64, zero_unix_s: f64) -> Result<Outcome> {
@@ -30,6 +36,14 @@ impl Stage<'_> {
         let left = here.iter().filter_map(|v| v.slowed).map(|(.., left)| left.unwrap_or(f64::INFINITY));
         let left = left.max_by(f64::total_cmp).filter(|s| s.is_finite());
         let resumed = here.iter().map(|v| v.resumed_s.unwrap_or(f64::INFINITY)).max_by(f64::total_cmp);
+        let had: BTreeSet<u64> = self.segments.iter().map(|s| s.sequence).collect();
+        let gaps = || reports.iter().flat_map(|r| r["gaps"].as_array().into_iter().flatten());
+        let at_publisher = gaps().filter(|g| is_at_publisher(g, &had, self.live.segment_s)).count();
+        if at_publisher > 0 {
+            let lacks: Vec<u64> = lacks(&had).take(MAX_TOLD).collect();
+            notes.push(format!("segments {lacks:?} never came to the publisher: {at_publisher} gaps at viewers are theirs"));
+        }
+        let media_breaks = sum("gaps") + sum("repeats") + sum("broken") - at_publisher as f64;
         let (rate, bound, lightweight) = self.bounds(calibration);
         let (all, later) = (self.copies(0.0, zero_unix_s)?, self.copies(SETTLED_S, zero_unix_s)?);
         let bars = &self.live.bars;
@@ -41,7 +55,7 @@ impl Stage<'_> {
             ("stalls", bars.stalls, Some(sum("stalls"))),
             ("start_up_p95_s", bars.start_up_p95_s, start_up),
             ("lag_p95_s", bars.lag_p95_s, worst_lag),
-            ("media_breaks", bars.media_breaks, Some(sum("gaps") + sum("repeats") + sum("broken"))),
+            ("media_breaks", bars.media_breaks, Some(media_breaks)),
             ("fed_again_p99_s", bars.fed_again_p99_s, of_steps(&fed_again, 99)),
             ("left_within_s", bars.left_within_s, left),
             ("resumes_within_s", bars.resumes_within_s, resumed.filter(|s| s.is_finite())),
@@ -140,6 +154,20 @@ impl Stage<'_> {
     }
 }
 
+/// Segments that the publisher did not have, of those between its first and its last.
+fn lacks(had: &BTreeSet<u64>) -> impl Iterator<Item = u64> {
+    let all = had.first().copied().unwrap_or(0)..had.last().copied().unwrap_or(0);
+    all.filter(|n| !had.contains(n))
+}
+
+/// Whether what a viewer misses before a segment is what the publisher did not have, and no more than that.
+fn is_at_publisher(gap: &Value, had: &BTreeSet<u64>, segment_s: f64) -> bool {
+    let Some((segment, lasts_s)) = gap["segment"].as_u64().zip(gap["lasts_s"].as_f64()) else { return false };
+    let before = had.range(..segment).next_back();
+    let lacked = before.map_or(0, |before| segment - before - 1);
+    lacked > 0 && had.contains(&segment) && lasts_s <= lacked as f64 * segment_s * LONGER
+}
+
 fn in_words(v: &Viewer) -> String {
     let (r, c) = (v.report.as_ref().unwrap_or(&Value::Null), v.stream());
     let live = &c["live"];
@@ -147,7 +175,8 @@ fn in_words(v: &Viewer) -> String {
         "start_up_s": r["start_up_s"], "stalls": r["stalls"], "gaps": r["gaps"], "repeats": r["repeats"],
         "peer_bytes": c["peer_bytes"], "origin_bytes": c["origin_bytes"], "wasted_bytes": c["wasted_bytes"],
         "uploaded_bytes": c["uploaded_bytes"], "lag_p95_ms": live["lag_p95_ms"], "lost": live["lost_pieces"],
-        "missing": live["missing_pieces"], "unfed": live["unfed_substreams"], "pushes": live["pushed_substreams"],
+        "troubles": r["troubles"], "missing": live["missing_pieces"], "unfed": live["unfed_substreams"],
+        "pushes": live["pushed_substreams"],
     });
     format!("{} ({} Mbit/s up): {told}", v.spec.name, v.spec.up_mbit)
 }
@@ -179,6 +208,20 @@ fn percentile(mut values: Vec<f64>, percent: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_is_the_publisher_s_where_it_lacked_just_that() {
+        let had = BTreeSet::from([4, 5, 8, 9]);
+        for (segment, lasts_s, expected) in
+            [(8, 4.0, true), (8, 4.04, true), (8, 6.0, false), (9, 2.0, false), (7, 2.0, false), (4, 2.0, false)]
+        {
+            let gap = json!({ "segment": segment, "lasts_s": lasts_s, "what": "" });
+            assert_eq!(is_at_publisher(&gap, &had, 2.0), expected, "{gap}");
+        }
+        assert!(!is_at_publisher(&json!({ "segment": 8 }), &had, 2.0));
+        assert_eq!(lacks(&had).collect::<Vec<u64>>(), [6, 7]);
+        assert_eq!(lacks(&BTreeSet::new()).count(), 0);
+    }
 
     #[test]
     fn percentiles() {

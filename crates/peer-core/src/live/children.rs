@@ -186,6 +186,10 @@ impl Channel {
             return;
         }
         let new = substreams.without(link.subscribed);
+        if link.subscribed.is_empty() {
+            // A child that has this node as a spare is on no list: it has lost its parent, and gets another one soon.
+            link.ends_by = link.ends_by.map(|by| by.max(now + HAND_OVER));
+        }
         link.subscribed = substreams;
         let start = match from {
             Some(from) => from,

@@ -52,6 +52,8 @@ pub(super) struct Feed {
     /// No longer assigned: it is done with by then.
     ends_by: Option<Time>,
     heard_at: Time,
+    /// It has said nothing for a while: spares push in its place until it is heard again.
+    suspected: bool,
     /// Pieces that it was asked for.
     pub(super) asked: BTreeMap<u64, Time>,
     pieces: u64,
@@ -71,6 +73,7 @@ impl Feed {
             shown: Substreams::default(),
             ends_by: None,
             heard_at: now,
+            suspected: false,
             asked: BTreeMap::new(),
             pieces: 0,
             bytes: 0,
@@ -94,6 +97,11 @@ impl Feed {
     }
     pub(super) fn heard(&mut self, now: Time) {
         self.heard_at = now;
+        self.suspected = false;
+    }
+    /// Whether it can push.
+    fn is_fit(&self) -> bool {
+        self.is_open() && !self.suspected
     }
     pub(super) fn came(&mut self, piece: u64, bytes: u64, good: bool) {
         self.asked.remove(&piece);
@@ -281,7 +289,7 @@ impl Channel {
         let Some(feed) = self.feeds.get_mut(&node) else { return };
         if matches!(feed.stage, Stage::Dialling(_) | Stage::Failed(_)) && feed.ends_by.is_none() {
             feed.stage = Stage::Opening(now);
-            feed.heard_at = now;
+            feed.heard(now);
             feed.shown = feed.named();
             out.push(LiveOutput::OpenEdge(node));
         }
@@ -293,7 +301,7 @@ impl Channel {
             None if !matches!(feed.stage, Stage::Opening(_)) => {}
             None => {
                 feed.stage = Stage::Open;
-                feed.heard_at = now;
+                feed.heard(now);
                 self.open_lanes(now, out);
             }
             Some(why) => {
@@ -402,6 +410,7 @@ impl Channel {
         let mut orphaned: BTreeMap<NodeId, Substreams> = BTreeMap::new();
         let mut handed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
         let mut dismissed: BTreeMap<NodeId, Substreams> = BTreeMap::new();
+        let mut deserted: BTreeMap<NodeId, Substreams> = BTreeMap::new();
         let to_helpers = self.left_to_helpers();
         for substream in to_helpers.iter() {
             if let Some(lane) = self.lanes.get_mut(usize::from(substream))
@@ -417,6 +426,13 @@ impl Channel {
             let Some(lane) = self.lanes.get_mut(usize::from(substream)) else { continue };
             match lane.parent {
                 Some(parent) if parent == best => {}
+                Some(parent) if let Some(feed) = self.feeds.get(&parent).filter(|f| f.suspected) => {
+                    let lost_at = lane.lost_at.or(Some(feed.heard_at));
+                    lane.hand_to(now, Some(best), lane.former, lane.from);
+                    lane.lost_at = lost_at;
+                    orphaned.entry(best).or_default().insert(substream);
+                    deserted.entry(parent).or_default().insert(substream);
+                }
                 Some(parent) => {
                     lane.hand_to(now, Some(best), Some(parent), end.unwrap_or(0));
                     handed.entry(best).or_default().insert(substream);
@@ -435,10 +451,12 @@ impl Channel {
         for (node, added) in handed {
             self.subscribe(now, node, added, end, out);
         }
-        for (node, substreams) in dismissed {
+        let dismissed = dismissed.into_iter().map(|(node, substreams)| (node, substreams, end));
+        // What is on its way from there is of use; nothing else is.
+        for (node, substreams, until) in dismissed.chain(deserted.into_iter().map(|(n, s)| (n, s, Some(0)))) {
             let Some(feed) = self.feeds.get_mut(&node).filter(|f| f.is_open()) else { continue };
             feed.subscribed = feed.subscribed.without(substreams);
-            out.push(LiveOutput::Subscribe(node, feed.subscribed, end));
+            out.push(LiveOutput::Subscribe(node, feed.subscribed, until));
         }
         self.dismiss_former(now);
         self.end_feeds(now, out);
@@ -480,15 +498,14 @@ impl Channel {
         self.begin.unwrap_or(0)
     }
 
-    /// The assigned parent if it is open, else a spare that is, if the parent failed or is slow to open.
+    /// The assigned parent if it is open, else a spare that is, if the parent failed, is slow to open or says nothing.
     fn best_feed(&self, now: Time, substream: u8) -> Option<NodeId> {
         let lane = self.lanes.get(usize::from(substream))?;
-        let open = |f: &Feed, which: Substreams| f.is_open() && which.contains(substream);
         let assigned = self.feeds.iter().find(|(_, f)| f.gives.contains(substream));
-        if let Some((node, _)) = assigned.filter(|(_, f)| f.is_open()) {
+        if let Some((node, _)) = assigned.filter(|(_, f)| f.is_fit()) {
             return Some(*node);
         }
-        let current = lane.parent.filter(|p| self.feeds.get(p).is_some_and(Feed::is_open));
+        let current = lane.parent.filter(|p| self.feeds.get(p).is_some_and(Feed::is_fit));
         let waits = assigned.is_some_and(|(_, f)| match f.stage {
             Stage::Dialling(since) | Stage::Opening(since) => now.since(since) < SLOW_TO_OPEN,
             Stage::Open | Stage::Failed(_) => false,
@@ -496,7 +513,8 @@ impl Channel {
         if current.is_some() || waits {
             return current;
         }
-        self.feeds.iter().find(|(_, f)| open(f, f.may)).map(|(n, _)| *n)
+        let spare = self.feeds.iter().find(|(_, f)| f.is_fit() && f.may.contains(substream)).map(|(n, _)| *n);
+        spare.or(lane.parent)
     }
 
     /// Nothing more is expected of former parents that have brought all, or had their time.
@@ -535,12 +553,18 @@ impl Channel {
 
     /// Parents that are silent or behind; feeds that are to be tried again.
     pub(super) fn watch(&mut self, now: Time, out: &mut Vec<LiveOutput>) {
-        let pushing = || self.feeds.iter().filter(|(_, f)| f.is_open() && !f.subscribed.is_empty());
+        let pushing = || self.feeds.iter().filter(|(_, f)| f.is_open() && (f.suspected || !f.subscribed.is_empty()));
         let silent_for = |f: &Feed| now.since(f.heard_at);
-        let silent: Vec<NodeId> =
-            pushing().filter(|(_, f)| silent_for(f) >= self.config.silent).map(|(n, _)| *n).collect();
+        let quiet_for =
+            |least| pushing().filter(|(_, f)| silent_for(f) >= least).map(|(n, _)| *n).collect::<Vec<NodeId>>();
+        let (suspected, silent) = (quiet_for(self.config.suspected), quiet_for(self.config.silent));
         let all = pushing().count();
         let least = pushing().map(|(_, f)| silent_for(f)).min().unwrap_or_default();
+        if suspected.len() < all || all == 1 {
+            for node in suspected {
+                self.feeds.get_mut(&node).into_iter().for_each(|f| f.suspected = true);
+            }
+        }
         if silent.len() < all || all == 1 || least >= ALL_SILENT {
             for node in silent {
                 self.leave(now, node, Alarm::Silent { parent: node }, out);

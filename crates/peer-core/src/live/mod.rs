@@ -36,7 +36,9 @@ use window::{Entered, Window};
 pub struct LiveConfig {
     /// A parent says where it is when it has sent nothing for so long.
     pub position: Micros,
-    /// A parent that says nothing for so long is silent: spares take its place at once.
+    /// A parent that says nothing for so long may be gone: spares push in its place, until it is heard again.
+    pub suspected: Micros,
+    /// A parent that says nothing for so long is silent: it is left for good, and the control center hears of it.
     pub silent: Micros,
     /// While a substream lags, its rate is measured over so long.
     pub behind: Micros,
@@ -73,8 +75,9 @@ pub struct LiveConfig {
 impl Default for LiveConfig {
     fn default() -> Self {
         LiveConfig {
-            position: Micros::from_millis(150),
-            silent: Micros::from_millis(600),
+            position: Micros::from_millis(250),
+            suspected: Micros::from_millis(500),
+            silent: Micros::from_millis(700),
             behind: Micros::from_millis(1000),
             behind_percent: 40,
             ask_again: Micros::from_millis(400),
@@ -384,6 +387,10 @@ impl Channel {
     /// Objects that players may ask for, oldest first, and whether some of each is lost.
     pub fn listed(&self) -> impl DoubleEndedIterator<Item = (u64, &Object, &Listed)> {
         self.window.listed()
+    }
+    /// Whether an entry from before the newest one is missing and may still come: what is not listed now may be soon.
+    pub fn awaits_entries(&self) -> bool {
+        self.window.awaits_entries()
     }
     /// An object.
     pub fn object(&self, object: u64) -> Option<&Object> {

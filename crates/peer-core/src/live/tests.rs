@@ -109,6 +109,8 @@ struct World {
     has_origin: bool,
     /// How often each was started again.
     restarts: BTreeMap<u8, u8>,
+    /// The parents of each, as last assigned.
+    parents: BTreeMap<u8, Vec<(u8, u32)>>,
 }
 
 impl World {
@@ -126,6 +128,7 @@ impl World {
             published: BTreeMap::new(),
             has_origin: true,
             restarts: BTreeMap::new(),
+            parents: BTreeMap::new(),
         }
     }
 
@@ -142,14 +145,26 @@ impl World {
     fn assign_with_helpers(&mut self, node: u8, parents: &[(u8, u32)], spares: &[(u8, u32)], helpers: &[u8]) {
         let helpers: Vec<(u8, u32)> = helpers.iter().map(|h| (*h, track().terms.all().0)).collect();
         self.generation += 1;
+        self.parents.insert(node, parents.to_vec());
         let certificate = |n: &u8| Hash([1 + self.restarts.get(n).copied().unwrap_or_default(); 32]);
+        let reach = |n: &u8| Reach { addresses: vec![], certificate: certificate(n) };
         let entry = |(n, s): &(u8, u32)| Parent {
             node: id(*n),
             class: SourceClass::Peer,
             dial: true,
             promised: Rate(0),
-            reach: Reach { addresses: vec![], certificate: certificate(n) },
+            reach: reach(n),
             substreams: Substreams(*s),
+        };
+        let child = |n: &u8, s: u32| Child {
+            node: id(*n),
+            dial: false,
+            punch: false,
+            reach: reach(n),
+            substreams: Substreams(s),
+        };
+        let of = |(n, parents): (&u8, &Vec<(u8, u32)>)| {
+            parents.iter().find(|(p, _)| *p == node).map(|(_, s)| child(n, *s))
         };
         for (p, s) in parents.iter().chain(spares).chain(&helpers) {
             let given = self.nodes.get_mut(&id(*p)).unwrap().given.entry(id(node)).or_default();
@@ -161,7 +176,7 @@ impl World {
             parents: parents.iter().map(entry).collect(),
             spares: spares.iter().map(entry).collect(),
             helpers: helpers.iter().map(entry).collect(),
-            children: vec![],
+            children: self.parents.iter().filter_map(of).collect(),
             source: node == 0,
         };
         self.say(id(node), LiveInput::Assigned(assignment));
@@ -434,6 +449,67 @@ fn a_dead_parent_is_replaced_by_a_spare_within_a_second() {
     assert_eq!(three.state().origin_bytes, 0);
     let again = three.fed_again();
     assert!(again.count() == 2 && again.percentile(100).is_some_and(|t| t <= Micros::from_millis(900)), "{again:?}");
+}
+
+#[test]
+fn a_spare_that_the_child_is_not_listed_with_pushes_until_the_control_center_speaks() {
+    let mut w = two_trees();
+    w.assign(3, &[(1, ALL)], &[(0, ALL)]);
+    w.run(2000);
+    w.assign(0, &[], &[]);
+    w.run(5000);
+    w.kill(1);
+    let at = w.now;
+    w.run(2500);
+    let alarms = &w.node(3).alarms;
+    assert!(matches!(alarms.as_slice(), [(_, Alarm::Silent { parent })] if *parent == id(1)), "{alarms:?}");
+    let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 500_000));
+    assert!(late <= Micros::from_millis(700) && never == 0, "{late:?}, {never} never came");
+    w.run(3000);
+    let closed = w.node(3).alarms.iter().any(|(_, a)| matches!(a, Alarm::ParentLost { parent, .. } if *parent == id(0)));
+    assert!(closed, "nobody confirmed the spare, and it pushes for ever");
+}
+
+#[test]
+fn a_parent_that_says_nothing_for_half_a_second_is_not_left() {
+    let mut w = two_trees();
+    w.run(4000);
+    w.kill(1);
+    let at = w.now;
+    w.run(450);
+    w.nodes.get_mut(&id(1)).unwrap().dead = false;
+    w.run(4000);
+    assert!(w.node(3).alarms.is_empty(), "{:?}", w.node(3).alarms);
+    let feeds: Vec<_> = w.node(3).channel.parent_edges().collect();
+    assert!(feeds.iter().any(|f| f.node == id(1) && !f.spare && f.stage == EdgeStage::Open), "{feeds:?}");
+    let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 500_000));
+    assert!(late <= Micros::from_millis(900) && never == 0, "{late:?}, {never} never came");
+}
+
+#[test]
+fn an_entry_that_is_missing_is_waited_for_until_it_is_given_up() {
+    let mut w = two_trees();
+    w.run(6000);
+    let entries: Vec<_> = w.node(1).channel.entries_after(0, 100).cloned().collect();
+    let mut alone = World::new(0);
+    let say = |w: &mut World, of: &[Arc<SignedLiveEntry>]| w.say(id(0), LiveInput::Logged(of.to_vec()));
+    say(&mut alone, &entries[..2]);
+    assert!(!alone.node(0).channel.awaits_entries());
+    say(&mut alone, &entries[3..]);
+    assert!(alone.node(0).channel.awaits_entries());
+    let passes = |w: &mut World, ms| {
+        w.now = w.now + Micros::from_millis(ms);
+        w.say(id(0), LiveInput::Tick);
+    };
+    passes(&mut alone, 4500);
+    assert!(alone.node(0).channel.awaits_entries(), "it may come yet");
+    let mut later = World::new(0);
+    say(&mut later, &entries[..2]);
+    say(&mut later, &entries[3..]);
+    say(&mut later, &entries[2..3]);
+    assert!(!later.node(0).channel.awaits_entries(), "it came");
+    passes(&mut alone, 1000);
+    assert!(!alone.node(0).channel.awaits_entries(), "nobody has it");
 }
 
 #[test]

@@ -270,6 +270,12 @@ impl Window {
         }
     }
 
+    /// Whether an entry from before the newest one is missing and may still come.
+    pub(crate) fn awaits_entries(&self) -> bool {
+        let newest = self.newest.map_or(0, |(n, ..)| n);
+        self.unknown.range(..newest).next().is_some()
+    }
+
     /// Entries are to be asked for that come after this number.
     pub(crate) fn entries_to_ask(&mut self, now: Time) -> Option<u64> {
         let given_up: Vec<u64> = self

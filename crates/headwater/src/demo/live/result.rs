@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn what_a_surviving_viewer_missed_is_no_success() {
         let stall = probe::StallTold { at_s: 20.0, lasted_s: 1.25 };
-        let gap = probe::BreakTold { segment: 7, what: "800 ms are missing".into() };
+        let gap = probe::BreakTold { segment: 7, what: "800 ms are missing".into(), lasts_s: 0.8 };
         let of = |viewer: &mut Viewer| viewer.report.take().unwrap_or_default();
         let spoilt = [
             report(|v| v[0].report = Some(probe::Report { stalls: vec![stall], stalled_s: 1.25, ..of(&mut v[0]) })),

@@ -55,10 +55,13 @@ pub(crate) fn window(inner: &Inner, id: &ContentId) -> Option<Window> {
     let whole = |all: &[_]| whole(all).filter(|(.., listed)| has_map(listed, &l.channel));
     let mut segments = Vec::new();
     let mut newer = listed.values().filter(|all| whole(all).is_some()).count();
+    // Many come at once after a source stood still: how many are newer does not tell then how long ago that was.
+    let awaits_entries = l.channel.awaits_entries();
     let mut expected = None;
     for (sequence, all) in &listed {
+        let may_come = newer < OVERTAKEN || awaits_entries;
         // Entries come over several ways: one that is missing may be about to come.
-        if expected.is_some_and(|next| next < *sequence) && newer < OVERTAKEN {
+        if expected.is_some_and(|next| next < *sequence) && may_come {
             break;
         }
         expected = Some(sequence.saturating_add(1));
@@ -70,7 +73,7 @@ pub(crate) fn window(inner: &Inner, id: &ContentId) -> Option<Window> {
                 segments.push((object, of.kind, listed.clone()));
             }
             // What still comes is waited for: players would take a later one for the next.
-            None if newer < OVERTAKEN && !all.iter().all(|(_, of, _)| of.lost) => break,
+            None if may_come && !all.iter().all(|(_, of, _)| of.lost) => break,
             None => {}
         }
     }
