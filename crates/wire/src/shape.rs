@@ -333,6 +333,16 @@ static ASSIGNMENT: Shape = shape(
         many(5, "children", MAX_CHILDREN, &CHILD),
     ],
 );
+static CHILDREN_CHANGE: Shape = shape(
+    "ChildrenChange",
+    VERSION_FIELD_BYTES,
+    &[
+        one(1, "version", &VERSION),
+        one(2, "generation", &GENERATION),
+        many(3, "came", MAX_CHILDREN, &CHILD),
+        list(4, "left", MAX_CHILDREN, HASH_BYTES),
+    ],
+);
 static HOLDERS: Shape = shape("Holders", HASH_FIELD_BYTES, &[hash(1, "content")]);
 static FOUND: Shape = shape(
     "Found",
@@ -367,6 +377,7 @@ pub(crate) static CONTROL_MESSAGE: Shape = shape(
         one(12, "fetch", &FETCH),
         one(13, "withdrawn", &WITHDRAWN),
         one(14, "goodbye", &GOODBYE),
+        one(15, "change_children", &CHILDREN_CHANGE),
         one(20, "probe", &PROBE),
     ],
 );

@@ -62,7 +62,7 @@ fn round_trips<T: Conversation>(kinds: usize) {
 #[test]
 fn every_message_round_trips() {
     round_trips::<FromNode>(16);
-    round_trips::<FromControl>(15);
+    round_trips::<FromControl>(16);
     round_trips::<FromPeer>(16);
     let header = DataHeader { version: samples::version() };
     assert_eq!(DataHeader::decode(header.encode().slice(4..)), Ok(header));

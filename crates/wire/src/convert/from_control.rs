@@ -5,7 +5,9 @@ use super::*;
 use crate::limits::*;
 use crate::shape;
 use headwater_model::Accepts;
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
+use headwater_model::assignment::{
+    Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal,
+};
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
@@ -39,6 +41,8 @@ pub enum FromControl {
         /// One for each of the senders that asks for one, in their order; others are not sent.
         tickets: Vec<GivenTicket>,
     },
+    /// Some children changed, and nothing else of the assignment.
+    ChangeChildren(ChildrenChange),
     /// Leave to fetch a run from the origin or a waypoint.
     Lease {
         /// It.
@@ -197,6 +201,7 @@ impl FromControl {
             Body::Refused(r) => Self::Refused { version: version(r.version.clone())?, refusal: refusal(r)? },
             Body::Assignment(a) => assignment(a)?,
             Body::Lease(l) => lease(l)?,
+            Body::ChangeChildren(c) => Self::ChangeChildren(change(c)?),
             Body::LeaseRevoked(l) => Self::LeaseRevoked { version: version(l.version)?, run: run(l.run)? },
             Body::HeartbeatReply(h) => {
                 let holders = h.holders.iter().map(|h| Ok((content(&h.content)?, h.nodes)));
@@ -236,6 +241,7 @@ impl FromControl {
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
             Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
+            Self::ChangeChildren(change) => Body::ChangeChildren(change_to_proto(change)),
             Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_ref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
@@ -444,6 +450,39 @@ fn child(c: proto::Child) -> Result<Child, WireError> {
     Ok(Child { node, dial: c.dial, punch: c.punch, reach, substreams: Substreams(c.substreams) })
 }
 
+fn change(c: proto::ChildrenChange) -> Result<ChildrenChange, WireError> {
+    let generation = c.generation.ok_or(WireError::Missing("generation"))?;
+    Ok(ChildrenChange {
+        version: version(c.version)?,
+        generation: Generation { epoch: generation.epoch, counter: generation.counter },
+        came: c.came.into_iter().map(child).collect::<Result<_, _>>()?,
+        left: c.left.iter().map(|n| node("left", n)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn change_to_proto(c: &ChildrenChange) -> proto::ChildrenChange {
+    proto::ChildrenChange {
+        version: version_to_proto(c.version),
+        generation: Some(generation_to_proto(c.generation)),
+        came: c.came.iter().map(child_to_proto).collect(),
+        left: c.left.iter().map(|n| copy(&n.0)).collect(),
+    }
+}
+
+fn generation_to_proto(g: Generation) -> proto::Generation {
+    proto::Generation { epoch: g.epoch, counter: g.counter }
+}
+
+fn child_to_proto(c: &Child) -> proto::Child {
+    proto::Child {
+        node: copy(&c.node.0),
+        dial: c.dial,
+        reach: reach_to_proto(&c.reach),
+        punch: c.punch,
+        substreams: c.substreams.0,
+    }
+}
+
 fn reach(r: Option<proto::Reach>) -> Result<Reach, WireError> {
     let r = r.ok_or(WireError::Missing("reach"))?;
     Ok(Reach { addresses: addresses("addresses", &r.addresses)?, certificate: hash("certificate", &r.certificate)? })
@@ -467,20 +506,13 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             substreams: p.substreams.0,
         }
     };
-    let child = |c: &Child| proto::Child {
-        node: copy(&c.node.0),
-        dial: c.dial,
-        reach: reach_to_proto(&c.reach),
-        punch: c.punch,
-        substreams: c.substreams.0,
-    };
     proto::Assignment {
         version: version_to_proto(a.version),
-        generation: Some(proto::Generation { epoch: a.generation.epoch, counter: a.generation.counter }),
+        generation: Some(generation_to_proto(a.generation)),
         parents: a.parents.iter().map(parent).collect(),
         spares: a.spares.iter().map(parent).collect(),
         helpers: a.helpers.iter().map(parent).collect(),
-        children: a.children.iter().map(child).collect(),
+        children: a.children.iter().map(child_to_proto).collect(),
         source: a.source,
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     Bitmap, EdgeRefusal, Found, FromControl, FromNode, FromPeer, GivenTicket, Heartbeat, Held, Hello, Join,
     OriginAccess, TicketSecret, Token, Welcome,
 };
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
+use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
 use headwater_model::live::{Listed, LiveEntry, LiveTerms, ObjectKind, OriginPlace, SignedLiveEntry};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
@@ -267,6 +267,12 @@ pub fn from_control() -> Vec<FromControl> {
             },
             tickets: vec![given(2), given(3), given(4)],
         },
+        FromControl::ChangeChildren(ChildrenChange {
+            version,
+            generation: Generation { epoch: 3, counter: 15 },
+            came: vec![Child { node: node(6), dial: true, punch: true, reach: reach(), substreams }],
+            left: vec![node(7), node(8)],
+        }),
         lease(LeaseSource::Origin, None),
         lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
         FromControl::LeaseRevoked { version, run: 3 },
@@ -316,6 +322,7 @@ pub fn kind_of_control(m: &FromControl) -> usize {
         FromControl::Withdrawn { .. } => 12,
         FromControl::Goodbye { .. } => 13,
         FromControl::Probe(_) => 14,
+        FromControl::ChangeChildren(_) => 15,
     }
 }
 
