@@ -95,7 +95,7 @@ async fn child(setup: &Arc<Setup>, opening: Arc<Semaphore>, taken: oneshot::Send
                     track = Some(found);
                 }
                 Some(Event::Control(FromControl::Refused { refusal, .. })) => bail!("refused: {refusal}"),
-                Some(Event::Control(FromControl::Assignment { assignment, tickets })) => {
+                Some(Event::Control(FromControl::Assignment { assignment, tickets, .. })) => {
                     let first = assignment.parents.into_iter().next().filter(|_| parent.is_none());
                     if let (Some(first), Some(track)) = (first, &track)
                         && let Some(permit) = permit.take()

@@ -329,7 +329,11 @@ static PARENT: Shape = shape(
     ],
 );
 static LEASE: Shape = shape("Lease", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(4, "from", &PARENT)]);
-static CHILD: Shape = shape("Child", HASH_FIELD_BYTES, &[hash(1, "node"), one(3, "reach", &REACH)]);
+static CHILD: Shape = shape(
+    "Child",
+    HASH_FIELD_BYTES,
+    &[hash(1, "node"), one(3, "reach", &REACH), one(21, "page_certificates", &PAGE_CERTIFICATES)],
+);
 static ASSIGNMENT: Shape = shape(
     "Assignment",
     VERSION_FIELD_BYTES,

@@ -60,7 +60,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             }
         }
         FromControl::Refused { version, refusal } => refused(inner, state, version, refusal),
-        FromControl::Assignment { mut assignment, tickets } => {
+        FromControl::Assignment { mut assignment, tickets, .. } => {
             let version = assignment.version;
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);

@@ -12,6 +12,7 @@ use headwater_model::ticket::ParentKey;
 use prost::Message;
 use proto::RefusalCode;
 use proto::control_message::Body;
+use std::collections::BTreeMap;
 
 /// A message of the control center.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,6 +39,8 @@ pub enum FromControl {
         assignment: Assignment,
         /// One for each of the senders that asks for one, in their order; others are not sent.
         tickets: Vec<GivenTicket>,
+        /// To a page: of its parents and children. Else empty.
+        page_certificates: PageCertificatesOf,
     },
     /// Leave to fetch a run from the origin or a waypoint.
     Lease {
@@ -171,6 +174,9 @@ impl fmt::Debug for TicketSecret {
     }
 }
 
+/// By which certificates a page knows nodes, as SHA-256 each.
+pub type PageCertificatesOf = BTreeMap<NodeId, Vec<Hash>>;
+
 /// A ticket for the parent that it names, and its secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GivenTicket {
@@ -178,8 +184,6 @@ pub struct GivenTicket {
     pub ticket: Ticket,
     /// Stays with the child.
     pub secret: TicketSecret,
-    /// To a page: by which certificates it knows the parent, as SHA-256 each. Else empty.
-    pub page_certificates: Vec<Hash>,
 }
 
 impl FromControl {
@@ -237,7 +241,9 @@ impl FromControl {
                 access: Some(access_to_proto(access)),
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
-            Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
+            Self::Assignment { assignment, tickets, page_certificates } => {
+                Body::Assignment(assignment_to_proto(assignment, tickets, page_certificates))
+            }
             Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_deref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
@@ -365,9 +371,21 @@ fn refusal_to_proto(version: Version, refusal: &Refusal) -> proto::Refused {
     proto::Refused { version: version_to_proto(version), code: code.into(), why, current_epoch }
 }
 
-fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
+fn assignment(mut a: proto::Assignment) -> Result<FromControl, WireError> {
     let generation = a.generation.ok_or(WireError::Missing("generation"))?;
-    let mut tickets = Vec::new();
+    let (mut tickets, mut certificates) = (Vec::new(), PageCertificatesOf::new());
+    let mut shown = |node: &[u8], shown: Option<proto::PageCertificates>| -> Result<(), WireError> {
+        if let Some(shown) = shown {
+            certificates.insert(self::node("node", node)?, page_certificates(shown)?);
+        }
+        Ok(())
+    };
+    for child in &mut a.children {
+        shown(&child.node, child.page_certificates.take())?;
+    }
+    for parent in [&mut a.parents, &mut a.spares, &mut a.helpers].into_iter().flatten() {
+        shown(&parent.node, parent.page_certificates.take())?;
+    }
     let mut parents = |all: Vec<proto::Parent>| -> Result<Vec<Parent>, WireError> {
         all.into_iter().map(|p| parent(p, &mut tickets)).collect()
     };
@@ -382,7 +400,7 @@ fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
     };
     let place = |n: &NodeId| assignment.senders().position(|p| p.node == *n);
     tickets.sort_by_key(|t| place(&t.ticket.parent));
-    Ok(FromControl::Assignment { assignment, tickets })
+    Ok(FromControl::Assignment { assignment, tickets, page_certificates: certificates })
 }
 
 fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, WireError> {
@@ -395,8 +413,7 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
         let secret = TicketSecret(array("ticket_secret", &p.ticket_secret)?);
         // A node that is parent, spare and helper needs one ticket.
         if tickets.iter().all(|t: &GivenTicket| t.ticket.parent != node) {
-            let page_certificates = page_certificates(p.page_certificates.unwrap_or_default())?;
-            tickets.push(GivenTicket { ticket, secret, page_certificates });
+            tickets.push(GivenTicket { ticket, secret });
         }
     }
     Ok(Parent {
@@ -437,7 +454,7 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
             ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: 0,
-            page_certificates: ticket.and_then(|g| some_page_certificates(&g.page_certificates)),
+            page_certificates: None,
         }),
     };
     proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
@@ -457,7 +474,12 @@ fn reach_to_proto(r: &Reach) -> Option<proto::Reach> {
     Some(proto::Reach { addresses: addresses_to_proto(&r.addresses), certificate: copy(&r.certificate.0) })
 }
 
-fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assignment {
+fn assignment_to_proto(
+    a: &Assignment,
+    tickets: &[GivenTicket],
+    certificates: &PageCertificatesOf,
+) -> proto::Assignment {
+    let shown = |node: &NodeId| certificates.get(node).and_then(|hashes| some_page_certificates(hashes));
     let parent = |p: &Parent| {
         let given = tickets.iter().find(|t| t.ticket.parent == p.node);
         proto::Parent {
@@ -469,7 +491,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: p.substreams.0,
-            page_certificates: given.and_then(|g| some_page_certificates(&g.page_certificates)),
+            page_certificates: shown(&p.node),
         }
     };
     let child = |c: &Child| proto::Child {
@@ -478,6 +500,7 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
         reach: reach_to_proto(&c.reach),
         punch: c.punch,
         substreams: c.substreams.0,
+        page_certificates: shown(&c.node),
     };
     proto::Assignment {
         version: version_to_proto(a.version),

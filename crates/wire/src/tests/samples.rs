@@ -226,11 +226,7 @@ pub fn from_control() -> Vec<FromControl> {
     let substreams = Substreams(9);
     let parent =
         |n, class| Parent { node: node(n), class, dial: n == 2, promised: Rate(1000), reach: reach(), substreams };
-    let given = |n: u8| GivenTicket {
-        ticket: ticket(n),
-        secret: TicketSecret([SECRET_BYTE; 32]),
-        page_certificates: if n == 2 { vec![Hash([8; 32])] } else { vec![] },
-    };
+    let given = |n: u8| GivenTicket { ticket: ticket(n), secret: TicketSecret([SECRET_BYTE; 32]) };
     let keys = vec![(81_000, ParentKey([SECRET_BYTE; 32])), (80_999, ParentKey([SECRET_BYTE; 32]))];
     let welcome = |observed_address| {
         FromControl::Welcome(Welcome {
@@ -274,6 +270,7 @@ pub fn from_control() -> Vec<FromControl> {
                 source: true,
             },
             tickets: vec![given(2), given(3), given(4)],
+            page_certificates: [2, 6].map(|n| (node(n), vec![Hash([n; 32])])).into(),
         },
         lease(LeaseSource::Origin, None),
         lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(Box::new(given(3)))),

@@ -5,15 +5,14 @@
 
 import { execFile, execFileSync } from 'node:child_process';
 import { createHash, randomFillSync } from 'node:crypto';
-import { createReadStream, createWriteStream, statSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { chromium, harness, ours, progress, removed, round, site, until } from '../../../harness.mjs';
+import { chromium, harness, originOf, ours, progress, removed, round, site, until } from '../../../harness.mjs';
 
 const PEERS = 3;
 // Bars: little leaves the origin where peers have it all, and the page's memory does not grow with the file.
@@ -39,24 +38,6 @@ async function made(path) {
   to.end();
   await once(to, 'close');
   return hash.digest('hex');
-}
-
-// An origin with ranges that pages of other sites may read.
-async function originOf(path) {
-  let bytes = 0;
-  const size = statSync(path).size;
-  const server = createServer((request, response) => {
-    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
-    const [from, to] = range ? [Number(range[1]), range[2] ? Number(range[2]) : size - 1] : [0, size - 1];
-    response.writeHead(range ? 206 : 200, {
-      'content-length': to - from + 1, 'accept-ranges': 'bytes', 'access-control-allow-origin': '*',
-      ...(range ? { 'content-range': `bytes ${from}-${to}/${size}` } : {}),
-    });
-    if (request.method === 'HEAD') return response.end();
-    createReadStream(path, { start: from, end: to }).on('data', (d) => { bytes += d.length; }).pipe(response);
-  });
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  return { server, url: `http://127.0.0.1:${server.address().port}/film.bin`, sent: () => bytes };
 }
 
 async function main() {
@@ -124,7 +105,7 @@ async function main() {
   await writeFile(join(out, 'result.json'), JSON.stringify(result, null, 2) + '\n');
   console.log(JSON.stringify(result, null, 2));
   server.close();
-  origin.server.close();
+  origin.stop();
   return result.missed.length ? 1 : 0;
 }
 
