@@ -423,16 +423,19 @@ export class Stream implements Content {
     const whole = (all: Segment[]) => all.findLast((s) => s.object.bytes !== null && !s.object.lost);
     const segments: Segment[] = [];
     let newer = [...listed.values()].filter(whole).length;
+    // Many come at once after a source stood still: how many are newer does not tell then how long ago that was.
+    const awaitsEntries = c.window.awaitsEntries();
     let expected: number | null = null;
     for (const [sequence, all] of [...listed].sort(([a], [b]) => a - b)) {
+      const mayCome = newer < OVERTAKEN || awaitsEntries;
       // Entries come over several ways: one that is missing may be about to come.
-      if (expected !== null && expected < sequence && newer < OVERTAKEN) break;
+      if (expected !== null && expected < sequence && mayCome) break;
       expected = sequence + 1;
       const found = whole(all);
       if (found) {
         newer -= 1;
         segments.push((all.length > 1 && all.find((s) => c.window.isHere(s.number))) || found);
-      } else if (newer < OVERTAKEN && !all.every((s) => s.object.lost)) {
+      } else if (mayCome && !all.every((s) => s.object.lost)) {
         // What still comes is waited for: players would take a later one for the next.
         break;
       }

@@ -138,6 +138,12 @@ export class Window {
     }
   }
 
+  /** Whether an entry from before the newest one is missing and may still come. */
+  awaitsEntries(): boolean {
+    const newest = this.#newest?.number ?? 0;
+    return [...this.#unknown.keys()].some((number) => number < newest);
+  }
+
   /** Entries are to be asked for that come after this number. */
   entriesToAsk(now: number): number | null {
     for (const [number, { since }] of [...this.#unknown]) {
