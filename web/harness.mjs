@@ -4,7 +4,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { createReadStream, createWriteStream, rmSync, statSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
 export const SEGMENT_S = 2;
@@ -58,8 +58,13 @@ export function removed(folder) {
 }
 
 // A program of ours, with its JSON lines.
-export function ours(name, args) {
-  const child = start(name, headwater, [...args, '--json', '--exit-with-stdin']);
+export const ours = (name, args) => speaks(name, headwater, [...args, '--json', '--exit-with-stdin']);
+
+// A peer that misbehaves, beside it.
+export const hostile = (name, args) => speaks(name, join(dirname(headwater), 'headwater-hostile'), [...args, '--exit-with-stdin']);
+
+function speaks(name, program, args) {
+  const child = start(name, program, args);
   const events = [];
   const states = [];
   let last = null;
@@ -76,7 +81,7 @@ export function ours(name, args) {
     if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}; see ${name}.err`);
     return events.find(wanted) ?? (last && wanted(last) ? last : null);
   });
-  return { child, name, heard, event: (e) => heard(e, (v) => v.event === e), now: () => last, states };
+  return { child, name, heard, event: (e) => heard(e, (v) => v.event === e), events, now: () => last, states };
 }
 
 // Chromium by its DevTools protocol, over a pipe: no port, no library.
