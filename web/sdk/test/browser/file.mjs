@@ -101,7 +101,7 @@ async function main() {
   }
   const id = await page.run('headwater.node');
   const lied = await Promise.all(liars.map(async (l) => {
-    const about = (event) => l.events.filter((e) => e.event === event && e.node === id).length;
+    const about = (event) => l.events.filter((e) => e.event === event && [e.to, e.by, e.node].includes(id)).length;
     const { accusations } = await api(`/v1/nodes/${l.id}`);
     return { kind: l.name, harmed: about('harm'), left: about('left-by'), accused: accusations.filter((a) => a.by === id).length };
   }));
