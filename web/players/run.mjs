@@ -6,18 +6,17 @@
 //
 // Needs ffmpeg with libx264, and Chromium with H.264 (CHROMIUM says which program; both are looked for on the path).
 
-import { execFileSync, spawn } from 'node:child_process';
-import { createWriteStream, rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
 import { loadavg, tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import {
+  SEGMENT_S, chromium, drift, encoder, harness, ours, progress, removed, round, site, sleep, spread, start, until,
+} from '../harness.mjs';
 
-const SEGMENT_S = 2;
 const PEERS = 4;
-const PATIENCE_MS = 60_000;
 // Bars: what a viewer would see.
 const START_UP_S = 2;
 // A picture that stands for longer is seen to stand, though no player calls it a stall.
@@ -31,150 +30,8 @@ if (!program || !(Number(minutes) > 0)) {
   console.error('usage: node run.mjs HEADWATER [MINUTES] [FOLDER]');
   process.exit(2);
 }
-const headwater = resolve(program);
-const out = resolve(folder);
+const { headwater, out } = harness(program, folder);
 const measureMs = Number(minutes) * 60_000;
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-const progress = (text) => console.error(`${new Date().toISOString().slice(11, 19)} ${text}`);
-
-async function until(what, look, patience = PATIENCE_MS, every = 50) {
-  for (const end = Date.now() + patience; ;) {
-    const found = await look();
-    if (found) return found;
-    if (Date.now() > end) throw new Error(`${what} did not come within ${patience / 1000} s`);
-    await sleep(every);
-  }
-}
-
-// Whatever was started here ends with this program.
-const children = [];
-process.on('exit', () => children.forEach((c) => c.exitCode === null && c.kill('SIGKILL')));
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130));
-
-function start(name, command, args, stdio = ['pipe', 'pipe', 'pipe']) {
-  const child = spawn(command, args, { stdio, env: { HEADWATER_LOG: 'info', ...process.env } });
-  child.on('error', (e) => { throw new Error(`${name}: ${e.message}`); });
-  child.stderr.pipe(createWriteStream(join(out, `${name}.err`)));
-  children.push(child);
-  return child;
-}
-
-// What a browser's processes still write comes in between.
-function removed(folder) {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return rmSync(folder, { recursive: true, force: true });
-    } catch (e) {
-      if (tries === 20) return console.error(`${folder} stays: ${e.message}`);
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
-    }
-  }
-}
-
-// A program of ours, with its JSON lines.
-function ours(name, args) {
-  const child = start(name, headwater, [...args, '--json', '--exit-with-stdin']);
-  const events = [];
-  const states = [];
-  let last = null;
-  createInterface({ input: child.stdout }).on('line', (line) => {
-    try { last = JSON.parse(line); } catch { return; }
-    const c = last.contents?.[0];
-    if (last.event !== 'status') events.push(last);
-    else if (c) {
-      const { peer_bytes, origin_bytes, wasted_bytes, parents, live } = c;
-      states.push({ at: new Date().toISOString(), peer_bytes, origin_bytes, wasted_bytes, parents, live });
-    }
-  });
-  const heard = (what, wanted) => until(`${name}: ${what}`, () => {
-    if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}; see ${name}.err`);
-    return events.find(wanted) ?? (last && wanted(last) ? last : null);
-  });
-  return { child, name, heard, event: (e) => heard(e, (v) => v.event === e), now: () => last, states };
-}
-
-// Chromium by its DevTools protocol, over a pipe: no port, no library.
-function chromium(data) {
-  const flags = [
-    '--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--mute-audio', '--remote-debugging-pipe',
-    '--autoplay-policy=no-user-gesture-required', `--user-data-dir=${data}`, '--window-size=700,760', 'about:blank',
-  ];
-  const child = start('chromium', process.env.CHROMIUM ?? 'chromium', flags, ['ignore', 'ignore', 'pipe', 'pipe', 'pipe']);
-  const waiting = new Map();
-  let id = 0;
-  let rest = '';
-  child.stdio[4].setEncoding('utf8').on('data', (text) => {
-    const messages = (rest + text).split('\0');
-    rest = messages.pop();
-    for (const message of messages.map((m) => JSON.parse(m))) {
-      const { done, failed } = waiting.get(message.id) ?? {};
-      waiting.delete(message.id);
-      if (message.error) failed?.(new Error(message.error.message));
-      else done?.(message.result);
-    }
-  });
-  const call = (method, params = {}, sessionId) => new Promise((done, failed) => {
-    waiting.set(++id, { done, failed });
-    child.stdio[3].write(JSON.stringify({ id, method, params, sessionId }) + '\0');
-  });
-  return {
-    child,
-    version: () => call('Browser.getVersion'),
-    async tab(url) {
-      const { targetId } = await call('Target.createTarget', { url });
-      const { sessionId } = await call('Target.attachToTarget', { targetId, flatten: true });
-      return {
-        async run(expression) {
-          const said = await call('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true }, sessionId);
-          if (said.exceptionDetails) throw new Error(`${expression}: ${JSON.stringify(said.exceptionDetails)}`);
-          return said.result.value;
-        },
-        async click(selector) {
-          const at = await this.run(`(() => { const r = document.querySelector(${JSON.stringify(selector)})
-            .getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`);
-          for (const type of ['mousePressed', 'mouseReleased']) {
-            const mouse = { type, x: at[0], y: at[1], button: 'left', clickCount: 1 };
-            await call('Input.dispatchMouseEvent', mouse, sessionId);
-          }
-        },
-        shown: () => call('Page.bringToFront', {}, sessionId),
-        close: () => call('Target.closeTarget', { targetId }),
-        async picture(path) {
-          const { data } = await call('Page.captureScreenshot', { format: 'png' }, sessionId);
-          await writeFile(path, data, 'base64');
-        },
-      };
-    },
-  };
-}
-
-// The site: another origin than the gateway's, as a publisher's page is.
-async function site() {
-  const files = { '/hls.html': [join(here, 'hls.html'), 'text/html'] };
-  files['/hls.min.js'] = [join(here, 'node_modules/hls.js/dist/hls.min.js'), 'text/javascript'];
-  const server = createServer(async (request, response) => {
-    const [path, type] = files[new URL(request.url, 'http://x').pathname] ?? [];
-    if (!path) return response.writeHead(404).end();
-    response.writeHead(200, { 'content-type': type }).end(await readFile(path));
-  });
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  return { server, origin: `http://127.0.0.1:${server.address().port}` };
-}
-
-// 2 Mbit/s whatever is in the picture: noise keeps the encoder busy, the clock shows what is late.
-function encoder(to) {
-  const clock = 'drawtext=text=\'%{gmtime} UTC  frame %{n}\':fontsize=26:fontcolor=white:box=1:boxcolor=black:x=12:y=12';
-  const drawn = execFileSync('ffmpeg', ['-hide_banner', '-filters']).includes('drawtext');
-  const filters = ['noise=alls=12:allf=t', ...(drawn ? [clock] : [])].join(',');
-  return start('encoder', 'ffmpeg', [
-    '-v', 'warning', '-nostdin', '-re', '-f', 'lavfi', '-i', 'testsrc=size=640x360:rate=25',
-    '-re', '-f', 'lavfi', '-i', 'sine=frequency=330', '-t', String(measureMs / 1000 + 240), '-vf', filters,
-    '-c:v', 'libx264', '-preset', 'superfast', '-pix_fmt', 'yuv420p', '-b:v', '1800k', '-maxrate', '1800k',
-    '-bufsize', '1800k', '-nal-hrd', 'cbr', '-g', String(25 * SEGMENT_S), '-sc_threshold', '0', '-c:a', 'aac',
-    '-b:a', '96k', '-f', 'hls', '-hls_time', String(SEGMENT_S), '-hls_list_size', '8',
-    '-hls_flags', 'program_date_time+delete_segments', '-method', 'PUT', `${to}index.m3u8`,
-  ]);
-}
 
 // ffmpeg as a player: it reads no faster than the stream plays.
 function ffmpegPlayer(url) {
@@ -193,16 +50,6 @@ function ffmpegPlayer(url) {
     now = {};
   });
   return { child, samples };
-}
-
-const round = (x, digits = 2) => (x === null || x === undefined ? null : Number(x.toFixed(digits)));
-const middle = (list) => (list.length ? [...list].sort((a, b) => a - b)[list.length >> 1] : null);
-const spread = (list) => ({ min: Math.min(...list), median: middle(list), max: Math.max(...list) });
-
-// How far the position fell behind the clock since the first sample, at most.
-function drift(samples, at, position) {
-  const [first] = samples;
-  return Math.max(...samples.map((s) => (at(s) - at(first)) - (position(s) - position(first))));
 }
 
 function ofFfmpeg({ samples }, errors) {
@@ -289,7 +136,7 @@ async function main() {
     'publish', '--live-push', '127.0.0.1:0', '--name', 'channel', '--control', cc.api, '--token', cc.admin_token,
     '--key', key, '--data', join(temp, 'publisher'), '--listen', '127.0.0.1:0', '--rate', '2.5Mbit/s',
   ]);
-  encoder((await publisher.event('listens')).push_url);
+  encoder((await publisher.event('listens')).push_url, measureMs / 1000 + 240);
   const name = (await publisher.event('started')).hw;
   await publisher.event('active');
   progress(`published as ${name}`);
@@ -304,7 +151,11 @@ async function main() {
   for (const p of [pagesPeer, ffmpegsPeer]) await p.heard('a session', (v) => v.control);
 
   progress('the peers have the stream; a browser asks for it');
-  const { server, origin } = await site();
+  // Another origin than the gateway's, as a publisher's page is.
+  const { server, origin } = await site({
+    '/hls.html': [join(here, 'hls.html'), 'text/html'],
+    '/hls.min.js': [join(here, 'node_modules/hls.js/dist/hls.min.js'), 'text/javascript'],
+  });
   const browser = chromium(join(temp, 'chromium'));
   const version = (await browser.version()).product;
   const gateway = new URL((await pagesPeer.event('started')).consents).origin;

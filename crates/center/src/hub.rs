@@ -17,7 +17,7 @@ use headwater_model::assignment::{Assignment, Lease, LeaseSource};
 use headwater_model::report::Heartbeat;
 use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
 use headwater_model::{ContentId, Hash, NodeId, Substreams, Time, Version};
-use headwater_wire::{FromControl, GivenTicket, TicketSecret};
+use headwater_wire::{FromControl, GivenTicket, PageCertificatesOf, TicketSecret};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +106,10 @@ pub(crate) struct Session {
     node: NodeId,
     queue: mpsc::Sender<Outgoing>,
     close: Option<oneshot::Sender<Farewell>>,
+    /// It is a page's.
+    page: bool,
+    /// By which certificates pages know the node.
+    page_certificates: Vec<Hash>,
 }
 
 /// What the lock guards.
@@ -372,8 +376,15 @@ impl Hub {
             let substreams = all().filter(|p| p.node == *parent).fold(Substreams::default(), |s, p| s.or(p.substreams));
             self.ticket(child, parent, version, Scope { highest_piece, substreams }, epoch)
         };
-        let tickets = all().map(|p| seal(&p.node)).collect();
-        FromControl::Assignment { assignment, tickets }
+        let tickets: Vec<GivenTicket> = all().map(|p| seal(&p.node)).collect();
+        let state = self.lock();
+        let mut page_certificates = PageCertificatesOf::new();
+        if state.is_page(child) {
+            let neighbours = all().map(|p| p.node).chain(assignment.children.iter().map(|c| c.node));
+            let shown = neighbours.filter_map(|n| Some((n, state.session_of(&n)?.page_certificates.clone())));
+            page_certificates = shown.filter(|(_, hashes)| !hashes.is_empty()).collect();
+        }
+        FromControl::Assignment { assignment, tickets, page_certificates }
     }
 
     /// A lease with its ticket, if it needs one.
@@ -383,7 +394,7 @@ impl Hub {
             LeaseSource::Waypoint { node, .. } => {
                 let epoch = self.lock().center.epoch();
                 let scope = Scope { highest_piece, substreams: Substreams::default() };
-                Some(self.ticket(child, node, lease.version, scope, epoch))
+                Some(Box::new(self.ticket(child, node, lease.version, scope, epoch)))
             }
         };
         FromControl::Lease { lease, ticket }
@@ -474,11 +485,30 @@ impl State {
         node: NodeId,
         queue: mpsc::Sender<Outgoing>,
         close: oneshot::Sender<Farewell>,
+        page: bool,
+        page_certificates: Vec<Hash>,
     ) -> u64 {
         self.last_session += 1;
-        self.sessions.insert(self.last_session, Session { node, queue, close: Some(close) });
+        let session = Session { node, queue, close: Some(close), page, page_certificates };
+        self.sessions.insert(self.last_session, session);
         self.current.insert(node, self.last_session);
         self.last_session
+    }
+
+    fn session_of(&self, node: &NodeId) -> Option<&Session> {
+        self.sessions.get(self.current.get(node)?)
+    }
+
+    /// Whether a page in a browser has the node's session.
+    pub(crate) fn is_page(&self, node: &NodeId) -> bool {
+        self.session_of(node).is_some_and(|s| s.page)
+    }
+
+    /// A node shows pages other certificates.
+    pub(crate) fn show_pages(&mut self, session: u64, certificates: Vec<Hash>) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.page_certificates = certificates;
+        }
     }
 
     /// Whether this is the node's session, and not over.

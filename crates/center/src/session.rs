@@ -8,7 +8,7 @@ use headwater_center_core::Input;
 use headwater_center_core::client_manager::Arrival;
 use headwater_model::assignment::Refusal;
 use headwater_model::live::is_source;
-use headwater_model::node::{From, Known};
+use headwater_model::node::{Accepts, Capabilities, Forwards, From, Known, SourceAccess};
 use headwater_model::reach::canonical;
 use headwater_model::{NodeId, Role};
 use headwater_transport::{
@@ -114,9 +114,18 @@ struct Guest {
     node: NodeId,
     observed: SocketAddr,
     certificate: headwater_model::Hash,
-    /// It came over QUIC.
-    udp: bool,
+    /// How it came.
+    way: Way,
     hello: Hello,
+}
+
+/// How a session comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Quic,
+    WebSocket,
+    /// Over a WebSocket, by a page in a browser.
+    Page,
 }
 
 async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit, mut entered: Entered) {
@@ -162,7 +171,8 @@ async fn greet_web(hub: &Hub, upgrade: OnUpgrade, from: SocketAddr) -> Option<(C
     });
     let proved = proved.ok()?;
     let observed = canonical(from);
-    welcome_guest(hub, proved.reader, proved.writer, proved.node, proved.certificate, observed, false).await
+    let way = if proved.page { Way::Page } else { Way::WebSocket };
+    welcome_guest(hub, proved.reader, proved.writer, proved.node, proved.certificate, observed, way).await
 }
 
 /// Handshake, stream and hello; `None` when the node was sent away.
@@ -176,7 +186,7 @@ async fn greet(hub: &Hub, incoming: Incoming) -> Option<(ControlReader, ControlW
     let (send, receive) = connection.accept_bi().await.ok()?;
     let reader = ControlReader::Quic(Reader::new(receive, MAX_NODE_FRAME_BYTES));
     let writer = ControlWriter::Quic(Writer(send), connection);
-    welcome_guest(hub, reader, writer, node, certificate, observed, true).await
+    welcome_guest(hub, reader, writer, node, certificate, observed, Way::Quic).await
 }
 
 /// The hello of a node whose identity is proved; `None` when it was sent away.
@@ -187,7 +197,7 @@ async fn welcome_guest(
     node: NodeId,
     certificate: headwater_model::Hash,
     observed: SocketAddr,
-    udp: bool,
+    way: Way,
 ) -> Option<(ControlReader, ControlWriter, Guest)> {
     let hello = match next_message(&mut reader).await {
         Ok(Some(FromNode::Hello(hello))) if hello.protocol == PROTOCOL => Ok(hello),
@@ -200,7 +210,7 @@ async fn welcome_guest(
         Err(e) => Err(format!("bad message: {e}")),
     };
     match hello {
-        Ok(hello) => Some((reader, writer, Guest { node, observed, certificate, udp, hello })),
+        Ok(hello) => Some((reader, writer, Guest { node, observed, certificate, way, hello })),
         Err(why) => {
             hub.misbehaved(observed.ip());
             tracing::info!("{node:.8} at {observed} is sent away: {why}");
@@ -230,8 +240,13 @@ async fn next_message(reader: &mut ControlReader) -> Result<Option<FromNode>, Ba
 
 async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut guest: Guest) {
     let (node, observed) = (guest.node, guest.observed);
+    let capabilities = &mut guest.hello.introduction.capabilities;
     // How the session came is the test; what is claimed does not count (A3).
-    guest.hello.introduction.capabilities.udp = Known { value: guest.udp, from: From::Test };
+    match guest.way {
+        Way::Quic => capabilities.udp = Known { value: true, from: From::Test },
+        Way::WebSocket => capabilities.udp = Known { value: false, from: From::Test },
+        Way::Page => of_page(capabilities),
+    }
     let enrolled = is_enrolled(&hub, &guest);
     if enrolled && guest.hello.control_epoch_seen > 0 {
         hub.seen_epoch(guest.hello.control_epoch_seen).await;
@@ -244,7 +259,13 @@ async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut gu
         let welcome = welcome(&hub, &guest, state.center.epoch(), state.sessions());
         // The queue is new and has room.
         let _ = queue.try_send(Outgoing::Say(Box::new(FromControl::Welcome(welcome))));
-        let session = state.open_session(node, queue, close);
+        let session = state.open_session(
+            node,
+            queue,
+            close,
+            guest.way == Way::Page,
+            std::mem::take(&mut guest.hello.page_certificates),
+        );
         let place = hub.places.place_of(guest.observed.ip());
         let arrival = Arrival {
             session,
@@ -303,6 +324,17 @@ async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut gu
     tracing::debug!("{node:.8} left (session {session})");
 }
 
+/// What holds for a page, whatever it says: nobody dials it, it has no disk, and whether UDP gets through the WebSocket
+/// does not tell; that it can use WebTransport is its claim.
+fn of_page(capabilities: &mut Capabilities) {
+    capabilities.accepts = Known { value: Accepts::DialOnly, from: From::Test };
+    capabilities.listens = false;
+    capabilities.udp = Known::claim(capabilities.sources.value == SourceAccess::Any);
+    if capabilities.forwards.value == Forwards::Disk {
+        capabilities.forwards.value = Forwards::Memory;
+    }
+}
+
 fn is_enrolled(hub: &Hub, guest: &Guest) -> bool {
     let token = &guest.hello.join_token.0;
     if !token.is_empty() {
@@ -312,7 +344,8 @@ fn is_enrolled(hub: &Hub, guest: &Guest) -> bool {
             Err(e) => say_bad_token(hub, guest, &e.to_string()),
         }
     }
-    guest.observed.ip().is_loopback()
+    // Any site's page may come from this machine.
+    guest.observed.ip().is_loopback() && guest.way != Way::Page
 }
 
 fn say_bad_token(hub: &Hub, guest: &Guest, why: &str) {
@@ -439,6 +472,10 @@ impl Inbox {
             }
             FromNode::MappedAddress(address) => Input::Mapped(node, address),
             FromNode::UplinkOffer(up) => Input::Offers(node, up),
+            FromNode::PageCertificates(hashes) => {
+                self.hub.lock().show_pages(self.session, hashes);
+                return Ok(true);
+            }
             FromNode::Hello(_)
             | FromNode::PageRequest { .. }
             | FromNode::Announce(_)

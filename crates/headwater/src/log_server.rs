@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use headwater_model::ContentId;
@@ -46,8 +46,15 @@ pub async fn start(
 
 async fn give(State((node, content)): State<(Node, ContentId)>, Query(asked): Query<Asked>) -> Response {
     match node.live_log(&content, asked.after) {
-        // A cache before it spares this machine viewers who ask within the same second.
-        Some(log) => ([(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, "max-age=1")], log).into_response(),
+        // A cache before it spares this machine viewers who ask within the same second. Pages of any site may read it.
+        Some(log) => {
+            let fields = [
+                (CONTENT_TYPE, "application/octet-stream"),
+                (CACHE_CONTROL, "max-age=1"),
+                (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+            ];
+            (fields, log).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

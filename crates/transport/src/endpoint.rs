@@ -2,6 +2,7 @@
 
 use crate::congestion::SlowStartByDelay;
 use crate::identity::Identity;
+use crate::page::{ByAlpn, PageCertificates};
 use crate::tls::{ByKey, node_of};
 use headwater_model::NodeId;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
@@ -9,11 +10,12 @@ use quinn::{
     AckFrequencyConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
+use rustls::sign::CertifiedKey;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// What is spoken on a connection; one endpoint serves all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,14 +26,17 @@ pub enum Alpn {
     Peer,
     /// A probe: one number, from the end that dials.
     Probe,
+    /// WebTransport of a page in a browser; see [`crate::PeerConnection::of_page`].
+    Page,
 }
 
 impl Alpn {
-    fn id(self) -> &'static [u8] {
+    pub(crate) fn id(self) -> &'static [u8] {
         match self {
             Alpn::Control => b"headwater-control/1",
             Alpn::Peer => b"headwater-peer/1",
             Alpn::Probe => b"headwater-probe/1",
+            Alpn::Page => b"h3",
         }
     }
 
@@ -39,7 +44,7 @@ impl Alpn {
     pub fn of(connection: &Connection) -> Option<Alpn> {
         let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
         let spoken = data.protocol?;
-        [Alpn::Control, Alpn::Peer, Alpn::Probe].into_iter().find(|a| a.id() == spoken)
+        [Alpn::Control, Alpn::Peer, Alpn::Probe, Alpn::Page].into_iter().find(|a| a.id() == spoken)
     }
 }
 
@@ -82,6 +87,7 @@ pub struct Listener {
     /// The QUIC endpoint; accept from it.
     pub endpoint: Endpoint,
     identity: Arc<Identity>,
+    pages: Option<Arc<PageCertificates>>,
     v6: bool,
     buffer_bytes: (usize, usize),
 }
@@ -124,10 +130,14 @@ pub fn bind(address: SocketAddr, identity: Arc<Identity>, accept: &[Alpn]) -> Re
     let buffer_bytes = (granted(socket.recv_buffer_size()), granted(socket.send_buffer_size()));
     socket.set_nonblocking(true).map_err(io)?;
     socket.bind(&address.into()).map_err(io)?;
-    let server = if accept.is_empty() { None } else { Some(server_config(&identity, accept)?) };
+    let pages = match accept.contains(&Alpn::Page) {
+        true => Some(Arc::new(PageCertificates::new(SystemTime::now()).map_err(BindError::Tls)?)),
+        false => None,
+    };
+    let server = if accept.is_empty() { None } else { Some(server_config(&identity, accept, pages.as_ref())?) };
     let runtime = Arc::new(quinn::TokioRuntime);
     let endpoint = Endpoint::new(endpoint_config(&identity), server, socket.into(), runtime).map_err(io)?;
-    Ok(Listener { endpoint, identity, v6: address.is_ipv6(), buffer_bytes })
+    Ok(Listener { endpoint, identity, pages, v6: address.is_ipv6(), buffer_bytes })
 }
 
 /// Linux says twice what can be used: the other half is for its own records.
@@ -139,6 +149,11 @@ impl Listener {
     /// Who this end is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The certificates that it shows to pages, where it accepts these.
+    pub fn pages(&self) -> Option<&Arc<PageCertificates>> {
+        self.pages.as_ref()
     }
 
     /// Kernel buffers that were granted of [`SOCKET_BUFFER_BYTES`]: for what comes in, and for what goes out.
@@ -219,19 +234,31 @@ pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::CryptoProvider { cipher_suites, ..default_provider() })
 }
 
-fn by_key(expected: Option<NodeId>) -> Arc<ByKey> {
-    Arc::new(ByKey { expected, certificate: None, algorithms: provider().signature_verification_algorithms })
+fn by_key(expected: Option<NodeId>, optional: bool) -> Arc<ByKey> {
+    let algorithms = provider().signature_verification_algorithms;
+    Arc::new(ByKey { expected, certificate: None, optional, algorithms })
 }
 
-fn server_config(identity: &Identity, accept: &[Alpn]) -> Result<quinn::ServerConfig, BindError> {
+fn server_config(
+    identity: &Identity,
+    accept: &[Alpn],
+    pages: Option<&Arc<PageCertificates>>,
+) -> Result<quinn::ServerConfig, BindError> {
     let tls = |e: rustls::Error| BindError::Tls(e.to_string());
     let (certificate, key) = identity.certificate_and_key();
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+    // Pages have no certificate to show; whoever else shows none has no node id, and is sent away by who accepts it.
+    let config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls)?
-        .with_client_cert_verifier(by_key(None))
-        .with_single_cert(vec![certificate], key)
-        .map_err(tls)?;
+        .with_client_cert_verifier(by_key(None, pages.is_some()));
+    let mut config = match pages {
+        None => config.with_single_cert(vec![certificate], key).map_err(tls)?,
+        Some(pages) => {
+            let signing = rustls::crypto::ring::sign::any_ecdsa_type(&key).map_err(tls)?;
+            let node = Arc::new(CertifiedKey::new(vec![certificate], signing));
+            config.with_cert_resolver(Arc::new(ByAlpn { node, pages: pages.clone() }))
+        }
+    };
     config.alpn_protocols = accept.iter().map(|a| a.id().to_vec()).collect();
     // Each dial begins anew: a kilobyte of tickets for going on would be for nothing.
     config.send_tls13_tickets = 0;
@@ -251,7 +278,7 @@ fn client_config(identity: &Identity, expected: Option<NodeId>, alpn: Alpn) -> R
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| e.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(by_key(expected))
+        .with_custom_certificate_verifier(by_key(expected, false))
         .with_client_auth_cert(vec![certificate], key)
         .map_err(|e| e.to_string())?;
     config.alpn_protocols = vec![alpn.id().to_vec()];
@@ -268,7 +295,7 @@ fn transport(alpn: Alpn) -> TransportConfig {
         // Heartbeats keep it alive; three missing ones end it.
         Alpn::Control => (7_000, None),
         // A dead parent is noticed by its child's outstanding requests; this finds the idle ones.
-        Alpn::Peer => (5_000, Some(Duration::from_millis(1_500))),
+        Alpn::Peer | Alpn::Page => (5_000, Some(Duration::from_millis(1_500))),
         Alpn::Probe => (3_000, None),
     };
     // The first packets of a dial meet closed NATs or full lines: they are sent again soon, four times within 3 s.

@@ -59,7 +59,7 @@ impl Shown {
 pub fn https_client_config(wanted: Shows) -> Result<(rustls::ClientConfig, Shown), Error> {
     let provider = crate::endpoint::provider();
     let algorithms = provider.signature_verification_algorithms;
-    let by_key = |certificate| Arc::new(ByKey { expected: None, certificate, algorithms });
+    let by_key = |certificate| Arc::new(ByKey { expected: None, certificate, optional: false, algorithms });
     let verifier: Arc<dyn ServerCertVerifier> = match wanted {
         Shows::This(hash) => by_key(Some(hash)),
         Shows::Any => by_key(None),
@@ -122,6 +122,8 @@ pub(crate) struct ByKey {
     pub(crate) expected: Option<NodeId>,
     /// Only this certificate.
     pub(crate) certificate: Option<Hash>,
+    /// Whoever dials may show none.
+    pub(crate) optional: bool,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -171,6 +173,9 @@ impl ServerCertVerifier for ByKey {
 }
 
 impl ClientCertVerifier for ByKey {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
+    }
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

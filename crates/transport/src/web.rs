@@ -81,8 +81,10 @@ pub struct Proved {
     pub writer: ControlWriter,
     /// Who is at the other end.
     pub node: NodeId,
-    /// SHA-256 of its certificate.
+    /// SHA-256 of its certificate, or of a page's key.
     pub certificate: Hash,
+    /// It is a page in a browser.
+    pub page: bool,
 }
 
 /// The control center's part, on a connection that was upgraded; `tls` is the SHA-256 of the certificate that its TLS
@@ -93,7 +95,7 @@ pub struct Proved {
 pub async fn prove_as_control(io: Box<dyn Io>, identity: &Identity, tls: Hash) -> Result<Proved, ProofError> {
     let mut socket = socket(io, Role::Server, MAX_UNPROVED_MESSAGE_BYTES).await;
     let hello = WebHello::decode(receive(&mut socket).await?)?;
-    let (node, key) = known(&hello.certificate)?;
+    let (node, key) = if hello.page { page_key(&hello.certificate)? } else { known(&hello.certificate)? };
     let (nonce, own) = (nonce()?, Bytes::copy_from_slice(&identity.certificate));
     let signature =
         identity.sign(&covered(Signer::Control, &hello, &nonce, &tls, &own)).ok_or(ProofError::Randomness)?;
@@ -105,7 +107,7 @@ pub async fn prove_as_control(io: Box<dyn Io>, identity: &Identity, tls: Hash) -
     // that was read ahead.
     let mut socket = self::socket(socket.into_inner(), Role::Server, MAX_NODE_FRAME_BYTES as usize).await;
     send(&mut socket, Bytes::new()).await?;
-    Ok(proved(socket, node, Hash::of(&[&hello.certificate])))
+    Ok(proved(socket, node, Hash::of(&[&hello.certificate]), hello.page))
 }
 
 /// The node's part; `tls` is the SHA-256 of the certificate that TLS showed here, zeros without TLS.
@@ -118,24 +120,48 @@ pub async fn prove_as_node(
     expected: Option<NodeId>,
     tls: Hash,
 ) -> Result<Proved, ProofError> {
+    let hello = WebHello { nonce: nonce()?, certificate: Bytes::copy_from_slice(&identity.certificate), page: false };
+    prove(io, identity, hello, expected, Some(tls)).await
+}
+
+/// The part of a page, which has a key and no certificate and does not know what TLS showed: for what stands in for pages.
+///
+/// # Errors
+/// [`ProofError`].
+pub async fn prove_as_page(
+    io: Box<dyn Io>,
+    identity: &Identity,
+    expected: Option<NodeId>,
+) -> Result<Proved, ProofError> {
+    let (_, parsed) = X509Certificate::from_der(&identity.certificate).map_err(|_| ProofError::Certificate)?;
+    let key = Bytes::copy_from_slice(parsed.tbs_certificate.subject_pki.raw);
+    prove(io, identity, WebHello { nonce: nonce()?, certificate: key, page: true }, expected, None).await
+}
+
+async fn prove(
+    io: Box<dyn Io>,
+    identity: &Identity,
+    hello: WebHello,
+    expected: Option<NodeId>,
+    tls: Option<Hash>,
+) -> Result<Proved, ProofError> {
     let mut socket = socket(io, Role::Client, MAX_CONTROL_FRAME_BYTES as usize).await;
-    let hello = WebHello { nonce: nonce()?, certificate: Bytes::copy_from_slice(&identity.certificate) };
     send(&mut socket, hello.encode()).await?;
     let proof = WebProof::decode(receive(&mut socket).await?)?;
     let (node, key) = known(&proof.certificate)?;
     if expected.is_some_and(|expected| expected != node) {
         return Err(ProofError::OtherNode);
     }
-    if proof.tls != tls {
+    if tls.is_some_and(|tls| tls != proof.tls) {
         return Err(ProofError::Middleman);
     }
-    verify(&key, &covered(Signer::Control, &hello, &proof.nonce, &tls, &proof.certificate), &proof.signature)?;
-    let covered = covered(Signer::Node, &hello, &proof.nonce, &tls, &proof.certificate);
+    verify(&key, &covered(Signer::Control, &hello, &proof.nonce, &proof.tls, &proof.certificate), &proof.signature)?;
+    let covered = covered(Signer::Node, &hello, &proof.nonce, &proof.tls, &proof.certificate);
     let signature = identity.sign(&covered).ok_or(ProofError::Randomness)?;
     send(&mut socket, WebAnswer { signature }.encode()).await?;
     // "Go on" has nothing in it.
     receive(&mut socket).await?;
-    Ok(proved(socket, node, Hash::of(&[&proof.certificate])))
+    Ok(proved(socket, node, Hash::of(&[&proof.certificate]), false))
 }
 
 async fn socket(io: Box<dyn Io>, role: Role, most_bytes: usize) -> Socket {
@@ -147,10 +173,10 @@ async fn socket(io: Box<dyn Io>, role: Role, most_bytes: usize) -> Socket {
     WebSocketStream::from_raw_socket(io, role, Some(config)).await
 }
 
-fn proved(socket: Socket, node: NodeId, certificate: Hash) -> Proved {
+fn proved(socket: Socket, node: NodeId, certificate: Hash, page: bool) -> Proved {
     let (sink, stream) = socket.split();
     let (reader, writer) = (ControlReader::Web(WebReader(stream)), ControlWriter::Web(WebWriter(sink)));
-    Proved { reader, writer, node, certificate }
+    Proved { reader, writer, node, certificate, page }
 }
 
 fn nonce() -> Result<[u8; 32], ProofError> {
@@ -165,6 +191,28 @@ fn known(certificate: &Bytes) -> Result<(NodeId, Vec<u8>), ProofError> {
     let node = node_of_certificate(&der).ok_or(ProofError::Certificate)?;
     let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| ProofError::Certificate)?;
     Ok((node, parsed.tbs_certificate.subject_pki.subject_public_key.data.to_vec()))
+}
+
+/// Node and public key (an uncompressed point) of a page, from its key as SubjectPublicKeyInfo.
+fn page_key(key: &[u8]) -> Result<(NodeId, Vec<u8>), ProofError> {
+    /// What stands before the point of a P-256 key (RFC 5480).
+    const P256: [u8; 26] = [
+        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48,
+        0xCE, 0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    ];
+    let point = key.strip_prefix(&P256).filter(|p| p.len() == 65).ok_or(ProofError::Certificate)?;
+    Ok((NodeId(Hash::of(&[key]).0), point.to_vec()))
+}
+
+/// Who a page is that dialled this peer, if its signature over [`page_covered`](headwater_wire::web::page_covered) is by
+/// its key.
+///
+/// # Errors
+/// [`ProofError::Certificate`] and [`ProofError::Signature`].
+pub fn prove_page(key: &[u8], covered: &[u8], signature: &[u8]) -> Result<NodeId, ProofError> {
+    let (node, point) = page_key(key)?;
+    verify(&point, covered, signature)?;
+    Ok(node)
 }
 
 fn verify(key: &[u8], covered: &[u8], signature: &[u8]) -> Result<(), ProofError> {
@@ -291,10 +339,46 @@ mod tests {
         tokio::join!(prove_as_control(a, control, TLS), node).0
     }
 
+    /// A key as pages show it.
+    fn key_of(identity: &Identity) -> Bytes {
+        let (_, parsed) = X509Certificate::from_der(&identity.certificate).unwrap();
+        Bytes::copy_from_slice(parsed.tbs_certificate.subject_pki.raw)
+    }
+
+    #[tokio::test]
+    async fn a_page_has_a_key_in_place_of_a_certificate() {
+        let (control, page, thief) = (identity(), identity(), identity());
+        let hello = || WebHello { nonce: [1; 32], certificate: key_of(&page), page: true };
+        let sign = |who: &Identity, p: &WebProof| {
+            let covered = covered(Signer::Node, &hello(), &p.nonce, &p.tls, &p.certificate);
+            WebAnswer { signature: who.sign(&covered).unwrap() }.encode()
+        };
+        let right = by_hand(hello(), &control, |p| sign(&page, p)).await.unwrap();
+        assert_eq!((right.node, right.page), (page.node, true));
+        assert_eq!(right.certificate, Hash::of(&[&key_of(&page)]));
+        let wrong = by_hand(hello(), &control, |p| sign(&thief, p)).await;
+        assert!(matches!(wrong, Err(ProofError::Signature)), "another page's key");
+        let certificate = WebHello { certificate: Bytes::copy_from_slice(&[0x30; 91]), ..hello() };
+        assert!(matches!(by_hand(certificate, &control, |_| Bytes::new()).await, Err(ProofError::Certificate)));
+    }
+
+    #[test]
+    fn a_page_proves_itself_to_the_peer_that_it_dialled_and_to_no_other() {
+        use headwater_wire::web::page_covered;
+        let (page, peer, other) = (identity(), identity(), identity());
+        let said = |peer: &Identity, nonce| page_covered(&[nonce; 32], &[2; 32], &peer.node);
+        let signature = page.sign(&said(&peer, 1)).unwrap();
+        let proves = |covered: Vec<u8>| prove_page(&key_of(&page), &covered, &signature).ok();
+        assert_eq!(proves(said(&peer, 1)), Some(page.node));
+        assert_eq!(proves(said(&peer, 3)), None, "on another connection");
+        assert_eq!(proves(said(&other, 1)), None, "at another peer");
+        assert!(prove_page(&key_of(&other), &said(&peer, 1), &signature).is_err(), "as somebody else");
+    }
+
     #[tokio::test]
     async fn a_wrong_key_a_replay_and_nonsense_are_refused() {
         let (control, node, thief) = (identity(), identity(), identity());
-        let hello = || WebHello { nonce: [1; 32], certificate: Bytes::copy_from_slice(&node.certificate) };
+        let hello = || WebHello { nonce: [1; 32], certificate: Bytes::copy_from_slice(&node.certificate), page: false };
         let sign = |who: &Identity, p: &WebProof, tls: &Hash| {
             let covered = covered(Signer::Node, &hello(), &p.nonce, tls, &p.certificate);
             WebAnswer { signature: who.sign(&covered).unwrap() }.encode()

@@ -7,7 +7,7 @@ mod live;
 pub(crate) mod static_log;
 pub mod web;
 
-use crate::limits::MAX_ADDRESSES;
+use crate::limits::{MAX_ADDRESSES, MAX_PAGE_CERTIFICATES};
 use crate::{WireError, proto};
 use bytes::Bytes;
 use headwater_model::layout::{MAX_PIECES, MAX_RUNS};
@@ -128,6 +128,18 @@ fn join_hashes(hashes: &[Hash]) -> Bytes {
 fn sums(field: &'static str, bytes: &[u8]) -> Result<Vec<Sum>, WireError> {
     let limit = bytes.len() / sums::SUM_BYTES * sums::SUM_BYTES;
     sums::from_bytes(bytes).ok_or(WireError::Length { field, got: bytes.len(), limit })
+}
+
+fn page_certificates(m: proto::PageCertificates) -> Result<Vec<Hash>, WireError> {
+    m.hashes.iter().map(|h| hash("hashes", h)).collect()
+}
+
+fn page_certificates_to_proto(hashes: &[Hash]) -> proto::PageCertificates {
+    proto::PageCertificates { hashes: hashes.iter().take(MAX_PAGE_CERTIFICATES).map(|h| copy(&h.0)).collect() }
+}
+
+fn some_page_certificates(hashes: &[Hash]) -> Option<proto::PageCertificates> {
+    (!hashes.is_empty()).then(|| page_certificates_to_proto(hashes))
 }
 
 fn version(version: Option<proto::Version>) -> Result<Version, WireError> {

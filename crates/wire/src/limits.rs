@@ -62,6 +62,10 @@ pub const MAX_LIVE_ENTRIES: usize = 64;
 pub const MAX_LOGGED_ENTRIES: usize = 1024;
 /// Pieces of a live stream that one message asks for.
 pub const MAX_LIVE_REQUEST: usize = 1024;
+/// Certificates that a node shows to pages: the present one, the next, and room for one more.
+pub const MAX_PAGE_CERTIFICATES: usize = 3;
+/// A P-256 key as SubjectPublicKeyInfo.
+pub const MAX_KEY_BYTES: usize = 91;
 /// Keys of a parent: the current, the previous and the next.
 pub const MAX_PARENT_KEYS: usize = 4;
 

@@ -208,6 +208,7 @@ static PAGE_UNAVAILABLE: Shape = of_version("PageUnavailable");
 static BAD_PIECE: Shape = of_version("BadPiece");
 pub(crate) static DATA_HEADER: Shape = of_version("DataHeader");
 
+static PAGE_CERTIFICATES: Shape = shape("PageCertificates", 0, &[list(1, "hashes", MAX_PAGE_CERTIFICATES, HASH_BYTES)]);
 static HELLO: Shape = shape(
     "Hello",
     0,
@@ -215,6 +216,7 @@ static HELLO: Shape = shape(
         bytes(8, "client", MAX_CLIENT_BYTES),
         list(9, "local_addresses", MAX_ADDRESSES, MAX_ADDRESS_BYTES),
         bytes(10, "join_token", MAX_TOKEN_BYTES),
+        one(22, "page_certificates", &PAGE_CERTIFICATES),
     ],
 );
 static JOIN: Shape = shape(
@@ -302,6 +304,7 @@ pub(crate) static NODE_MESSAGE: Shape = shape(
         one(21, "probe_failed", &PROBE_FAILED),
         one(22, "mapped_address", &MAPPED_ADDRESS),
         one(23, "uplink_offer", &UPLINK_OFFER),
+        one(24, "page_certificates", &PAGE_CERTIFICATES),
     ],
 );
 
@@ -317,10 +320,20 @@ static REACH: Shape =
 static PARENT: Shape = shape(
     "Parent",
     HASH_FIELD_BYTES,
-    &[hash(1, "node"), one(5, "reach", &REACH), one(6, "ticket", &TICKET), hash(7, "ticket_secret")],
+    &[
+        hash(1, "node"),
+        one(5, "reach", &REACH),
+        one(6, "ticket", &TICKET),
+        hash(7, "ticket_secret"),
+        one(20, "page_certificates", &PAGE_CERTIFICATES),
+    ],
 );
 static LEASE: Shape = shape("Lease", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(4, "from", &PARENT)]);
-static CHILD: Shape = shape("Child", HASH_FIELD_BYTES, &[hash(1, "node"), one(3, "reach", &REACH)]);
+static CHILD: Shape = shape(
+    "Child",
+    HASH_FIELD_BYTES,
+    &[hash(1, "node"), one(3, "reach", &REACH), one(21, "page_certificates", &PAGE_CERTIFICATES)],
+);
 static ASSIGNMENT: Shape = shape(
     "Assignment",
     VERSION_FIELD_BYTES,
@@ -383,8 +396,11 @@ pub(crate) static CONTROL_MESSAGE: Shape = shape(
 );
 
 const NONCE_BYTES: usize = 32;
-pub(crate) static WEB_HELLO: Shape =
-    shape("WebHello", 0, &[bytes(1, "nonce", NONCE_BYTES), bytes(2, "certificate", MAX_CERTIFICATE_BYTES)]);
+pub(crate) static WEB_HELLO: Shape = shape(
+    "WebHello",
+    0,
+    &[bytes(1, "nonce", NONCE_BYTES), bytes(2, "certificate", MAX_CERTIFICATE_BYTES), bytes(3, "key", MAX_KEY_BYTES)],
+);
 pub(crate) static WEB_PROOF: Shape = shape(
     "WebProof",
     0,
@@ -398,7 +414,11 @@ pub(crate) static WEB_PROOF: Shape = shape(
 pub(crate) static WEB_ANSWER: Shape = shape("WebAnswer", 0, &[bytes(1, "signature", SIGNATURE_BYTES)]);
 pub(crate) static HTTPS_TICKET: Shape = shape("HttpsTicket", 0, &[one(1, "ticket", &TICKET), hash(2, "proof")]);
 
-static PEER_HELLO: Shape = shape("PeerHello", HASH_FIELD_BYTES, &[hash(2, "nonce")]);
+static PEER_HELLO: Shape = shape(
+    "PeerHello",
+    HASH_FIELD_BYTES,
+    &[hash(2, "nonce"), bytes(22, "key", MAX_KEY_BYTES), bytes(23, "signature", SIGNATURE_BYTES)],
+);
 static OPEN_EDGE: Shape =
     shape("OpenEdge", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(2, "ticket", &TICKET), hash(3, "proof")]);
 static EDGE_ANSWER: Shape =

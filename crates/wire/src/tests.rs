@@ -198,13 +198,13 @@ fn texts_for_people_are_cut_between_letters() {
 
 #[test]
 fn a_parent_that_is_also_a_spare_has_one_ticket() {
-    let Some(FromControl::Assignment { mut assignment, tickets }) =
+    let Some(FromControl::Assignment { mut assignment, tickets, page_certificates }) =
         samples::from_control().into_iter().find(|m| m.kind() == 3)
     else {
         unreachable!()
     };
     assignment.spares.push(assignment.parents[0].clone());
-    let m = FromControl::Assignment { assignment, tickets };
+    let m = FromControl::Assignment { assignment, tickets, page_certificates };
     assert_eq!(FromControl::decode(m.body()), Ok(m));
 }
 

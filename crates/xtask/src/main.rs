@@ -5,6 +5,7 @@
 )]
 
 mod bench_serve;
+mod browser;
 mod chaos;
 mod demo;
 mod demo_driver;

@@ -17,7 +17,7 @@ struct Package {
     required: bool,
 }
 
-const PACKAGES: [Package; 15] = [
+const PACKAGES: [Package; 17] = [
     Package { name: "gcc", program: "cc", purpose: "compiling the bundled SQLite and ring", required: true },
     Package { name: "git", program: "git", purpose: "the list of files for the step `words`", required: false },
     Package {
@@ -50,6 +50,8 @@ const PACKAGES: [Package; 15] = [
         required: false,
     },
     Package { name: "ffmpeg", program: "ffmpeg", purpose: "the test with a film that is played", required: false },
+    Package { name: "chromium", program: "chromium", purpose: "the page that plays a channel", required: false },
+    Package { name: "npm", program: "npm", purpose: "the SDK for pages and its tests", required: false },
     Package { name: "wget", program: "wget", purpose: "the test with a folder that is fetched", required: false },
     Package {
         name: "dpkg-dev",

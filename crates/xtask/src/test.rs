@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::shell::{cargo, run as run_command};
-use crate::{chaos, demo, lab, licences, pure, system_packages, words};
+use crate::{browser, chaos, demo, lab, licences, pure, system_packages, words};
 
 /// How a step ended that did not fail; the text stands in the summary.
 pub enum Outcome {
@@ -22,7 +22,7 @@ struct Step {
 }
 
 /// Cheap steps stand before dear ones, except that what needs the built program stands after the build.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step { name: "packages", about: "Debian packages that the tests use", run: system_packages::check },
     Step { name: "format", about: "cargo fmt --check", run: || cargo_step(cargo(&["fmt", "--all", "--check"])) },
     Step {
@@ -49,6 +49,7 @@ const STEPS: [Step; 11] = [
     Step { name: "licences", about: "licences of all dependencies", run: licences::check },
     Step { name: "words", about: "no paths of a machine, nothing left to do", run: words::check },
     Step { name: "demo", about: "headwater demo meets its bars and leaves nothing behind", run: demo::check },
+    Step { name: "browser", about: "the SDK for pages, and a page that plays a channel", run: browser::check },
     Step { name: "chaos", about: "five demo runs with a process killed", run: chaos::check },
     Step { name: "lab", about: "short scenarios on real sockets in network namespaces, as root", run: lab::check },
 ];

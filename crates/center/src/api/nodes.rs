@@ -50,6 +50,8 @@ pub(crate) struct NodeItem {
     forwards: headwater_model::Forwards,
     /// Address that its session comes from.
     observed: String,
+    /// A page in a browser.
+    page: bool,
     /// Client, version and platform.
     client: String,
     /// Uplink that it is believed to have.
@@ -125,6 +127,7 @@ fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeIt
         limited: a.introduction.capabilities.limited(),
         forwards: a.introduction.capabilities.forwards.value,
         observed: a.observed.to_string(),
+        page: state.is_page(node),
         client: a.introduction.client.clone(),
         up_bytes_per_s: client.up.0,
         enrolled: a.enrolled,

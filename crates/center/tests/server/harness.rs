@@ -213,6 +213,7 @@ pub fn hello() -> Hello {
         join_token: Token::default(),
         control_epoch_seen: 0,
         local_unix_ms: 0,
+        page_certificates: vec![],
     }
 }
 

@@ -4,7 +4,7 @@ use crate::harness::*;
 use headwater_model::assignment::LeaseSource;
 use headwater_model::node::Role;
 use headwater_model::{Hash, report};
-use headwater_transport::{ControlReader, ControlWriter, Identity, ProofError, Proved, prove_as_node};
+use headwater_transport::{ControlReader, ControlWriter, Identity, ProofError, Proved, prove_as_node, prove_as_page};
 use headwater_wire::{FromControl, FromNode, Heartbeat, Hello, Join};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,6 +117,47 @@ async fn a_waypoint_with_https_is_leased_to_a_node_without_udp() {
     let ticket = ticket.unwrap().ticket;
     assert_eq!((ticket.child, ticket.parent, ticket.version), (identity.node, own.node, film.version));
     assert_eq!(ticket.highest_piece, 999);
+    control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_dial_only_whatever_it_says_and_learns_by_which_certificates_it_knows_its_parents() {
+    let control = Control::start().await;
+    let film = sample("film", 1, 1, 1000);
+    control.publish(&film).await;
+    let hashes = vec![Hash([7; 32]), Hash([8; 32])];
+    let parent = Arc::new(Identity::ephemeral().unwrap());
+    let shows = Hello { page_certificates: hashes.clone(), ..hello() };
+    let (mut at_parent, _) = Node::arrive_as(&control, parent.clone(), shows).await;
+    at_parent.joined(film.version, true).await;
+
+    let identity = Identity::ephemeral().unwrap();
+    let (stream, _) = upgrade(&control, "").await;
+    let proving = prove_as_page(Box::new(stream), &identity, Some(control.node));
+    let Proved { reader, writer, .. } = soon("the proofs", proving).await.unwrap();
+    let mut page = WebNode { reader, writer };
+    // It claims to be what no page is.
+    page.say(FromNode::Hello(hello())).await;
+    page.wait(|m| matches!(m, FromControl::Welcome(_)).then_some(())).await;
+    page.say(join(film.version)).await;
+    let (given, shown) = page
+        .wait(|m| match m {
+            FromControl::Assignment { tickets, page_certificates, .. } if !tickets.is_empty() => {
+                Some((tickets, page_certificates))
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!((given[0].ticket.child, given[0].ticket.parent), (identity.node, parent.node));
+    assert_eq!(shown.get(&parent.node), Some(&hashes));
+    let nodes = control.get("/v1/nodes").await;
+    let shown = nodes.as_array().unwrap().iter().find(|n| n["node"] == identity.node.to_string()).unwrap();
+    assert_eq!(
+        (&shown["page"], &shown["accepts"], &shown["listens"]),
+        (&true.into(), &"dial-only".into(), &false.into())
+    );
+    assert_eq!((&shown["udp"], &shown["udp_from"], &shown["enrolled"]), (&true.into(), &"claim".into(), &false.into()));
+    assert_eq!(shown["forwards"], "memory", "it has no disk");
     control.stop().await;
 }
 

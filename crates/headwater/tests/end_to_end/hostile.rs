@@ -39,6 +39,7 @@ impl Stranger {
             join_token: Token(String::new()),
             control_epoch_seen: 0,
             local_unix_ms: 0,
+            page_certificates: vec![],
         };
         writer.send(FromNode::Hello(hello).encode()).await.unwrap();
         let first = FromControl::decode(reader.next().await.unwrap().unwrap()).unwrap();
@@ -52,7 +53,7 @@ impl Stranger {
         self.writer.send(FromNode::Join(Join::new(join, Token(String::new()))).encode()).await.unwrap();
         loop {
             let message = FromControl::decode(self.reader.next().await.unwrap().unwrap()).unwrap();
-            if let FromControl::Assignment { assignment, tickets } = message {
+            if let FromControl::Assignment { assignment, tickets, .. } = message {
                 let found = assignment.parents.iter().find(|p| p.node == parent);
                 if let Some(p) = found {
                     let given = tickets.into_iter().find(|t| t.ticket.parent == parent).unwrap();

@@ -2,6 +2,7 @@
 
 use super::governor::read_datagrams;
 use super::messages::{disk_failed, from_peer, linked, unlinked};
+use super::pages;
 use super::probes::answer;
 use super::state::{self, Kept, Link, State};
 use super::{Inner, live};
@@ -12,18 +13,18 @@ use headwater_model::id::{NodeId, Version};
 use headwater_model::report::DialResult;
 use headwater_model::time::Micros;
 use headwater_peer_core::{Input, PieceFrom, PieceOutcome};
-use headwater_transport::{Alpn, ReadError, Reader, Writer, certificate_of, node_of};
+use headwater_transport::{Alpn, PeerConnection, ReadError, Reader, Writer, certificate_of, node_of};
 use headwater_wire::frame::{LivePieceHeader, PEER_CONTROL_STREAM, PEER_DATA_STREAM, PEER_LIVE_STREAM, PieceHeader};
 use headwater_wire::limits;
 use headwater_wire::{DataHeader, FromNode, FromPeer, WireError};
-use quinn::{Connection, RecvStream};
+use quinn::RecvStream;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// Messages waiting for one peer; one that does not read so many is dropped.
-const MAX_WAITING: usize = 2048;
+pub(super) const MAX_WAITING: usize = 2048;
 /// Handshakes of others in progress at once.
 const MAX_HANDSHAKES: usize = 256;
 /// Connections with one node whose hello has not come, at once.
@@ -35,7 +36,7 @@ const CROSSING: Micros = Micros::from_millis(1_500);
 /// A dial that takes longer has failed.
 const DIAL_PATIENCE: Duration = Duration::from_secs(6);
 /// The hello must come within this time.
-const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 /// Pieces of one connection that are being hashed and written; more wait on the wire.
 const MAX_UNWRITTEN_PIECES: usize = 32;
 
@@ -54,12 +55,18 @@ pub(crate) async fn accept(inner: Arc<Inner>) {
         };
         let inner = inner.clone();
         tokio::spawn(async move {
-            let done = tokio::time::timeout(DIAL_PATIENCE, incoming).await;
-            drop(permit);
-            match done {
-                Ok(Ok(connection)) if Alpn::of(&connection) == Some(Alpn::Probe) => answer(inner, connection).await,
-                Ok(Ok(connection)) => serve(inner, connection).await,
-                _ => {}
+            let Ok(Ok(connection)) = tokio::time::timeout(DIAL_PATIENCE, incoming).await else { return };
+            match Alpn::of(&connection) {
+                // Who it is comes later.
+                Some(Alpn::Page) => pages::serve(inner, connection, permit).await,
+                Some(Alpn::Probe) => {
+                    drop(permit);
+                    answer(inner, connection).await;
+                }
+                _ => {
+                    drop(permit);
+                    serve(inner, connection.into()).await;
+                }
             }
         });
     }
@@ -116,7 +123,7 @@ async fn dial_all(inner: &Arc<Inner>, node: NodeId, reach: &Reach) -> Result<(),
             let _ = done.send(outcome).await;
             drop(done);
             if let Some(connection) = connection {
-                serve(inner, connection).await;
+                serve(inner, connection.into()).await;
             }
         });
     }
@@ -139,7 +146,7 @@ struct Greeting {
 }
 
 /// Serves a connection until it ends.
-async fn serve(inner: Arc<Inner>, connection: Connection) {
+async fn serve(inner: Arc<Inner>, connection: PeerConnection) {
     let Some((node, certificate)) = node_of(&connection).zip(certificate_of(&connection)) else {
         return connection.close(1u32.into(), b"no certificate");
     };
@@ -173,26 +180,44 @@ async fn serve(inner: Arc<Inner>, connection: Connection) {
             let (their_nonce, used_at) = (theirs.nonce, inner.now());
             let their_certificate = certificate;
             let link = Link { id, connection: connection.clone(), to_peer, their_nonce, their_certificate, used_at };
-            if let Some(former) = linked(&inner, node, link) {
-                former.close(MERGED.into(), b"a newer connection replaces it");
-            }
-            tokio::select! {
-                end = read_messages(&inner, node, &own_nonce, back, reader) => end,
-                end = read_pieces(&inner, node, &connection) => end,
-                end = read_datagrams(&inner, node, &connection) => end,
-            }
+            converse(&inner, node, link, &own_nonce, back, reader).await
         }
         Ok(Err(end)) => end,
         Err(_) => End::Lost("no hello".into()),
     };
-    let why = match &end {
+    ended(&inner, node, id, &connection, &end);
+}
+
+/// A connection whose hello came is the one in use with its node: what happens on it, until it ends.
+pub(super) async fn converse(
+    inner: &Arc<Inner>,
+    node: NodeId,
+    link: Link,
+    own_nonce: &[u8; 32],
+    back: mpsc::Sender<Bytes>,
+    reader: Reader,
+) -> End {
+    let connection = link.connection.clone();
+    if let Some(former) = linked(inner, node, link) {
+        former.close(MERGED.into(), b"a newer connection replaces it");
+    }
+    tokio::select! {
+        end = read_messages(inner, node, own_nonce, back, reader) => end,
+        end = read_pieces(inner, node, &connection) => end,
+        end = read_datagrams(inner, node, &connection) => end,
+    }
+}
+
+/// A connection is over.
+pub(super) fn ended(inner: &Arc<Inner>, node: NodeId, id: u64, connection: &PeerConnection, end: &End) {
+    let why = match end {
         End::Lost(why) | End::Rules(why) => why,
     };
     connection.close(1u32.into(), why.as_bytes());
-    unlinked(&inner, node, id, why);
-    if let End::Rules(_) = &end {
+    unlinked(inner, node, id, why);
+    if let End::Rules(_) = end {
         let from = connection.remote_address().ip().to_canonical();
-        state::happened_to_all(&inner, &mut inner.lock(), || Input::Attacked(from));
+        state::happened_to_all(inner, &mut inner.lock(), || Input::Attacked(from));
     }
 }
 
@@ -226,7 +251,7 @@ impl From<WireError> for End {
 }
 
 /// A new connection: its number, whether hello is said on it at once, and that hello. `None` when there are too many.
-fn begin(inner: &Inner, node: NodeId, connection: &Connection, nonce: [u8; 32]) -> Option<(u64, bool, Bytes)> {
+fn begin(inner: &Inner, node: NodeId, connection: &PeerConnection, nonce: [u8; 32]) -> Option<(u64, bool, Bytes)> {
     let mut state = inner.lock();
     let greeting = state.greeting.entry(node).or_default();
     if *greeting >= MAX_GREETING_PER_NODE {
@@ -256,7 +281,7 @@ fn greeting_over(inner: &Inner, node: NodeId) {
 
 /// Whether this connection stays, at the end that decides: the first one, unless it belonged to a process that is no
 /// more, or the other end does not have it any more.
-fn keep(inner: &Inner, node: NodeId, id: u64, connection: &Connection, theirs: &Greeting) -> bool {
+fn keep(inner: &Inner, node: NodeId, id: u64, connection: &PeerConnection, theirs: &Greeting) -> bool {
     if !inner.keeps_one_with(&node) {
         return true;
     }
@@ -280,7 +305,7 @@ fn keep(inner: &Inner, node: NodeId, id: u64, connection: &Connection, theirs: &
 }
 
 /// Writes messages, the hello first.
-async fn write(connection: Connection, hello: Bytes, mut queue: mpsc::Receiver<Bytes>) {
+pub(super) async fn write(connection: PeerConnection, hello: Bytes, mut queue: mpsc::Receiver<Bytes>) {
     let Ok(mut stream) = connection.open_uni().await else { return };
     // Messages go before pieces.
     let _ = stream.set_priority(1);
@@ -299,7 +324,23 @@ async fn write(connection: Connection, hello: Bytes, mut queue: mpsc::Receiver<B
 }
 
 /// The first stream is the control stream, its first message the hello.
-async fn hello_of(connection: &Connection) -> Result<(Reader, Greeting), End> {
+async fn hello_of(connection: &PeerConnection) -> Result<(Reader, Greeting), End> {
+    let (reader, first) = first_message(connection).await?;
+    match first {
+        FromPeer::Hello { protocol: limits::PROTOCOL, nonce, instance, linked } => {
+            Ok((reader, Greeting { nonce, instance, linked }))
+        }
+        FromPeer::Hello { protocol, .. } => Err(other_protocol(protocol)),
+        _ => Err(End::Rules("it did not begin with a hello".into())),
+    }
+}
+
+pub(super) fn other_protocol(protocol: u32) -> End {
+    End::Lost(format!("it speaks protocol {protocol}, this node {}", limits::PROTOCOL))
+}
+
+/// The first message on the first stream, which is the control stream.
+pub(super) async fn first_message(connection: &PeerConnection) -> Result<(Reader, FromPeer), End> {
     let mut stream = connection.accept_uni().await?;
     let mut kind = [0];
     stream.read_exact(&mut kind).await?;
@@ -308,15 +349,7 @@ async fn hello_of(connection: &Connection) -> Result<(Reader, Greeting), End> {
     }
     let mut reader = Reader::new(stream, limits::MAX_PEER_FRAME_BYTES);
     let body = reader.next().await?.ok_or(End::Lost("no hello".into()))?;
-    match FromPeer::decode(body)? {
-        FromPeer::Hello { protocol: limits::PROTOCOL, nonce, instance, linked } => {
-            Ok((reader, Greeting { nonce, instance, linked }))
-        }
-        FromPeer::Hello { protocol, .. } => {
-            Err(End::Lost(format!("it speaks protocol {protocol}, this node {}", limits::PROTOCOL)))
-        }
-        _ => Err(End::Rules("it did not begin with a hello".into())),
-    }
+    Ok((reader, FromPeer::decode(body)?))
 }
 
 /// Messages, until the stream ends or one is bad: why the connection ends.
@@ -345,7 +378,7 @@ async fn read_messages(
 }
 
 /// Data streams, until the connection ends: why.
-async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &Connection) -> End {
+async fn read_pieces(inner: &Arc<Inner>, node: NodeId, connection: &PeerConnection) -> End {
     let unwritten = Arc::new(Semaphore::new(MAX_UNWRITTEN_PIECES));
     let mut streams = JoinSet::new();
     loop {

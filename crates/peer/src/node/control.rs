@@ -325,6 +325,7 @@ fn hello(inner: &Inner, up: Rate) -> FromNode {
         join_token: Token(inner.config.join_token.clone().unwrap_or_default()),
         control_epoch_seen: inner.lock().control_epoch_seen,
         local_unix_ms: local_unix_ms(),
+        page_certificates: inner.page_certificates(),
     })
 }
 

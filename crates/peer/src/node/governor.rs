@@ -7,8 +7,8 @@ use headwater_model::Rate;
 use headwater_model::id::NodeId;
 use headwater_model::time::Time;
 use headwater_peer_core::Uplink;
+use headwater_transport::PeerConnection;
 use headwater_wire::frame::DelayDatagram;
-use quinn::Connection;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,7 +132,7 @@ pub(crate) async fn govern(inner: Arc<Inner>) {
 }
 
 /// Echoes a node's probes and hears its echoes, until the connection ends: why.
-pub(crate) async fn read_datagrams(inner: &Inner, node: NodeId, connection: &Connection) -> End {
+pub(crate) async fn read_datagrams(inner: &Inner, node: NodeId, connection: &PeerConnection) -> End {
     let (mut echoes, mut since) = (0, tokio::time::Instant::now());
     loop {
         let datagram = match connection.read_datagram().await {

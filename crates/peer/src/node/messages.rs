@@ -14,6 +14,7 @@ use headwater_model::report::DialResult;
 use headwater_model::ticket::{Ticket, TicketError};
 use headwater_peer_core::live::LiveInput;
 use headwater_peer_core::{Input, PageSource};
+use headwater_transport::PeerConnection;
 use headwater_wire::{EdgeRefusal, Found, FromControl, FromNode, FromPeer, Held};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -59,7 +60,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             }
         }
         FromControl::Refused { version, refusal } => refused(inner, state, version, refusal),
-        FromControl::Assignment { mut assignment, tickets } => {
+        FromControl::Assignment { mut assignment, tickets, .. } => {
             let version = assignment.version;
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);
@@ -80,7 +81,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
         }
         FromControl::Lease { lease, ticket } => {
             if let Some((r, given)) = state.running(lease.version).zip(ticket) {
-                r.tickets.insert(given.ticket.parent, given);
+                r.tickets.insert(given.ticket.parent, *given);
             }
             happened(inner, state, lease.version, Input::Leased(lease));
         }
@@ -275,7 +276,7 @@ pub(crate) fn from_peer(
     let mut state = inner.lock();
     let state = &mut *state;
     match message {
-        FromPeer::Hello { .. } => return Err(End::Rules("a second hello".into())),
+        FromPeer::Hello { .. } | FromPeer::PageHello { .. } => return Err(End::Rules("a second hello".into())),
         FromPeer::OpenEdge { version, ticket, proof } => {
             let refusal = may_open(inner, state, node, nonce, version, &ticket, &proof).err();
             let refused = refusal.is_some();
@@ -385,7 +386,7 @@ fn recheck(inner: &Arc<Inner>, state: &mut State, node: NodeId, version: Version
 }
 
 /// A connection's hello came: it is the one in use. Returns one that it replaces, whose edges are lost.
-pub(crate) fn linked(inner: &Arc<Inner>, node: NodeId, link: Link) -> Option<quinn::Connection> {
+pub(crate) fn linked(inner: &Arc<Inner>, node: NodeId, link: Link) -> Option<PeerConnection> {
     let mut state = inner.lock();
     let former = state.links.insert(node, link).map(|l| l.connection);
     state.dialling.remove(&node);

@@ -15,6 +15,7 @@ mod messages;
 mod meters;
 mod opening;
 mod origin_fetch;
+mod pages;
 mod port_mapping;
 mod probes;
 mod reading;
@@ -368,6 +369,10 @@ impl Inner {
             ..Capabilities::regular(accepts)
         }
     }
+    /// By which certificates pages know this node; none where they cannot connect.
+    pub(crate) fn page_certificates(&self) -> Vec<Hash> {
+        self.listener.pages().map(|p| p.hashes().to_vec()).unwrap_or_default()
+    }
     /// Whether this end decides which one of several connections with `node` is kept.
     pub(crate) fn keeps_one_with(&self, node: &NodeId) -> bool {
         self.listener.identity().node < *node
@@ -434,7 +439,7 @@ impl Node {
             return Err(StartError::JoinTokenWithoutPin);
         }
         let identity = Arc::new(Identity::load_or_create(&config.data.join("identity"))?);
-        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer, Alpn::Probe] };
+        let accept: &[Alpn] = if config.dial_only { &[] } else { &[Alpn::Peer, Alpn::Probe, Alpn::Page] };
         let tls = http_server_config(&identity)?;
         let listener = bind(config.listen, identity, accept)?;
         let https = match config.https {
@@ -503,6 +508,7 @@ impl Node {
         tokio::spawn(wired::tell_pacer(inner.clone()));
         tokio::spawn(control::run(inner.clone()));
         tokio::spawn(connections::accept(inner.clone()));
+        tokio::spawn(pages::keep_certificates(inner.clone()));
         tokio::spawn(state::tick(inner.clone()));
         tokio::spawn(storage::run(inner.clone()));
         if inner.config.port_mapping && !inner.config.dial_only {

@@ -8,6 +8,7 @@ use crate::pacer::Place;
 use bytes::Bytes;
 use headwater_model::id::{NodeId, Version};
 use headwater_peer_core::Input;
+use headwater_transport::PeerConnection;
 use headwater_wire::DataHeader;
 use headwater_wire::frame::{PEER_DATA_STREAM, PieceHeader};
 use quinn::SendStream;
@@ -38,7 +39,7 @@ pub(crate) fn wake(inner: &Arc<Inner>, state: &mut State, version: Version, chil
     r.senders.insert(child, Sender { wake, task });
 }
 
-async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: quinn::Connection, wake: Arc<Notify>) {
+async fn send(inner: Arc<Inner>, version: Version, child: NodeId, connection: PeerConnection, wake: Arc<Notify>) {
     let Ok(mut stream) = connection.open_uni().await else { return };
     let header = DataHeader { version }.encode();
     if stream.write_all(&[PEER_DATA_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {

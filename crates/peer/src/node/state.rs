@@ -19,6 +19,7 @@ use headwater_model::time::{Micros, Time};
 use headwater_model::{Name, SourceClass};
 use headwater_peer_core::live::LiveInput;
 use headwater_peer_core::{ControlSession, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
+use headwater_transport::PeerConnection;
 use headwater_wire::{Bitmap, Found, FromControl, FromNode, FromPeer, GivenTicket, Held, OriginAccess, limits};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -46,7 +47,7 @@ pub(crate) const NOT_LISTED: &str = "it is not on this node's access list (--sou
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) id: u64,
-    pub(crate) connection: quinn::Connection,
+    pub(crate) connection: PeerConnection,
     pub(crate) to_peer: mpsc::Sender<Bytes>,
     /// Nonce that the other end gave: this end proves its tickets over it.
     pub(crate) their_nonce: [u8; 32],
@@ -57,7 +58,7 @@ pub(crate) struct Link {
 /// The one connection with a node that this end, having the lower id, says hello on.
 pub(crate) struct Kept {
     pub(crate) id: u64,
-    pub(crate) connection: quinn::Connection,
+    pub(crate) connection: PeerConnection,
     /// Since when.
     pub(crate) at: Time,
     /// Which run of the other node it is with, once its hello came.

@@ -26,7 +26,7 @@ pub(super) async fn tell_pacer(inner: Arc<Inner>) {
         }
         let connections: Vec<quinn::Connection> = {
             let state = inner.lock();
-            state.links.values().map(|l| &l.connection).chain(&state.control_quic).cloned().collect()
+            state.links.values().map(|l| &*l.connection).chain(&state.control_quic).cloned().collect()
         };
         let now: BTreeMap<usize, u64> = connections.iter().map(|c| (c.stable_id(), wire_bytes(c))).collect();
         left += now.iter().map(|(id, bytes)| bytes.saturating_sub(before.get(id).copied().unwrap_or(0))).sum::<u64>();

@@ -14,6 +14,7 @@ use headwater_model::ticket::ParentKey;
 use prost::Message;
 use proto::RefusalCode;
 use proto::control_message::Body;
+use std::collections::BTreeMap;
 
 /// A message of the control center.
 #[derive(Clone, PartialEq, Debug)]
@@ -40,6 +41,8 @@ pub enum FromControl {
         assignment: Assignment,
         /// One for each of the senders that asks for one, in their order; others are not sent.
         tickets: Vec<GivenTicket>,
+        /// To a page: of its parents and children. Else empty.
+        page_certificates: PageCertificatesOf,
     },
     /// Some children changed, and nothing else of the assignment.
     ChangeChildren(ChildrenChange),
@@ -48,7 +51,7 @@ pub enum FromControl {
         /// It.
         lease: Lease,
         /// For the waypoint, where one is the source.
-        ticket: Option<GivenTicket>,
+        ticket: Option<Box<GivenTicket>>,
     },
     /// That leave is withdrawn.
     LeaseRevoked {
@@ -175,6 +178,9 @@ impl fmt::Debug for TicketSecret {
     }
 }
 
+/// By which certificates a page knows nodes, as SHA-256 each.
+pub type PageCertificatesOf = BTreeMap<NodeId, Vec<Hash>>;
+
 /// A ticket for the parent that it names, and its secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GivenTicket {
@@ -240,9 +246,11 @@ impl FromControl {
                 access: Some(access_to_proto(access)),
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
-            Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
+            Self::Assignment { assignment, tickets, page_certificates } => {
+                Body::Assignment(assignment_to_proto(assignment, tickets, page_certificates))
+            }
             Self::ChangeChildren(change) => Body::ChangeChildren(change_to_proto(change)),
-            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_ref())),
+            Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_deref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
             }
@@ -369,9 +377,21 @@ fn refusal_to_proto(version: Version, refusal: &Refusal) -> proto::Refused {
     proto::Refused { version: version_to_proto(version), code: code.into(), why, current_epoch }
 }
 
-fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
+fn assignment(mut a: proto::Assignment) -> Result<FromControl, WireError> {
     let generation = a.generation.ok_or(WireError::Missing("generation"))?;
-    let mut tickets = Vec::new();
+    let (mut tickets, mut certificates) = (Vec::new(), PageCertificatesOf::new());
+    let mut shown = |node: &[u8], shown: Option<proto::PageCertificates>| -> Result<(), WireError> {
+        if let Some(shown) = shown {
+            certificates.insert(self::node("node", node)?, page_certificates(shown)?);
+        }
+        Ok(())
+    };
+    for child in &mut a.children {
+        shown(&child.node, child.page_certificates.take())?;
+    }
+    for parent in [&mut a.parents, &mut a.spares, &mut a.helpers].into_iter().flatten() {
+        shown(&parent.node, parent.page_certificates.take())?;
+    }
     let mut parents = |all: Vec<proto::Parent>| -> Result<Vec<Parent>, WireError> {
         all.into_iter().map(|p| parent(p, &mut tickets)).collect()
     };
@@ -386,7 +406,7 @@ fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
     };
     let place = |n: &NodeId| assignment.senders().position(|p| p.node == *n);
     tickets.sort_by_key(|t| place(&t.ticket.parent));
-    Ok(FromControl::Assignment { assignment, tickets })
+    Ok(FromControl::Assignment { assignment, tickets, page_certificates: certificates })
 }
 
 fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, WireError> {
@@ -425,7 +445,7 @@ fn lease(l: proto::Lease) -> Result<FromControl, WireError> {
             LeaseSource::Waypoint { node: parent.node, reach: parent.reach }
         }
     };
-    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop() })
+    Ok(FromControl::Lease { lease: Lease { version, run, within, source }, ticket: tickets.pop().map(Box::new) })
 }
 
 fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
@@ -440,6 +460,7 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
             ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: 0,
+            page_certificates: None,
         }),
     };
     proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
@@ -480,6 +501,7 @@ fn child_to_proto(c: &Child) -> proto::Child {
         reach: reach_to_proto(&c.reach),
         punch: c.punch,
         substreams: c.substreams.0,
+        page_certificates: None,
     }
 }
 
@@ -492,7 +514,12 @@ fn reach_to_proto(r: &Reach) -> Option<proto::Reach> {
     Some(proto::Reach { addresses: addresses_to_proto(&r.addresses), certificate: copy(&r.certificate.0) })
 }
 
-fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assignment {
+fn assignment_to_proto(
+    a: &Assignment,
+    tickets: &[GivenTicket],
+    certificates: &PageCertificatesOf,
+) -> proto::Assignment {
+    let shown = |node: &NodeId| certificates.get(node).and_then(|hashes| some_page_certificates(hashes));
     let parent = |p: &Parent| {
         let given = tickets.iter().find(|t| t.ticket.parent == p.node);
         proto::Parent {
@@ -504,15 +531,17 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: p.substreams.0,
+            page_certificates: shown(&p.node),
         }
     };
+    let child = |c: &Child| proto::Child { page_certificates: shown(&c.node), ..child_to_proto(c) };
     proto::Assignment {
         version: version_to_proto(a.version),
         generation: Some(generation_to_proto(a.generation)),
         parents: a.parents.iter().map(parent).collect(),
         spares: a.spares.iter().map(parent).collect(),
         helpers: a.helpers.iter().map(parent).collect(),
-        children: a.children.iter().map(child_to_proto).collect(),
+        children: a.children.iter().map(child).collect(),
         source: a.source,
     }
 }

@@ -88,6 +88,8 @@ pub enum FromNode {
     MappedAddress(Option<SocketAddr>),
     /// Offers so much uplink from now on; 0 = serves nobody.
     UplinkOffer(Rate),
+    /// Shows pages these certificates from now on: see [`Hello::page_certificates`].
+    PageCertificates(Vec<Hash>),
 }
 
 /// How a node begins.
@@ -103,6 +105,9 @@ pub struct Hello {
     pub control_epoch_seen: u64,
     /// Its own clock, Unix milliseconds.
     pub local_unix_ms: u64,
+    /// SHA-256 of the certificates that it shows to pages: the present one and the next one. Empty where pages cannot
+    /// connect.
+    pub page_certificates: Vec<Hash>,
 }
 
 /// A [`report::Join`] whose runs are not counted yet.
@@ -217,6 +222,7 @@ impl FromNode {
             },
             Body::ProbeFailed(p) => Self::ProbeFailed { number: array("number", &p.number)?, why: p.why },
             Body::UplinkOffer(m) => Self::UplinkOffer(Rate(m.up_bytes_per_s)),
+            Body::PageCertificates(m) => Self::PageCertificates(page_certificates(m)?),
             Body::MappedAddress(m) => Self::MappedAddress(optional_address("address", &m.address)?),
         })
     }
@@ -265,6 +271,7 @@ impl FromNode {
                 Body::ProbeFailed(proto::ProbeFailed { number: copy(number), why: cut(why, MAX_WHY_BYTES) })
             }
             Self::UplinkOffer(up) => Body::UplinkOffer(proto::UplinkOffer { up_bytes_per_s: up.0 }),
+            Self::PageCertificates(hashes) => Body::PageCertificates(page_certificates_to_proto(hashes)),
             Self::MappedAddress(address) => {
                 Body::MappedAddress(proto::MappedAddress { address: optional_address_to_proto(*address) })
             }
@@ -311,6 +318,7 @@ fn hello(h: proto::Hello) -> Result<Hello, WireError> {
         join_token: Token(h.join_token),
         control_epoch_seen: h.control_epoch_seen,
         local_unix_ms: h.local_unix_ms,
+        page_certificates: page_certificates(h.page_certificates.unwrap_or_default())?,
     })
 }
 
@@ -331,6 +339,7 @@ fn hello_to_proto(h: &Hello) -> proto::Hello {
         local_unix_ms: h.local_unix_ms,
         listens: i.capabilities.listens,
         https_port: i.https_port.map_or(0, u32::from),
+        page_certificates: some_page_certificates(&h.page_certificates),
     }
 }
 

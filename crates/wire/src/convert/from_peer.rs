@@ -22,6 +22,19 @@ pub enum FromPeer {
         /// Whether the sender has a connection with this node in use.
         linked: bool,
     },
+    /// A page's hello, which answers the peer's and proves who it is.
+    PageHello {
+        /// Version of the protocol that it speaks.
+        protocol: u32,
+        /// For proofs of possession.
+        nonce: [u8; 32],
+        /// Differs between two runs of one page.
+        instance: u64,
+        /// Its public key (SubjectPublicKeyInfo, DER), whose SHA-256 is its node id.
+        key: Bytes,
+        /// Over [`web::page_covered`].
+        signature: [u8; web::SIGNATURE_BYTES],
+    },
     /// A child shows its ticket.
     OpenEdge {
         /// For which content.
@@ -181,6 +194,13 @@ impl FromPeer {
         shape::check(&body, &shape::PEER_MESSAGE)?;
         let body = proto::PeerMessage::decode(body)?.body.ok_or(WireError::Missing("body"))?;
         Ok(match body {
+            Body::Hello(h) if !h.key.is_empty() => Self::PageHello {
+                protocol: h.protocol,
+                nonce: array("nonce", &h.nonce)?,
+                instance: h.instance,
+                key: h.key,
+                signature: array("signature", &h.signature)?,
+            },
             Body::Hello(h) => Self::Hello {
                 protocol: h.protocol,
                 nonce: array("nonce", &h.nonce)?,
@@ -234,6 +254,16 @@ impl FromPeer {
                 nonce: copy(nonce),
                 instance: *instance,
                 linked: *linked,
+                key: Bytes::new(),
+                signature: Bytes::new(),
+            }),
+            Self::PageHello { protocol, nonce, instance, key, signature } => Body::Hello(proto::PeerHello {
+                protocol: *protocol,
+                nonce: copy(nonce),
+                instance: *instance,
+                linked: false,
+                key: key.clone(),
+                signature: copy(signature),
             }),
             Self::OpenEdge { version, ticket, proof } => Body::OpenEdge(proto::OpenEdge {
                 version: version_to_proto(*version),

@@ -15,8 +15,10 @@ pub const SIGNATURE_BYTES: usize = 64;
 pub struct WebHello {
     /// Random.
     pub nonce: [u8; 32],
-    /// Its X.509 certificate, DER.
+    /// Its X.509 certificate, DER; of a page, which has none, its public key (SubjectPublicKeyInfo, DER).
     pub certificate: Bytes,
+    /// It is a page in a browser.
+    pub page: bool,
 }
 
 /// The control center proves who it is.
@@ -59,6 +61,12 @@ pub fn covered(signer: Signer, hello: &WebHello, nonce: &[u8; 32], tls: &Hash, c
     [context, &hello.nonce, nonce, &tls.0, &of_node.0, &of_control.0].concat()
 }
 
+/// What a page signs for a peer that it dialled: both nonces, the peer's first, and whom it takes the peer for, so that
+/// nobody can use it on another connection or pass it on.
+pub fn page_covered(peer_nonce: &[u8; 32], page_nonce: &[u8; 32], peer: &NodeId) -> Vec<u8> {
+    [&b"headwater page/1\0"[..], peer_nonce, page_nonce, &peer.0].concat()
+}
+
 impl WebHello {
     /// Reads a message.
     ///
@@ -68,11 +76,15 @@ impl WebHello {
         within_limit(&body)?;
         shape::check(&body, &shape::WEB_HELLO)?;
         let m = proto::WebHello::decode(body)?;
-        Ok(Self { nonce: array("nonce", &m.nonce)?, certificate: certificate(m.certificate)? })
+        let page = m.certificate.is_empty() && !m.key.is_empty();
+        let shown = if page { m.key } else { m.certificate };
+        Ok(Self { nonce: array("nonce", &m.nonce)?, certificate: certificate(shown)?, page })
     }
     /// A message.
     pub fn encode(&self) -> Bytes {
-        proto::WebHello { nonce: copy(&self.nonce), certificate: self.certificate.clone() }.encode_to_vec().into()
+        let (shown, none) = (self.certificate.clone(), Bytes::new());
+        let (certificate, key) = if self.page { (none, shown) } else { (shown, none) };
+        proto::WebHello { nonce: copy(&self.nonce), certificate, key }.encode_to_vec().into()
     }
 }
 

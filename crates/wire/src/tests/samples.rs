@@ -4,7 +4,10 @@ use crate::{
     Bitmap, EdgeRefusal, Found, FromControl, FromNode, FromPeer, GivenTicket, Heartbeat, Held, Hello, Join,
     OriginAccess, TicketSecret, Token, Welcome,
 };
-use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
+use bytes::Bytes;
+use headwater_model::assignment::{
+    Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal,
+};
 use headwater_model::live::{Listed, LiveEntry, LiveTerms, ObjectKind, OriginPlace, SignedLiveEntry};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
@@ -153,6 +156,7 @@ pub fn from_node() -> Vec<FromNode> {
             join_token: Token(SECRET.into()),
             control_epoch_seen: 3,
             local_unix_ms: 1_800_000_000_000,
+            page_certificates: if role == Role::Peer { vec![Hash([8; 32]), Hash([9; 32])] } else { vec![] },
         })
     };
     let alarm = |alarm| FromNode::Alarm { version: version(), alarm };
@@ -188,6 +192,7 @@ pub fn from_node() -> Vec<FromNode> {
         FromNode::MappedAddress(Some("192.0.2.9:5".parse().unwrap())),
         FromNode::MappedAddress(None),
         FromNode::UplinkOffer(Rate(250_000)),
+        FromNode::PageCertificates(vec![Hash([8; 32]), Hash([9; 32])]),
     ]
 }
 
@@ -210,6 +215,7 @@ pub fn kind_of_node(m: &FromNode) -> usize {
         FromNode::ProbeFailed { .. } => 13,
         FromNode::MappedAddress(_) => 14,
         FromNode::UplinkOffer(_) => 15,
+        FromNode::PageCertificates(_) => 16,
     }
 }
 
@@ -222,7 +228,7 @@ pub fn from_control() -> Vec<FromControl> {
     let substreams = Substreams(9);
     let parent =
         |n, class| Parent { node: node(n), class, dial: n == 2, promised: Rate(1000), reach: reach(), substreams };
-    let given = |n| GivenTicket { ticket: ticket(n), secret: TicketSecret([SECRET_BYTE; 32]) };
+    let given = |n: u8| GivenTicket { ticket: ticket(n), secret: TicketSecret([SECRET_BYTE; 32]) };
     let keys = vec![(81_000, ParentKey([SECRET_BYTE; 32])), (80_999, ParentKey([SECRET_BYTE; 32]))];
     let welcome = |observed_address| {
         FromControl::Welcome(Welcome {
@@ -266,6 +272,7 @@ pub fn from_control() -> Vec<FromControl> {
                 source: true,
             },
             tickets: vec![given(2), given(3), given(4)],
+            page_certificates: [2, 6].map(|n| (node(n), vec![Hash([n; 32])])).into(),
         },
         FromControl::ChangeChildren(ChildrenChange {
             version,
@@ -274,7 +281,7 @@ pub fn from_control() -> Vec<FromControl> {
             left: vec![node(7), node(8)],
         }),
         lease(LeaseSource::Origin, None),
-        lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(given(3))),
+        lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(Box::new(given(3)))),
         FromControl::LeaseRevoked { version, run: 3 },
         FromControl::HeartbeatReply {
             control_unix_ms: 5,
@@ -364,6 +371,13 @@ pub fn from_peer() -> Vec<FromPeer> {
     let no = |refusal: EdgeRefusal| answer(Some((refusal, refusal.to_string())));
     vec![
         FromPeer::Hello { protocol: 1, nonce: [1; 32], instance: 5, linked: true },
+        FromPeer::PageHello {
+            protocol: 1,
+            nonce: [1; 32],
+            instance: 5,
+            key: Bytes::from_static(&[4; 91]),
+            signature: [6; 64],
+        },
         FromPeer::OpenEdge { version, ticket: ticket(2), proof: [2; 32] },
         answer(None),
         no(EdgeRefusal::NoSuchContent),
@@ -408,5 +422,6 @@ pub fn kind_of_peer(m: &FromPeer) -> usize {
         FromPeer::LiveRequest { .. } => 13,
         FromPeer::LivePosition { .. } => 14,
         FromPeer::LiveCancel { .. } => 15,
+        FromPeer::PageHello { .. } => 16,
     }
 }

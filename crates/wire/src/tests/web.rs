@@ -8,7 +8,11 @@ use bytes::Bytes;
 use headwater_model::Hash;
 
 fn hello() -> WebHello {
-    WebHello { nonce: [1; 32], certificate: Bytes::from_static(&[0x30; 400]) }
+    WebHello { nonce: [1; 32], certificate: Bytes::from_static(&[0x30; 400]), page: false }
+}
+
+fn page() -> WebHello {
+    WebHello { nonce: [1; 32], certificate: Bytes::from_static(&[0x30; 91]), page: true }
 }
 
 fn proof() -> WebProof {
@@ -22,6 +26,7 @@ fn https() -> HttpsTicket {
 #[test]
 fn they_round_trip() {
     assert_eq!(WebHello::decode(hello().encode()), Ok(hello()));
+    assert_eq!(WebHello::decode(page().encode()), Ok(page()));
     assert_eq!(WebProof::decode(proof().encode()), Ok(proof()));
     let answer = WebAnswer { signature: [5; 64] };
     assert_eq!(WebAnswer::decode(answer.encode()), Ok(answer));
@@ -50,6 +55,8 @@ fn limits_hold() {
     assert!(matches!(WebHello::decode(large.encode()), Err(WireError::Length { field: "certificate", .. })));
     let larger = WebHello { certificate: vec![0; MAX_UNPROVED_MESSAGE_BYTES].into(), ..hello() };
     assert!(matches!(WebHello::decode(larger.encode()), Err(WireError::Length { field: "message", .. })));
+    let long = WebHello { certificate: vec![0; 92].into(), ..page() };
+    assert!(matches!(WebHello::decode(long.encode()), Err(WireError::Length { field: "key", .. })));
     assert_eq!(WebHello::decode(Bytes::new()), Err(WireError::Missing("nonce")));
     let none = WebHello { certificate: Bytes::new(), ..hello() };
     assert_eq!(WebHello::decode(none.encode()), Err(WireError::Missing("certificate")));

@@ -10,6 +10,7 @@ use crate::pacer::Place;
 use bytes::{Bytes, BytesMut};
 use headwater_model::id::{NodeId, Version};
 use headwater_peer_core::live::Next;
+use headwater_transport::PeerConnection;
 use headwater_wire::DataHeader;
 use headwater_wire::frame::{LivePieceHeader, PEER_LIVE_STREAM};
 use std::future::{Future, poll_fn};
@@ -39,7 +40,7 @@ async fn send(
     inner: Arc<Inner>,
     version: Version,
     to: (NodeId, u8),
-    connection: quinn::Connection,
+    connection: PeerConnection,
     wake: Arc<Notify>,
     turns: Arc<Mutex<()>>,
 ) {

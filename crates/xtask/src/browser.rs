@@ -1,0 +1,32 @@
+//! Step `browser`: the SDK for pages builds and decides as `peer-core` does, and a page in Chromium plays a channel that
+//! native peers bring.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::shell::{build_headwater, find_program, run};
+use crate::test::Outcome;
+
+/// How long the page is watched.
+const MINUTES: &str = "0.5";
+
+/// Builds and tests what is in `web/sdk`.
+pub fn check() -> Result<Outcome> {
+    let missing = |programs: &[&'static str]| programs.iter().copied().find(|p| find_program(p).is_none());
+    if let Some(program) = missing(&["node", "npm"]) {
+        return Ok(Outcome::Skipped(format!("no {program}")));
+    }
+    let sdk = Path::new("web/sdk");
+    let npm = |arguments: &[&str]| run(Command::new("npm").args(arguments).current_dir(sdk));
+    npm(&["ci", "--no-audit", "--no-fund"])?;
+    npm(&["run", "build"])?;
+    npm(&["test"])?;
+    if let Some(program) = missing(&["chromium", "ffmpeg"]) {
+        return Ok(Outcome::Passed(format!("without a page: no {program}")));
+    }
+    let headwater = build_headwater()?;
+    run(Command::new("node").arg("test/browser/run.mjs").arg(headwater).arg(MINUTES).current_dir(sdk))?;
+    Ok(Outcome::Passed(format!("a page played for {MINUTES} min")))
+}
