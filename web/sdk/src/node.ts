@@ -56,7 +56,10 @@ export class Node {
 
   idOf(node: string): Octets { return unhex(node) ?? new Uint8Array(32); }
   link(node: string): Link | undefined { return this.#links.get(node); }
-  add(content: Content): void { this.#contents.add(content); }
+  add(content: Content): void {
+    this.#contents.add(content);
+    this.offer();
+  }
   forget(content: Content): void { this.#contents.delete(content); }
 
   close(): void {
@@ -79,7 +82,9 @@ export class Node {
 
   /** Tells the control center what it may give out; where that changes, contents are joined again. */
   offer(): void {
-    const up = this.serves && [...this.#contents].some((s) => s.isServed?.()) ? this.up : 0;
+    const all = [...this.#contents];
+    // The control center gives an uplink out for all contents of a node, and streams are not served yet.
+    const up = this.serves && all.every((s) => s.isServed) && all.some((s) => s.isServed?.()) ? this.up : 0;
     if (!this.control.connected || up === this.#offered) return;
     this.#offered = up;
     this.control.say({ case: 'uplinkOffer', value: create(UplinkOfferSchema, { upBytesPerS: BigInt(up) }) });
