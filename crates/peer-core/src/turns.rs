@@ -1,6 +1,6 @@
-//! Whose turn it is at a line that several contents share: contents by their priority, and within one content those who
-//! wait in the order in which they came. So a content with fifty children takes no more from another one's single child
-//! than its share.
+//! Whose turn it is at a line that several contents share: live streams before all others, which are as good a moment
+//! later; among these contents by their priority, and within one content those who wait in the order in which they came.
+//! So a content with fifty children takes no more from another one's single child than its share.
 //!
 //! Start-time fair queueing (Goyal, Vin, Cheng 1996): what a content asks for begins, in a time of its own that counts
 //! bytes over weight, where its last request ends; whoever begins first has the turn. A content that was idle begins now:
@@ -16,6 +16,8 @@ const SCALE: u64 = Priority::High.weight();
 /// A place in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Turn {
+    /// Of nothing live.
+    later: bool,
     begins: u64,
     number: u64,
 }
@@ -23,6 +25,7 @@ pub struct Turn {
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     priority: Priority,
+    live: bool,
     /// Where its last request ends.
     ends: u64,
 }
@@ -30,8 +33,8 @@ struct Share {
 /// The queue of a line.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
-    /// Where the one that had the turn last begins.
-    now: u64,
+    /// Where the one that had the turn last begins: of live streams, and of the others.
+    now: [u64; 2],
     contents: BTreeMap<ContentId, Share>,
     waiting: BTreeSet<Turn>,
     asked: u64,
@@ -43,6 +46,11 @@ impl Turns {
         self.contents.entry(content).or_default().priority = priority;
     }
 
+    /// A content is a live stream: what is to be sent of it goes before whatever is not live.
+    pub fn set_live(&mut self, content: ContentId) {
+        self.contents.entry(content).or_default().live = true;
+    }
+
     /// A content has ended.
     pub fn forget(&mut self, content: &ContentId) {
         self.contents.remove(content);
@@ -51,10 +59,11 @@ impl Turns {
     /// Somebody wants to send `bytes` of a content.
     pub fn ask(&mut self, content: ContentId, bytes: u64) -> Turn {
         let share = self.contents.entry(content).or_default();
-        let begins = share.ends.max(self.now);
+        let later = !share.live;
+        let begins = share.ends.max(self.now[usize::from(later)]);
         share.ends = begins.saturating_add(bytes.saturating_mul(SCALE) / share.priority.weight());
         self.asked += 1;
-        let turn = Turn { begins, number: self.asked };
+        let turn = Turn { later, begins, number: self.asked };
         self.waiting.insert(turn);
         turn
     }
@@ -66,7 +75,8 @@ impl Turns {
 
     /// It sends.
     pub fn take(&mut self, turn: Turn) {
-        self.now = self.now.max(turn.begins);
+        let now = &mut self.now[usize::from(turn.later)];
+        *now = (*now).max(turn.begins);
         self.waiting.remove(&turn);
     }
 
@@ -121,6 +131,25 @@ mod tests {
             let near = got.iter().zip(*expected).all(|(got, expected)| got.abs_diff(*expected) <= 10);
             assert!(near, "{contents:?}: {got:?}, not {expected:?}");
         }
+    }
+
+    #[test]
+    fn what_is_live_goes_first_and_changes_nothing_among_the_others() {
+        let mut turns = Turns::default();
+        turns.set_live(id(9));
+        let file = turns.ask(id(0), 1000);
+        for _ in 0..100 {
+            let live = turns.ask(id(9), 1000);
+            assert_eq!(turns.first(), Some(live));
+            turns.take(live);
+        }
+        let other = turns.ask(id(1), 1000);
+        let next = turns.ask(id(0), 1000);
+        assert_eq!(turns.first(), Some(file), "it has the line now");
+        turns.take(file);
+        assert_eq!(turns.first(), Some(other), "who came beside a stream is no later for it");
+        turns.take(other);
+        assert_eq!(turns.first(), Some(next));
     }
 
     #[test]

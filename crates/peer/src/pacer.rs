@@ -2,7 +2,7 @@
 //! content in the order in which they come, so that these share it equally.
 
 use headwater_model::node::Priority;
-use headwater_model::{ContentId, Rate};
+use headwater_model::{ContentId, Micros, Rate};
 use headwater_peer_core::{Turn, Turns};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,8 @@ use tokio::time::Instant;
 const OVERHEAD_MILLI: u64 = 60;
 /// What left is counted with so much more, in thousandths, so that a queue before a line of just this rate drains.
 const MARGIN_MILLI: u64 = 15;
+/// What waits in connections is no part of what left, as far as a line takes it in this time.
+const WAITS: Micros = Micros::from_millis(250);
 /// How far sending may run ahead of the rate, to make up for timers that come late, where nothing else is said.
 const BURST: Duration = Duration::from_millis(20);
 /// What is let through at once at most, of that: a packet of the user's own waits behind it, and each costs a timer.
@@ -42,9 +44,17 @@ struct Bucket {
     /// Wire bytes let through and not paid for by time yet, as of `at`; negative is credit.
     debt: f64,
     at: Instant,
-    /// Wire bytes that left beside what was let through, as far as they are in the debt; negative where some waits. Absent
-    /// where nothing is owed for what left so far: there was no limit.
-    beside: Option<i64>,
+    /// Absent where nothing is owed for what left so far: there was no limit.
+    beside: Option<Beside>,
+}
+
+/// Wire bytes that left beside what was let through; negative where some of that waits.
+#[derive(Clone, Copy, Debug)]
+struct Beside {
+    /// As far as they are in the debt.
+    owed: i64,
+    /// The most there were: when least waited.
+    most: i64,
 }
 
 impl Bucket {
@@ -133,13 +143,17 @@ impl Pacer {
     }
 
     /// `wire_bytes` have left so far. What left beside payloads (acknowledgements, messages, packets that were sent again)
-    /// takes its part of the rate, too; what was let through and waits in a connection does not yet.
+    /// takes its part of the rate, too; what was let through and waits in a connection does not yet, but no more of it than
+    /// [`WAITS`] says: connections take whatever they are given, and would all send it at once when they can.
     pub fn left(&self, wire_bytes: u64) {
         let counted = self.sent_bytes().saturating_sub(self.sent_otherwise.load(Ordering::Relaxed));
         let beside = (wire_bytes * (1000 + MARGIN_MILLI) / 1000) as i64 - counted as i64;
         let mut bucket = self.bucket();
-        if let Some(before) = bucket.beside.replace(beside) {
-            bucket.debt += (beside - before) as f64;
+        let waits = bucket.rate.map_or(0, |r| r.bytes_in(WAITS) as i64);
+        let most = bucket.beside.map_or(beside, |b| b.most.max(beside));
+        let owed = beside.max(most - waits);
+        if let Some(before) = bucket.beside.replace(Beside { owed, most }) {
+            bucket.debt += (owed - before.owed) as f64;
         }
     }
 
@@ -160,6 +174,11 @@ impl Pacer {
     /// How much a content matters from now on.
     pub fn set_priority(&self, content: ContentId, priority: Priority) {
         self.queue.lock().turns.set_priority(content, priority);
+    }
+
+    /// A content is a live stream: it goes before whatever is not.
+    pub fn set_live(&self, content: ContentId) {
+        self.queue.lock().turns.set_live(content);
     }
 
     /// A content has ended.
@@ -293,6 +312,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_live_stream_has_the_line_first() {
+        let pacer = Arc::new(Pacer::new(Some(Rate(1_060_000))));
+        let [file, live] = [0, 1].map(|n| ContentId([n; 32]));
+        pacer.set_live(live);
+        let begun = Instant::now();
+        let files: Vec<_> = (0..24)
+            .map(|_| {
+                let (pacer, place) = (pacer.clone(), Place::new(file));
+                tokio::spawn(async move {
+                    for _ in 0..10 {
+                        pacer.pass(&place, 10_000).await;
+                    }
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let place = Place::new(live);
+        for _ in 0..25 {
+            pacer.pass(&place, 10_000).await;
+        }
+        let took = begun.elapsed().as_secs_f64();
+        assert!((0.2..0.3).contains(&took), "250,000 bytes beside 24 children of a file took {took} s");
+        for task in files {
+            task.await.unwrap();
+        }
+        assert!(begun.elapsed().as_secs_f64() < 2.8, "the file has the rest");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_gives_up_holds_nobody_back() {
         let pacer = Pacer::new(Some(Rate(1_060)));
         let begun = Instant::now();
@@ -328,10 +376,18 @@ mod tests {
             pacer.pass(&place, 800).await;
             pacer.left(40 * (848 + 212));
         }
-        assert!(begun.elapsed().as_secs_f64() < 0.2, "{:?}", begun.elapsed());
+        // 33,920 bytes, less what a quarter of a second takes.
+        let took = begun.elapsed().as_secs_f64();
+        assert!((2.8..3.05).contains(&took), "{took}");
+        // When that leaves at last it is owed for once, and no more.
+        let begun = Instant::now();
+        pacer.left(40 * (848 + 212) + 33_920);
+        pacer.pass(&place, 800).await;
+        let took = begun.elapsed().as_secs_f64();
+        assert!((0.2..0.45).contains(&took), "{took}");
         pacer.pass_uncounted(&place, 10_000).await;
         let begun = Instant::now();
-        pacer.left(40 * (848 + 212));
+        pacer.left(40 * (848 + 212) + 33_920 + 848);
         pacer.pass(&place, 1).await;
         assert!(begun.elapsed().as_secs_f64() > 0.9, "what is not told of is no credit: {:?}", begun.elapsed());
         // What left while there was no limit is not owed when there is one again.

@@ -41,7 +41,9 @@ impl Stage<'_> {
         let at_publisher = gaps().filter(|g| is_at_publisher(g, &had, self.live.segment_s)).count();
         if at_publisher > 0 {
             let lacks: Vec<u64> = lacks(&had).take(MAX_TOLD).collect();
-            notes.push(format!("segments {lacks:?} never came to the publisher: {at_publisher} gaps at viewers are theirs"));
+            notes.push(format!(
+                "segments {lacks:?} never came to the publisher: {at_publisher} gaps at viewers are theirs"
+            ));
         }
         let media_breaks = sum("gaps") + sum("repeats") + sum("broken") - at_publisher as f64;
         let (rate, bound, lightweight) = self.bounds(calibration);

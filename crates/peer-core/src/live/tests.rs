@@ -163,9 +163,8 @@ impl World {
             reach: reach(n),
             substreams: Substreams(s),
         };
-        let of = |(n, parents): (&u8, &Vec<(u8, u32)>)| {
-            parents.iter().find(|(p, _)| *p == node).map(|(_, s)| child(n, *s))
-        };
+        let of =
+            |(n, parents): (&u8, &Vec<(u8, u32)>)| parents.iter().find(|(p, _)| *p == node).map(|(_, s)| child(n, *s));
         for (p, s) in parents.iter().chain(spares).chain(&helpers) {
             let given = self.nodes.get_mut(&id(*p)).unwrap().given.entry(id(node)).or_default();
             *given = given.or(Substreams(*s));
@@ -467,7 +466,8 @@ fn a_spare_that_the_child_is_not_listed_with_pushes_until_the_control_center_spe
     let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 500_000));
     assert!(late <= Micros::from_millis(700) && never == 0, "{late:?}, {never} never came");
     w.run(3000);
-    let closed = w.node(3).alarms.iter().any(|(_, a)| matches!(a, Alarm::ParentLost { parent, .. } if *parent == id(0)));
+    let closed =
+        w.node(3).alarms.iter().any(|(_, a)| matches!(a, Alarm::ParentLost { parent, .. } if *parent == id(0)));
     assert!(closed, "nobody confirmed the spare, and it pushes for ever");
 }
 
@@ -537,7 +537,8 @@ fn a_parent_that_says_nothing_for_half_a_second_is_not_left() {
     let feeds: Vec<_> = w.node(3).channel.parent_edges().collect();
     assert!(feeds.iter().any(|f| f.node == id(1) && !f.spare && f.stage == EdgeStage::Open), "{feeds:?}");
     let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 500_000));
-    assert!(late <= Micros::from_millis(900) && never == 0, "{late:?}, {never} never came");
+    // What was sent to it meanwhile it does not have itself.
+    assert!(late <= LiveConfig::default().in_time && never == 0, "{late:?}, {never} never came");
 }
 
 #[test]

@@ -307,8 +307,8 @@ fn keep(inner: &Inner, node: NodeId, id: u64, connection: &PeerConnection, their
 /// Writes messages, the hello first.
 pub(super) async fn write(connection: PeerConnection, hello: Bytes, mut queue: mpsc::Receiver<Bytes>) {
     let Ok(mut stream) = connection.open_uni().await else { return };
-    // Messages go before pieces.
-    let _ = stream.set_priority(1);
+    // Messages go before pieces, and pieces of live streams before others.
+    let _ = stream.set_priority(2);
     if stream.write_all(&[PEER_CONTROL_STREAM]).await.is_err() {
         return;
     }

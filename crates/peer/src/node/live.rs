@@ -175,7 +175,7 @@ pub(crate) fn run(inner: &Arc<Inner>, state: &mut State, id: ContentId, log: Log
         tokio::spawn(logged::follow_while_alone(inner.clone(), version, url));
     }
     content.priority = Priority::High;
-    inner.pacers().for_each(|pacer| pacer.set_priority(id, Priority::High));
+    inner.pacers().for_each(|pacer| pacer.set_live(id));
     tracing::info!(
         "{:?} is a live stream of {} in {} substreams",
         track.name,

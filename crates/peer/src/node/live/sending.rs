@@ -47,6 +47,7 @@ async fn send(
     let child = to.0;
     let Ok(mut stream) = connection.open_uni().await else { return };
     let header = DataHeader { version }.encode();
+    let _ = stream.set_priority(1);
     if stream.write_all(&[PEER_LIVE_STREAM]).await.is_err() || stream.write_all(&header).await.is_err() {
         return;
     }
