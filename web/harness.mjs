@@ -1,10 +1,10 @@
 // What tests with browsers share: programs of ours and their words, Chromium without a library, an encoder, a site.
 
 import { execFileSync, spawn } from 'node:child_process';
-import { createWriteStream, rmSync } from 'node:fs';
+import { createReadStream, createWriteStream, rmSync, statSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
 export const SEGMENT_S = 2;
@@ -58,8 +58,13 @@ export function removed(folder) {
 }
 
 // A program of ours, with its JSON lines.
-export function ours(name, args) {
-  const child = start(name, headwater, [...args, '--json', '--exit-with-stdin']);
+export const ours = (name, args) => speaks(name, headwater, [...args, '--json', '--exit-with-stdin']);
+
+// A peer that misbehaves, beside it.
+export const hostile = (name, args) => speaks(name, join(dirname(headwater), 'headwater-hostile'), [...args, '--exit-with-stdin']);
+
+function speaks(name, program, args) {
+  const child = start(name, program, args);
   const events = [];
   const states = [];
   let last = null;
@@ -76,7 +81,7 @@ export function ours(name, args) {
     if (child.exitCode !== null) throw new Error(`${name} ended with ${child.exitCode}; see ${name}.err`);
     return events.find(wanted) ?? (last && wanted(last) ? last : null);
   });
-  return { child, name, heard, event: (e) => heard(e, (v) => v.event === e), now: () => last, states };
+  return { child, name, heard, event: (e) => heard(e, (v) => v.event === e), events, now: () => last, states };
 }
 
 // Chromium by its DevTools protocol, over a pipe: no port, no library.
@@ -106,8 +111,9 @@ export function chromium(data, more = []) {
   return {
     child,
     version: () => call('Browser.getVersion'),
-    async tab(url) {
-      const { targetId } = await call('Target.createTarget', { url });
+    // One in a window of its own stays in the foreground.
+    async tab(url, newWindow = false) {
+      const { targetId } = await call('Target.createTarget', { url, newWindow });
       const { sessionId } = await call('Target.attachToTarget', { targetId, flatten: true });
       return {
         async run(expression) {
@@ -143,6 +149,28 @@ export async function site(files, headers = {}) {
   });
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
   return { server, origin: `http://127.0.0.1:${server.address().port}` };
+}
+
+// An origin with ranges that pages of other sites may read.
+export async function originOf(path) {
+  let bytes = 0;
+  const size = statSync(path).size;
+  const server = createServer((request, response) => {
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const [from, to] = range ? [Number(range[1]), range[2] ? Number(range[2]) : size - 1] : [0, size - 1];
+    response.writeHead(range ? 206 : 200, {
+      'content-length': to - from + 1, 'accept-ranges': 'bytes', 'access-control-allow-origin': '*',
+      ...(range ? { 'content-range': `bytes ${from}-${to}/${size}` } : {}),
+    });
+    if (request.method === 'HEAD') return response.end();
+    createReadStream(path, { start: from, end: to }).on('data', (d) => { bytes += d.length; }).pipe(response);
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  const stop = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { url: `http://127.0.0.1:${server.address().port}/film.bin`, sent: () => bytes, stop };
 }
 
 // 2 Mbit/s whatever is in the picture: noise keeps the encoder busy, the clock shows what is late.

@@ -300,7 +300,9 @@ impl ClientManager {
         c.offered = (c.most_offered(now), now + OFFER_ENDS);
         let said = &mut c.arrival.introduction;
         said.up = up;
-        said.capabilities.forwards.value = if up.0 == 0 { Forwards::No } else { Forwards::Disk };
+        // Who does not listen is a page, which has no disk.
+        let kept = if said.capabilities.listens { Forwards::Disk } else { Forwards::Memory };
+        said.capabilities.forwards.value = if up.0 == 0 { Forwards::No } else { kept };
         c.up = up.min(c.proved);
     }
 }

@@ -31,7 +31,7 @@ use client_manager::{Arrival, Client, ClientManager, Welcome};
 use content_directory::{Content, ContentDirectory, Published};
 use coordinator::Coordinator;
 use dcm::{DcmOutput, MemberInfo};
-use headwater_model::assignment::{Assignment, Lease, Refusal};
+use headwater_model::assignment::{Assignment, ChildrenChange, Lease, Refusal};
 use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_model::reach::{Probe, canonical};
 use headwater_model::report::{Alarm, DialResult, Heartbeat, Join};
@@ -107,6 +107,8 @@ pub enum Output {
     Refuse(NodeId, Version, Refusal),
     /// A new assignment.
     Assign(NodeId, Assignment),
+    /// Some of a node's children changed, and nothing else of its assignment.
+    ChangeChildren(NodeId, ChildrenChange),
     /// A lease.
     Lease(NodeId, Lease),
     /// A lease that ended.
@@ -619,6 +621,13 @@ impl Center {
                             .for_each(|n| prober.contact(self.now, &node, n));
                     }
                     out.push(Output::Assign(node, assignment));
+                }
+                DcmOutput::ChangeChildren(node, change) => {
+                    self.totals.assignments += 1;
+                    if let Some(prober) = &mut self.prober {
+                        change.came.iter().for_each(|c| prober.contact(self.now, &node, &c.node));
+                    }
+                    out.push(Output::ChangeChildren(node, change));
                 }
                 DcmOutput::Lease(node, lease) => {
                     self.totals.leases += 1;

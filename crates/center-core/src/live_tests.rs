@@ -85,10 +85,12 @@ impl Stream {
         self.out.clear();
         self.center.handle(self.now, input, &mut self.out);
         for o in &self.out {
-            if let Output::Assign(node, a) = o
-                && a.version == LIVE
-            {
-                self.told.insert(*node, a.clone());
+            match o {
+                Output::Assign(node, a) if a.version == LIVE => drop(self.told.insert(*node, a.clone())),
+                Output::ChangeChildren(node, change) if change.version == LIVE => {
+                    self.told.get_mut(node).expect("it has an assignment").change(change.clone());
+                }
+                _ => {}
             }
         }
         assert_eq!(self.center.check(self.now), Vec::<String>::new());

@@ -17,7 +17,7 @@ use headwater_model::assignment::{Assignment, Lease, LeaseSource};
 use headwater_model::report::Heartbeat;
 use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
 use headwater_model::{ContentId, Hash, NodeId, Substreams, Time, Version};
-use headwater_wire::{FromControl, GivenTicket, TicketSecret};
+use headwater_wire::{FromControl, GivenTicket, PageCertificatesOf, TicketSecret};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -260,6 +260,9 @@ impl Hub {
                 let highest_piece = state.contents.get(&assignment.version.content)?.pieces.saturating_sub(1);
                 self.send(state, &node, Outgoing::Assign { assignment, highest_piece })
             }
+            Output::ChangeChildren(node, change) => {
+                self.send(state, &node, say(FromControl::ChangeChildren(change)))
+            }
             Output::Lease(node, lease) => {
                 tracing::debug!("run {} is leased to {node:.8} for {} s", lease.run, lease.within.0 / 1_000_000);
                 let highest_piece = state.contents.get(&lease.version.content)?.pieces.saturating_sub(1);
@@ -373,15 +376,15 @@ impl Hub {
             let substreams = all().filter(|p| p.node == *parent).fold(Substreams::default(), |s, p| s.or(p.substreams));
             self.ticket(child, parent, version, Scope { highest_piece, substreams }, epoch)
         };
-        let mut tickets: Vec<GivenTicket> = all().map(|p| seal(&p.node)).collect();
+        let tickets: Vec<GivenTicket> = all().map(|p| seal(&p.node)).collect();
         let state = self.lock();
-        if state.session_of(child).is_some_and(|s| s.page) {
-            for given in &mut tickets {
-                let parent = state.session_of(&given.ticket.parent);
-                given.page_certificates = parent.map(|s| s.page_certificates.clone()).unwrap_or_default();
-            }
+        let mut page_certificates = PageCertificatesOf::new();
+        if state.is_page(child) {
+            let neighbours = all().map(|p| p.node).chain(assignment.children.iter().map(|c| c.node));
+            let shown = neighbours.filter_map(|n| Some((n, state.session_of(&n)?.page_certificates.clone())));
+            page_certificates = shown.filter(|(_, hashes)| !hashes.is_empty()).collect();
         }
-        FromControl::Assignment { assignment, tickets }
+        FromControl::Assignment { assignment, tickets, page_certificates }
     }
 
     /// A lease with its ticket, if it needs one.
@@ -413,7 +416,7 @@ impl Hub {
             mac: [0; 32],
         }
         .seal(&key);
-        GivenTicket { secret: TicketSecret(ticket.secret(&key)), ticket, page_certificates: Vec::new() }
+        GivenTicket { secret: TicketSecret(ticket.secret(&key)), ticket }
     }
 
     /// Calls the core when it is due, sends new parent keys, renews tickets, and gives unanswered page requests up.

@@ -95,7 +95,7 @@ async fn child(setup: &Arc<Setup>, opening: Arc<Semaphore>, taken: oneshot::Send
                     track = Some(found);
                 }
                 Some(Event::Control(FromControl::Refused { refusal, .. })) => bail!("refused: {refusal}"),
-                Some(Event::Control(FromControl::Assignment { assignment, tickets })) => {
+                Some(Event::Control(FromControl::Assignment { assignment, tickets, .. })) => {
                     let first = assignment.parents.into_iter().next().filter(|_| parent.is_none());
                     if let (Some(first), Some(track)) = (first, &track)
                         && let Some(permit) = permit.take()
@@ -202,8 +202,8 @@ async fn take(
 ) -> anyhow::Result<(u64, Edge)> {
     let address = *parent.reach.addresses.first().context("a parent without an address")?;
     let connection = listener.dial(address, Some(parent.node), Alpn::Peer).await?;
-    let mut writer = wires::greet(&connection).await?;
-    let (mut reader, nonce) = wires::greeted(&connection).await.map_err(anyhow::Error::msg)?;
+    let mut writer = wires::greet(&connection.clone().into()).await?;
+    let (mut reader, nonce) = wires::greeted(&connection.clone().into()).await.map_err(anyhow::Error::msg)?;
     let certificate = certificate_of(&connection).context("no certificate")?;
     let (version, proof) = (track.version, Ticket::prove(&given.secret.0, &nonce, &certificate));
     writer.send(FromPeer::OpenEdge { version, ticket: given.ticket, proof }.encode()).await?;

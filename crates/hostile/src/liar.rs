@@ -281,7 +281,7 @@ impl Liar {
             }
             FromControl::Content { log, access } if self.content.is_none() => self.open(log, &access),
             FromControl::Refused { refusal, .. } => self.story.refused("control", "join", &refusal.to_string()),
-            FromControl::Assignment { assignment, tickets } => self.assigned(assignment, tickets),
+            FromControl::Assignment { assignment, tickets, .. } => self.assigned(assignment, tickets),
             FromControl::Lease { lease, .. } => self.lease(lease.run),
             FromControl::LeaseRevoked { run, .. } => {
                 self.leased.remove(&run);

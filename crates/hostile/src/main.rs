@@ -104,7 +104,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let identity = Arc::new(Identity::load_or_create(&args.data.join("identity"))?);
     let node = identity.node;
-    let listener = bind(args.listen, identity, &[Alpn::Peer])?;
+    let listener = bind(args.listen, identity, &[Alpn::Peer, Alpn::Page])?;
     let mut found = tokio::net::lookup_host(&args.control).await.context("looking the control center up")?;
     let control = found.next().context("the control center has no address")?;
     let story = Story::new();

@@ -82,8 +82,8 @@ async fn connect(from: &Listener, parent: NodeId, reach: &Reach, story: &Story) 
     let at = *reach.addresses.first()?;
     let begun = async {
         let connection = from.dial(at, Some(parent), Alpn::Peer).await.map_err(|e| e.to_string())?;
-        let writer = wires::greet(&connection).await.map_err(|e| e.to_string())?;
-        let (reader, nonce) = wires::greeted(&connection).await?;
+        let writer = wires::greet(&connection.clone().into()).await.map_err(|e| e.to_string())?;
+        let (reader, nonce) = wires::greeted(&connection.clone().into()).await?;
         Ok::<_, String>((connection, writer, reader, nonce))
     };
     match tokio::time::timeout(PATIENCE, begun).await {

@@ -5,9 +5,10 @@ use crate::story::Story;
 use crate::wires::{Event, Events};
 use headwater_model::log::Track;
 use headwater_model::{NodeId, Version};
+use headwater_transport::PeerConnection;
 use headwater_wire::DataHeader;
 use headwater_wire::frame::{PEER_DATA_STREAM, PieceHeader};
-use quinn::{Connection, SendStream};
+use quinn::SendStream;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -58,7 +59,7 @@ pub struct Serving {
     /// To whom.
     pub child: NodeId,
     /// Over what.
-    pub connection: Connection,
+    pub connection: PeerConnection,
     /// Of what.
     pub version: Version,
     /// Its geometry.

@@ -48,7 +48,7 @@ async fn hold(
     number: usize,
 ) -> Option<()> {
     // Every eighth connection says no hello.
-    let greeting = if number % 8 == 7 { None } else { wires::greet(&connection).await.ok() };
+    let greeting = if number % 8 == 7 { None } else { wires::greet(&connection.clone().into()).await.ok() };
     let mut streams = Vec::new();
     for n in 0..STREAMS {
         match tokio::time::timeout(PATIENCE, half_open(&setup, &connection, version, n)).await {

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use headwater_model::assignment::Reach;
 use headwater_model::report::Introduction;
 use headwater_model::{Accepts, Capabilities, Hash, NodeId, Rate, Role, Version};
-use headwater_transport::{Alpn, Listener, Reader, Writer, certificate_of, node_of};
+use headwater_transport::{Alpn, Listener, PeerConnection, Reader, Writer, certificate_of, node_of, prove_page};
 use headwater_wire::frame::{PEER_CONTROL_STREAM, PEER_DATA_STREAM, PieceHeader};
+use headwater_wire::web::page_covered;
 use headwater_wire::{DataHeader, FromControl, FromNode, FromPeer, Hello, Token, Welcome, limits};
 use quinn::{Connection, RecvStream};
 use std::collections::BTreeSet;
@@ -61,7 +62,7 @@ pub struct Link {
     /// Unique.
     pub id: u64,
     /// It.
-    pub connection: Connection,
+    pub connection: PeerConnection,
     /// Frames to send.
     pub out: mpsc::Sender<Bytes>,
     /// The other end's nonce.
@@ -87,7 +88,7 @@ pub fn hello(setup: &Setup) -> Hello {
         join_token: Token(String::new()),
         control_epoch_seen: 0,
         local_unix_ms: unix_ms(),
-        page_certificates: Vec::new(),
+        page_certificates: setup.listener.pages().map(|p| p.hashes().to_vec()).unwrap_or_default(),
     }
 }
 
@@ -150,13 +151,16 @@ pub fn converse(session: Session, events: Events) -> (Welcome, mpsc::Sender<Byte
     (welcome, out)
 }
 
-/// Accepts peers' connections.
+/// Accepts peers' connections, and pages'.
 pub async fn accept(listener: Listener, kept: Kept, events: Events) {
     while let Some(incoming) = listener.endpoint.accept().await {
         let (own, kept, events) = (listener.identity().node, kept.clone(), events.clone());
         tokio::spawn(async move {
-            if let Ok(Ok(connection)) = tokio::time::timeout(PATIENCE, incoming).await {
+            let Ok(Ok(connection)) = tokio::time::timeout(PATIENCE, incoming).await else { return };
+            if Alpn::of(&connection) != Some(Alpn::Page) {
                 keep_one(own, connection, &kept, events).await;
+            } else if let Ok(page) = PeerConnection::of_page(connection).await {
+                serve_page(own, page, events).await;
             }
         });
     }
@@ -178,7 +182,7 @@ pub fn dial(listener: &Listener, node: NodeId, reach: Reach, wait: Duration, kep
 }
 
 /// Opens this end's control stream: says hello.
-pub async fn greet(connection: &Connection) -> Result<Writer, quinn::WriteError> {
+pub async fn greet(connection: &PeerConnection) -> Result<Writer, quinn::WriteError> {
     let mut send = connection.open_uni().await?;
     let _ = send.set_priority(1);
     send.write_all(&[PEER_CONTROL_STREAM]).await?;
@@ -190,16 +194,20 @@ pub async fn greet(connection: &Connection) -> Result<Writer, quinn::WriteError>
 }
 
 /// Waits for the other end's hello: its messages, and its nonce.
-pub async fn greeted(connection: &Connection) -> Result<(Reader, [u8; 32]), String> {
+pub async fn greeted(connection: &PeerConnection) -> Result<(Reader, [u8; 32]), String> {
+    match first_message(connection).await? {
+        (reader, FromPeer::Hello { nonce, .. }) => Ok((reader, nonce)),
+        _ => Err("it did not begin with a hello".into()),
+    }
+}
+
+async fn first_message(connection: &PeerConnection) -> Result<(Reader, FromPeer), String> {
     let mut receive = connection.accept_uni().await.map_err(|e| e.to_string())?;
     let mut kind = [0];
     receive.read_exact(&mut kind).await.map_err(|e| e.to_string())?;
     let mut reader = Reader::new(receive, limits::MAX_PEER_FRAME_BYTES);
     let body = reader.next().await.map_err(|e| e.to_string())?.ok_or("no hello")?;
-    match FromPeer::decode(body).map_err(|e| e.to_string())? {
-        FromPeer::Hello { nonce, .. } => Ok((reader, nonce)),
-        _ => Err("it did not begin with a hello".into()),
-    }
+    Ok((reader, FromPeer::decode(body).map_err(|e| e.to_string())?))
 }
 
 async fn keep_one(own: NodeId, connection: Connection, kept: &Kept, events: Events) {
@@ -209,17 +217,38 @@ async fn keep_one(own: NodeId, connection: Connection, kept: &Kept, events: Even
     if decides && !all().insert(node) {
         return connection.close(MERGED.into(), b"connected already");
     }
-    serve(connection, events).await;
+    serve(connection.into(), events).await;
     if decides {
         all().remove(&node);
     }
 }
 
-async fn serve(connection: Connection, events: Events) {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
+/// A page says who it is after this end's hello.
+async fn serve_page(own: NodeId, connection: PeerConnection, events: Events) {
+    let Ok(writer) = greet(&connection).await else { return };
+    let Ok((reader, FromPeer::PageHello { nonce, key, signature, .. })) = first_message(&connection).await else {
+        return;
+    };
+    if let Ok(node) = prove_page(&key, &page_covered(&NONCE, &nonce, &own), &signature) {
+        talk((node, Hash::of(&[&key])), connection, (writer, reader), nonce, events).await;
+    }
+}
+
+async fn serve(connection: PeerConnection, events: Events) {
     let Some((node, certificate)) = node_of(&connection).zip(certificate_of(&connection)) else { return };
-    let Ok(mut writer) = greet(&connection).await else { return };
-    let Ok((mut reader, nonce)) = greeted(&connection).await else { return };
+    let Ok(writer) = greet(&connection).await else { return };
+    let Ok((reader, nonce)) = greeted(&connection).await else { return };
+    talk((node, certificate), connection, (writer, reader), nonce, events).await;
+}
+
+async fn talk(
+    (node, certificate): (NodeId, Hash),
+    connection: PeerConnection,
+    (mut writer, mut reader): (Writer, Reader),
+    nonce: [u8; 32],
+    events: Events,
+) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let (out, mut queue) = mpsc::channel::<Bytes>(MAX_WAITING);
     tokio::spawn(async move {
         while let Some(frame) = queue.recv().await {

@@ -84,6 +84,32 @@ impl Assignment {
     }
 }
 
+/// What changed among a node's children since it was last told of them; the rest of its assignment holds. So a parent of
+/// thousands learns of one more child in one line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChildrenChange {
+    /// Of which content and version.
+    pub version: Version,
+    /// As an assignment's.
+    pub generation: Generation,
+    /// New ones, and those that are given other substreams than before.
+    pub came: Vec<Child>,
+    /// They are children no more.
+    pub left: Vec<NodeId>,
+}
+
+impl Assignment {
+    /// The assignment as it is after a change. An older one changes nothing.
+    pub fn change(&mut self, change: ChildrenChange) {
+        if change.generation <= self.generation {
+            return;
+        }
+        self.generation = change.generation;
+        self.children.retain(|c| !change.left.contains(&c.node) && change.came.iter().all(|n| n.node != c.node));
+        self.children.extend(change.came);
+    }
+}
+
 /// Leave to fetch a run of pieces without asking a parent for each.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {

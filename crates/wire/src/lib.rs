@@ -19,7 +19,9 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
-pub use convert::from_control::{Found, FromControl, GivenTicket, OriginAccess, TicketSecret, Welcome};
+pub use convert::from_control::{
+    Found, FromControl, GivenTicket, OriginAccess, PageCertificatesOf, TicketSecret, Welcome,
+};
 pub use convert::from_node::{FromNode, Heartbeat, Hello, Join};
 pub use convert::from_peer::{DataHeader, EdgeRefusal, FromPeer, Held};
 pub use convert::static_log::{StaticLog, StaticLogError, decode_log, encode_log};

@@ -329,7 +329,11 @@ static PARENT: Shape = shape(
     ],
 );
 static LEASE: Shape = shape("Lease", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), one(4, "from", &PARENT)]);
-static CHILD: Shape = shape("Child", HASH_FIELD_BYTES, &[hash(1, "node"), one(3, "reach", &REACH)]);
+static CHILD: Shape = shape(
+    "Child",
+    HASH_FIELD_BYTES,
+    &[hash(1, "node"), one(3, "reach", &REACH), one(21, "page_certificates", &PAGE_CERTIFICATES)],
+);
 static ASSIGNMENT: Shape = shape(
     "Assignment",
     VERSION_FIELD_BYTES,
@@ -340,6 +344,16 @@ static ASSIGNMENT: Shape = shape(
         many(4, "spares", MAX_PARENTS, &PARENT),
         many(7, "helpers", MAX_PARENTS, &PARENT),
         many(5, "children", MAX_CHILDREN, &CHILD),
+    ],
+);
+static CHILDREN_CHANGE: Shape = shape(
+    "ChildrenChange",
+    VERSION_FIELD_BYTES,
+    &[
+        one(1, "version", &VERSION),
+        one(2, "generation", &GENERATION),
+        many(3, "came", MAX_CHILDREN, &CHILD),
+        list(4, "left", MAX_CHILDREN, HASH_BYTES),
     ],
 );
 static HOLDERS: Shape = shape("Holders", HASH_FIELD_BYTES, &[hash(1, "content")]);
@@ -376,6 +390,7 @@ pub(crate) static CONTROL_MESSAGE: Shape = shape(
         one(12, "fetch", &FETCH),
         one(13, "withdrawn", &WITHDRAWN),
         one(14, "goodbye", &GOODBYE),
+        one(15, "change_children", &CHILDREN_CHANGE),
         one(20, "probe", &PROBE),
     ],
 );

@@ -62,7 +62,7 @@ fn round_trips<T: Conversation>(kinds: usize) {
 #[test]
 fn every_message_round_trips() {
     round_trips::<FromNode>(17);
-    round_trips::<FromControl>(15);
+    round_trips::<FromControl>(16);
     round_trips::<FromPeer>(17);
     let header = DataHeader { version: samples::version() };
     assert_eq!(DataHeader::decode(header.encode().slice(4..)), Ok(header));
@@ -198,13 +198,13 @@ fn texts_for_people_are_cut_between_letters() {
 
 #[test]
 fn a_parent_that_is_also_a_spare_has_one_ticket() {
-    let Some(FromControl::Assignment { mut assignment, tickets }) =
+    let Some(FromControl::Assignment { mut assignment, tickets, page_certificates }) =
         samples::from_control().into_iter().find(|m| m.kind() == 3)
     else {
         unreachable!()
     };
     assignment.spares.push(assignment.parents[0].clone());
-    let m = FromControl::Assignment { assignment, tickets };
+    let m = FromControl::Assignment { assignment, tickets, page_certificates };
     assert_eq!(FromControl::decode(m.body()), Ok(m));
 }
 

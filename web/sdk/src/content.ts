@@ -24,5 +24,9 @@ export interface Content {
   isOf(version: Version | undefined): boolean;
   message(link: Link, body: PeerMessage['body']): void;
   pieceCame(link: Link, piece: number, data: Octets): Promise<void>;
+  /** Whether others may have it from here. */
+  isServed?(): boolean;
+  /** Nobody is served any more, for now. */
+  stopServing?(): void;
   close(): void;
 }

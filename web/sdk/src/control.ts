@@ -3,7 +3,7 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
   Accepts, type ContentReport, type ControlMessage, ControlMessageSchema, Forwards, HeartbeatSchema, HelloSchema,
-  NodeMessageSchema, type NodeMessage, Role, Sources, WebAnswerSchema, WebHelloSchema, WebProofSchema,
+  NodeMessageSchema, type NodeMessage, type ParentKey, Role, Sources, WebAnswerSchema, WebHelloSchema, WebProofSchema,
 } from './wire/headwater_pb.ts';
 import { type Identity, keyOfCertificate, verifySigned } from './identity.ts';
 import { type Octets, concat, hex, random, sha256, text, whole } from './octets.ts';
@@ -20,6 +20,8 @@ const SENT_AWAY = 60_000_000;
 export interface ControlUser {
   /** There is a session now, or there is none any more. */
   session(connected: boolean): void;
+  /** Under these keys tickets for this page are made. */
+  keys(keys: ParentKey[]): void;
   heard(message: ControlMessage): void;
   /** What a heartbeat says of contents. */
   reports(): ContentReport[];
@@ -106,7 +108,8 @@ export class Control {
       const first = fromBinary(ControlMessageSchema, await messages.next()).body;
       if (first.case === 'goodbye') return this.#goodbye(socket, first.value.why, first.value.comeBack);
       if (first.case !== 'welcome') throw new Error('it did not begin with a welcome');
-      const { controlUnixMs, heartbeatMs, backoffCapMs, controlEpoch } = first.value;
+      const { controlUnixMs, heartbeatMs, backoffCapMs, controlEpoch, parentKeys } = first.value;
+      this.user.keys(parentKeys?.keys ?? []);
       if (controlEpoch > this.#epochSeen) this.#epochSeen = controlEpoch;
       this.#session.welcomed(clock(), saidAt, whole(controlUnixMs), heartbeatMs, backoffCapMs);
       this.#open = true;
@@ -120,6 +123,7 @@ export class Control {
           const reply = message.body.value;
           this.#session.heard(clock(), whole(reply.echoLocalUs), whole(reply.controlUnixMs));
         }
+        if (message.body.case === 'parentKeys') this.user.keys(message.body.value.keys);
         this.user.heard(message);
       }
     } catch (e) {

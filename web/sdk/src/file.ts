@@ -17,6 +17,8 @@ import type { Name } from './name.ts';
 import type { Node } from './node.ts';
 import { type Octets, equal, hex, leaf, unhex, whole } from './octets.ts';
 import { fetchRange } from './origin.ts';
+import type { Pace } from './pace.ts';
+import { Serving } from './serving.ts';
 import { parentOf } from './stream.ts';
 import { Swarm, type SwarmInput, type SwarmOutput, lengthOf, runsOf } from './swarm.ts';
 
@@ -33,9 +35,15 @@ export interface Sink {
   /** Everything is there. */
   close(): Promise<void>;
   abort(): Promise<void>;
+  /** After `close`: what was written. */
+  read(at: number, bytes: number): Promise<Octets>;
 }
 
-export interface FileProgress { bytes: number; total: number | null; peerBytes: number; originBytes: number; parents: number }
+export interface FileProgress {
+  bytes: number; total: number | null; peerBytes: number; originBytes: number; parents: number;
+  /** Sent to others. */
+  uploadedBytes: number;
+}
 
 export class FileContent implements Content {
   readonly done: Promise<FileTrack>;
@@ -52,6 +60,8 @@ export class FileContent implements Content {
   #timer = setInterval(() => this.#happened({ is: 'tick' }), TICK_MS);
   #told = -1;
   #over = false;
+  #pages = new Map<number, Page>();
+  #serving: Serving | null = null;
 
   constructor(
     readonly node: Node, readonly name: Name, readonly content: Octets, readonly token: string | undefined,
@@ -68,6 +78,7 @@ export class FileContent implements Content {
     return {
       bytes: (s?.peerBytes ?? 0) + (s?.originBytes ?? 0), total: this.#track?.bytes ?? null, peerBytes: s?.peerBytes ?? 0,
       originBytes: s?.originBytes ?? 0, parents: s?.edges().filter((e) => e.open).length ?? 0,
+      uploadedBytes: this.#serving?.uploadedBytes ?? 0,
     };
   }
 
@@ -77,17 +88,23 @@ export class FileContent implements Content {
   #end(why: Error | null): void {
     if (this.#over) return;
     this.#over = true;
-    clearInterval(this.#timer);
-    this.#jobs.forEach((job) => job.abort());
+    this.#fetchesNoMore();
+    this.#serving?.close();
     const version = this.#version();
     for (const { node } of this.#swarm?.edges() ?? []) {
       this.node.link(node)?.say({ case: 'closeEdge', value: create(CloseEdgeSchema, { version, asChild: true }) });
     }
     this.node.control.say({ case: 'leave', value: create(LeaveSchema, { version }) });
     this.node.forget(this);
+    this.node.offer();
     if (!why) return;
-    void this.#sink?.abort().catch(() => {});
+    if (!this.#serving) void this.#sink?.abort().catch(() => {});
     this.#fail(why);
+  }
+
+  #fetchesNoMore(): void {
+    clearInterval(this.#timer);
+    this.#jobs.forEach((job) => job.abort());
   }
 
   // ---- the control center ----
@@ -99,6 +116,7 @@ export class FileContent implements Content {
     const runs = this.#runs();
     const value = create(JoinSchema, {
       version: this.#version(), viewerToken: this.token ?? '', hasRuns: runs !== null, runs: runs ?? new Uint8Array(),
+      complete: this.#swarm?.isComplete() ?? false,
       parents: this.#swarm?.edges().filter((e) => e.open).map((e) => this.node.idOf(e.node)) ?? [],
       leases: this.#swarm?.underWay() ?? [],
     });
@@ -111,7 +129,7 @@ export class FileContent implements Content {
   }
 
   refused(why: string): void {
-    if (!this.#swarm) this.#end(new Error(why));
+    if (!this.#swarm || this.#serving) this.#end(new Error(why));
   }
 
   async info({ log }: { log?: Log }): Promise<void> {
@@ -165,6 +183,8 @@ export class FileContent implements Content {
       const { epoch, counter } = a.generation ?? { epoch: 0n, counter: 0n };
       const parents = a.parents.map(parentOf);
       this.#happened({ is: 'assigned', generation: { epoch: whole(epoch), counter: whole(counter) }, parents });
+      // Others cannot dial a page: it dials them, and they show their tickets then.
+      if (this.isServed()) a.children.filter((c) => c.dial).forEach((c) => this.node.dial(parentOf(c)));
     });
   }
 
@@ -195,6 +215,7 @@ export class FileContent implements Content {
   report(): ContentReport | null {
     const s = this.#swarm;
     if (!s) return null;
+    const to = this.#serving?.report() ?? [];
     const runs = s.have.size === this.#told ? null : this.#runs();
     this.#told = s.have.size;
     return create(ContentReportSchema, {
@@ -203,13 +224,19 @@ export class FileContent implements Content {
       from: s.edges().filter((e) => e.open).map((e) => create(EdgeSchema, {
         node: this.node.idOf(e.node), pieces: BigInt(e.pieces), bytes: BigInt(e.bytes),
       })),
+      to,
     });
   }
 
   // ---- peers ----
 
   connected(node: string): void { this.#happened({ is: 'connected', node }); }
-  lost(node: string, why: string): void { this.#happened({ is: 'lost', node, why }); }
+  lost(node: string, why: string): void {
+    this.#serving?.lost(node);
+    this.#happened({ is: 'lost', node, why });
+  }
+  isServed(): boolean { return this.#serving !== null && !this.#over; }
+  stopServing(): void { this.#serving?.stop('the page serves nobody now'); }
   isOf(version: WireVersion | undefined): boolean {
     return version !== undefined && equal(version.content, this.content) && version.epoch === this.#track?.version.epoch;
   }
@@ -222,7 +249,13 @@ export class FileContent implements Content {
         const refused = refusal === EdgeRefusal.ACCEPTED ? null : why || EdgeRefusal[refusal] || 'no';
         return this.#happened({ is: 'answered', parent: node, refused });
       }
-      case 'closeEdge': return this.#happened({ is: 'lost', node, why: body.value.why });
+      case 'openEdge':
+      case 'request':
+      case 'cancel':
+      case 'pageRequest': return this.#serving?.message(link, body);
+      case 'closeEdge':
+        if (body.value.asChild) return this.#serving?.message(link, body);
+        return this.#happened({ is: 'lost', node, why: body.value.why });
       case 'have': {
         const { all, bitmap, pieces } = body.value;
         return this.#happened({ is: 'has', node, all, pieces: all ? bitsOf(bitmap) : pieces });
@@ -241,6 +274,7 @@ export class FileContent implements Content {
     if (!page) return this.#happened({ is: 'no-page', page: number });
     void trueLeaves(page, track.pieces, track.root).then((leaves) => {
       if (!leaves || this.#over) return;
+      if (this.node.pace) this.#pages.set(number, page);
       this.#leaves.set(number, leaves);
       this.#happened({ is: 'page', page: number });
     });
@@ -324,11 +358,22 @@ export class FileContent implements Content {
     const [track, sink] = [this.#track as FileTrack, this.#sink as Sink];
     try {
       await sink.close();
-      this.#end(null);
+      if (this.node.pace) this.#serve(track, sink, this.node.pace);
+      else this.#end(null);
       this.#finish(track);
     } catch (e) {
       this.#end(e instanceof Error ? e : new Error(String(e)));
     }
+  }
+
+  /** It stays here until it is closed, for others to have. */
+  #serve(track: FileTrack, sink: Sink, pace: Pace): void {
+    this.#fetchesNoMore();
+    this.#serving = new Serving(this.node, {
+      version: this.#version(), pieces: track.pieces, page: (number) => this.#pages.get(number),
+      read: (piece) => sink.read(piece * track.pieceBytes, lengthOf(track, piece)),
+    }, pace);
+    this.node.offer();
   }
 
   async #openEdge(node: string): Promise<void> {
@@ -374,6 +419,7 @@ export function memorySink(bytes: number): Sink & { blob(): Blob } {
     write: async (at, data) => all.set(data, at),
     close: async () => {},
     abort: async () => {},
+    read: async (at, length) => all.slice(at, at + length),
     blob: () => new Blob([all]),
   };
 }
@@ -388,6 +434,7 @@ export async function diskSink(name: string): Promise<(Sink & { file(): Promise<
     write: (at, data) => out.write({ type: 'write', position: at, data }),
     close: () => out.close(),
     abort: () => out.abort(),
+    read: async (at, bytes) => new Uint8Array(await (await handle.getFile()).slice(at, at + bytes).arrayBuffer()),
     file: () => handle.getFile(),
     remove: () => folder.removeEntry(name),
   };

@@ -1,6 +1,7 @@
 /** Who this page is: a P-256 key that it makes anew, so that nobody knows a viewer again. */
 
-import { type Octets, concat, hex, sha256, text } from './octets.ts';
+import type { ParentKey, Ticket } from './wire/headwater_pb.ts';
+import { type Octets, concat, hex, sha256, text, u32, u64, unhex } from './octets.ts';
 
 const ECDSA = { name: 'ECDSA', namedCurve: 'P-256' };
 const SIGNS = { name: 'ECDSA', hash: 'SHA-256' };
@@ -43,8 +44,37 @@ export async function verifySigned(spki: Octets, message: Octets, signature: Uin
   return crypto.subtle.verify(SIGNS, key, concat(signature), message);
 }
 
+const HMAC = { name: 'HMAC', hash: 'SHA-256' };
+const hmacKey = (key: Uint8Array, use: 'sign' | 'verify') => crypto.subtle.importKey('raw', concat(key), HMAC, false, [use]);
+
+/** What identifies a connection between a page, as the parent, and a child. */
+export interface ShownOn { node: string; ownNonce: Octets }
+
+/**
+ * A parent's check of a ticket that a child shows on a connection, as `Ticket::check` in `model/ticket.rs`: `null` when it is
+ * good, else why not. A page's certificate is its key, whose hash is its node id.
+ */
+export async function checkTicket(
+  keys: readonly ParentKey[], ticket: Ticket | undefined, proof: Uint8Array, on: ShownOn, own: Identity, controlUnixMs: number | null,
+): Promise<string | null> {
+  if (!ticket?.version || hex(ticket.child) !== on.node || hex(ticket.parent) !== own.node) return 'the ticket is for another node';
+  if (controlUnixMs === null || BigInt(controlUnixMs) > ticket.expiresUnixMs) return 'the ticket has expired';
+  const key = keys.find((k) => k.number === ticket.keyNumber)?.key;
+  if (!key) return 'the ticket was made under a key that is no longer accepted';
+  const covered = concat(
+    ticket.child, ticket.parent, ticket.version.content, u64(ticket.version.epoch), u32(ticket.highestPiece),
+    u32(ticket.substreams), u64(ticket.keyNumber), u64(ticket.controlEpoch), u64(ticket.expiresUnixMs),
+  );
+  // WebCrypto compares in constant time.
+  const isRight = await crypto.subtle.verify('HMAC', await hmacKey(key, 'verify'), concat(ticket.mac), concat(text('ticket'), covered));
+  if (!isRight) return 'the ticket is forged';
+  const secret = await crypto.subtle.sign('HMAC', await hmacKey(key, 'sign'), concat(text('secret'), covered));
+  const shown = concat(text('proof'), on.ownNonce, unhex(own.node) ?? new Uint8Array());
+  const isOwn = await crypto.subtle.verify('HMAC', await hmacKey(new Uint8Array(secret), 'verify'), concat(proof), shown);
+  return isOwn ? null : 'the ticket is not this connection\'s: the proof of possession is wrong';
+}
+
 /** A child's proof that a ticket is its own, over the parent's nonce and certificate. */
 export async function proveTicket(secret: Uint8Array, nonce: Uint8Array, certificate: Uint8Array): Promise<Octets> {
-  const key = await crypto.subtle.importKey('raw', concat(secret), { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
-  return new Uint8Array(await crypto.subtle.sign('HMAC', key, concat(text('proof'), nonce, certificate)));
+  return new Uint8Array(await crypto.subtle.sign('HMAC', await hmacKey(secret, 'sign'), concat(text('proof'), nonce, certificate)));
 }

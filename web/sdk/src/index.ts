@@ -35,6 +35,11 @@ export interface Options {
   controlId?: string;
   /** The most bytes of contents that are held. */
   memoryBytes?: number;
+  /**
+   * What native peers may have of the viewer's uplink, bits per second: files that are here whole are served to those whom
+   * the control center names. Nothing without it, in the background, on cellular connections, or where data is to be saved.
+   */
+  up?: number;
 }
 
 export interface StreamOptions {
@@ -76,10 +81,14 @@ export class Headwater {
   #listeners = new Map<HeadwaterEvent, Set<() => void>>();
   /** A page that the browser keeps may come back: its connections are made anew then. */
   #leave = (e: PageTransitionEvent) => { if (!e.persisted) this.close(); };
+  #look = () => this.#node.allow(maySend());
 
   private constructor(node: (told: (what: string) => void) => Node, readonly options: Options) {
     this.#node = node((what) => this.#listeners.get(what as HeadwaterEvent)?.forEach((f) => f()));
     addEventListener('pagehide', this.#leave);
+    document.addEventListener('visibilitychange', this.#look);
+    network()?.addEventListener?.('change', this.#look);
+    this.#look();
   }
 
   /**
@@ -95,7 +104,8 @@ export class Headwater {
     };
     const small = ((navigator as { deviceMemory?: number }).deviceMemory ?? 8) <= 2;
     const memory = options.memoryBytes ?? (small ? SMALL_MEMORY_BYTES : DEFAULT_MEMORY_BYTES);
-    return new Headwater((told) => new Node(config, identity, memory, told), options);
+    const up = Math.max(0, Math.floor((options.up ?? 0) / 8));
+    return new Headwater((told) => new Node(config, identity, memory, up, told), options);
   }
 
   /** Node id of this page, hexadecimal. */
@@ -157,8 +167,20 @@ export class Headwater {
   /** Leaves: says goodbye to the control center and to parents. */
   close(): void {
     removeEventListener('pagehide', this.#leave);
+    document.removeEventListener('visibilitychange', this.#look);
+    network()?.removeEventListener?.('change', this.#look);
     this.#node.close();
   }
+}
+
+interface Network extends EventTarget { type?: string; saveData?: boolean }
+
+const network = () => (navigator as { connection?: Network }).connection;
+
+/** Whether a viewer would mind if something were sent to others. */
+function maySend(): boolean {
+  const { type, saveData } = network() ?? {};
+  return document.visibilityState !== 'hidden' && type !== 'cellular' && !saveData;
 }
 
 /** Where the control center takes sessions. */

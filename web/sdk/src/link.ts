@@ -46,6 +46,8 @@ export class Link {
     readonly nonce: Octets,
     /** SHA-256 of its node's certificate, for the same. */
     readonly certificate: Octets,
+    /** Nonce that this page gave: a child proves its ticket over it. */
+    readonly ownNonce: Octets,
     readonly transport: WebTransport,
     readonly writer: WritableStreamDefaultWriter<Uint8Array>,
     readonly user: LinkUser,
@@ -91,12 +93,17 @@ export class Link {
     const [nonce, theirs] = [random(32), concat(hello.value.nonce)];
     const signature = await identity.sign(concat(text('headwater page/1\0'), theirs, nonce, id));
     const writer = (await transport.createUnidirectionalStream()).getWriter() as WritableStreamDefaultWriter<Uint8Array>;
-    const link = new Link(node, theirs, certificate, transport, writer, user);
+    const link = new Link(node, theirs, certificate, nonce, transport, writer, user);
     const own = create(PeerHelloSchema, { protocol: PROTOCOL, nonce, instance: INSTANCE, key: identity.key, signature });
     link.#write(Uint8Array.of(PEER_CONTROL_STREAM));
     link.say({ case: 'hello', value: own });
     link.#run(reader, streams);
     return link;
+  }
+
+  /** Another stream to the peer. */
+  async stream(): Promise<WritableStreamDefaultWriter<Uint8Array>> {
+    return (await this.transport.createUnidirectionalStream()).getWriter() as WritableStreamDefaultWriter<Uint8Array>;
   }
 
   say(body: PeerMessage['body']): void {

@@ -1,13 +1,16 @@
 /** This page as a node: its session, its connections with peers, and its contents. */
 
 import { create } from '@bufbuild/protobuf';
-import { DialResultSchema, type ControlMessage, type PeerMessage, RefusalCode, type Version } from './wire/headwater_pb.ts';
+import {
+  DialResultSchema, type ControlMessage, type ParentKey, type PeerMessage, RefusalCode, UplinkOfferSchema, type Version,
+} from './wire/headwater_pb.ts';
 import { Control, type ControlConfig } from './control.ts';
 import type { Identity } from './identity.ts';
 import { Link } from './link.ts';
 import type { Parent } from './live/channel.ts';
 import { type Octets, equal, unhex } from './octets.ts';
 import type { Content } from './content.ts';
+import { Pace } from './pace.ts';
 
 /** So many dials in vain and none that was not: WebTransport does not get through here, for as long as is waited then. */
 const DIALS_IN_VAIN = 4;
@@ -23,13 +26,28 @@ export class Node {
   #inVain = 0;
   #again: ReturnType<typeof setTimeout> | undefined;
   #contents = new Set<Content>();
+  /** Under these tickets for this page are made. */
+  parentKeys: readonly ParentKey[] = [];
+  /** All that leaves this page for others. */
+  readonly pace: Pace | null;
+  #mayServe = true;
+  #offered = 0;
 
-  constructor(config: ControlConfig, readonly identity: Identity, readonly memoryBytes: number, readonly told: (what: string) => void) {
+  /** `up` is what others may have of this page's uplink, bytes per second: 0 for nothing. */
+  constructor(
+    config: ControlConfig, readonly identity: Identity, readonly memoryBytes: number, readonly up: number,
+    readonly told: (what: string) => void,
+  ) {
+    this.pace = up > 0 ? new Pace(up) : null;
     this.control = new Control(config, identity, {
       session: (connected) => {
         told(connected ? 'session' : 'no-session');
+        // A hello offers nothing.
+        this.#offered = 0;
         this.#contents.forEach((s) => s.session(connected));
+        this.offer();
       },
+      keys: (keys) => { this.parentKeys = keys; },
       heard: (message) => this.#heard(message),
       reports: () => [...this.#contents].flatMap((s) => s.report() ?? []),
       sentAway: (why) => this.#contents.forEach((s) => s.refused(why)),
@@ -38,7 +56,10 @@ export class Node {
 
   idOf(node: string): Octets { return unhex(node) ?? new Uint8Array(32); }
   link(node: string): Link | undefined { return this.#links.get(node); }
-  add(content: Content): void { this.#contents.add(content); }
+  add(content: Content): void {
+    this.#contents.add(content);
+    this.offer();
+  }
   forget(content: Content): void { this.#contents.delete(content); }
 
   close(): void {
@@ -48,7 +69,29 @@ export class Node {
     [...this.#links.values()].forEach((l) => l.close('the page leaves'));
   }
 
-  /** Makes a connection with a parent, if there is none; those who wait for it are told. */
+  /** Whether others may be served now. */
+  get serves(): boolean { return this.pace !== null && this.#mayServe; }
+
+  /** In the background, or where each byte is paid for, a page serves nobody. */
+  allow(mayServe: boolean): void {
+    if (mayServe === this.#mayServe) return;
+    this.#mayServe = mayServe;
+    if (!mayServe) this.#contents.forEach((s) => s.stopServing?.());
+    this.offer();
+  }
+
+  /** Tells the control center what it may give out; where that changes, contents are joined again. */
+  offer(): void {
+    const all = [...this.#contents];
+    // The control center gives an uplink out for all contents of a node, and streams are not served yet.
+    const up = this.serves && all.every((s) => s.isServed) && all.some((s) => s.isServed?.()) ? this.up : 0;
+    if (!this.control.connected || up === this.#offered) return;
+    this.#offered = up;
+    this.control.say({ case: 'uplinkOffer', value: create(UplinkOfferSchema, { upBytesPerS: BigInt(up) }) });
+    this.#contents.forEach((s) => s.session(true));
+  }
+
+  /** Makes a connection with a peer, if there is none; those who wait for it are told. */
   dial(parent: Parent): void {
     const { node } = parent;
     if (this.#links.has(node)) return queueMicrotask(() => this.#contents.forEach((s) => s.connected(node)));

@@ -2,7 +2,7 @@
 
 import { create, fromBinary } from '@bufbuild/protobuf';
 import {
-  type Assignment, AlarmMessageSchema, BehindSchema, CloseEdgeSchema, ContentReportSchema,
+  type Assignment, AlarmMessageSchema, BehindSchema, type Child as WireChild, CloseEdgeSchema, ContentReportSchema,
   type ContentReport, EdgeSchema, EntriesWantedSchema, JoinSchema, LeaveSchema, LiveCancelSchema, LiveReportSchema,
   LiveRequestSchema, OpenEdgeSchema, type Parent as WireParent, ParentLostSchema, type PeerMessage, Priority, type Ticket,
   SubscribeSchema, type Version as WireVersion, VersionSchema, EdgeRefusal, type LiveEntry as WireLiveEntry,
@@ -475,7 +475,8 @@ export class Stream implements Content {
   }
 }
 
-export function parentOf(p: WireParent): Parent {
+/** Whom to dial, and how; a child's entry says as much. */
+export function parentOf(p: WireParent | WireChild): Parent {
   return {
     node: hex(p.node), substreams: p.substreams, addresses: p.reach?.addresses ?? [],
     certificate: hex(p.reach?.certificate ?? new Uint8Array()), pageCertificates: p.pageCertificates?.hashes ?? [],

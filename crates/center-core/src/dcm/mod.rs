@@ -32,7 +32,7 @@ use crate::explain::Decision;
 use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
 use crate::trust::Offence;
 use congestion::RegionLink;
-use headwater_model::assignment::{Assignment, Generation, Lease};
+use headwater_model::assignment::{Assignment, ChildrenChange, Generation, Lease};
 use headwater_model::bits::Bits;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::layout::Layout;
@@ -55,6 +55,8 @@ const MAX_DECISIONS: usize = 256;
 pub enum DcmOutput {
     /// A new assignment for a node.
     Assign(NodeId, Assignment),
+    /// Some of a node's children changed, and nothing else.
+    ChangeChildren(NodeId, ChildrenChange),
     /// A lease for a node.
     Lease(NodeId, Lease),
     /// A lease that ended.

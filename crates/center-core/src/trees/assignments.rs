@@ -3,16 +3,38 @@
 use super::Trees;
 use super::member::slot_rate;
 use crate::dcm::{DcmOutput, Ix, reach};
-use headwater_model::assignment::{Assignment, Child, Generation, Parent};
+use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation, Parent};
+use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
 use headwater_model::time::{Rate, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a member has not been told.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Untold {
+    /// More than children.
+    whole: bool,
+    /// Children that came, left, or are given other substreams. By node: a place may be another's by then.
+    children: BTreeSet<NodeId>,
+}
 
 impl Trees {
+    /// It is to be told everything.
     pub(super) fn dirty(&mut self, now: Time, ix: Ix) {
-        self.dirty.insert(ix);
+        self.untold(now, ix).whole = true;
+    }
+
+    /// An edge from `parent` to `child` came or went.
+    pub(super) fn children_changed(&mut self, now: Time, parent: Ix, child: Ix) {
+        if let Some(child) = self.node_of(child) {
+            self.untold(now, parent).children.insert(child);
+        }
+    }
+
+    fn untold(&mut self, now: Time, ix: Ix) -> &mut Untold {
         let at = (now + self.config.flush).max(self.settle_until);
         self.flush_at = Some(self.flush_at.map_or(at, |t| t.min(at)));
+        self.untold.entry(ix).or_default()
     }
 
     pub(super) fn flush(&mut self, now: Time) {
@@ -22,8 +44,8 @@ impl Trees {
             return;
         }
         self.flush_at = None;
-        for ix in std::mem::take(&mut self.dirty) {
-            self.say(now, ix);
+        for (ix, untold) in std::mem::take(&mut self.untold) {
+            self.say(now, ix, &untold);
         }
     }
 
@@ -34,14 +56,21 @@ impl Trees {
         }
         let parents: Vec<Ix> = self.all_trees().filter_map(|tree| self.parent(tree, ix)).collect();
         for who in parents.into_iter().chain([ix]) {
-            if self.dirty.remove(&who) {
-                self.say(now, who);
+            if let Some(untold) = self.untold.remove(&who) {
+                self.say(now, who, &untold);
             }
         }
     }
 
-    fn say(&mut self, now: Time, ix: Ix) {
+    fn say(&mut self, now: Time, ix: Ix, untold: &Untold) {
+        // Who comes back is told everything.
         if self.member(ix).is_none_or(|m| m.away_since.is_some()) {
+            return;
+        }
+        if !untold.whole {
+            self.generation.counter += 1;
+            let change = self.change(ix, &untold.children, self.generation);
+            self.out.extend(self.node_of(ix).map(|node| DcmOutput::ChangeChildren(node, change)));
             return;
         }
         self.freshen_helpers(now, ix);
@@ -71,6 +100,31 @@ impl Trees {
             children: children.into_iter().filter_map(|(c, trees)| self.as_child(ix, c, trees)).collect(),
             source: self.source == Some(ix),
         })
+    }
+
+    fn change(&self, ix: Ix, children: &BTreeSet<NodeId>, generation: Generation) -> ChildrenChange {
+        let mut change = ChildrenChange { version: self.version, generation, came: Vec::new(), left: Vec::new() };
+        for node in children {
+            let child = self.by_node.get(node).copied();
+            let mut substreams = Substreams::default();
+            let is_given = |tree: &u8| child.is_some_and(|c| self.parent(*tree, c) == Some(ix));
+            self.all_trees().filter(is_given).for_each(|tree| substreams.insert(tree));
+            match child.filter(|_| !substreams.is_empty()).and_then(|c| self.as_child(ix, c, substreams)) {
+                Some(child) => change.came.push(child),
+                None => change.left.push(*node),
+            }
+        }
+        change
+    }
+
+    /// Children as a member was told, and as they are, where these differ: nothing is to be said to it any more.
+    #[cfg(test)]
+    pub(super) fn told_wrong(&self, node: &NodeId, told: &Assignment) -> Option<String> {
+        let ix = self.by_node.get(node).copied().filter(|ix| !self.untold.contains_key(ix))?;
+        self.member(ix).filter(|m| m.away_since.is_none())?;
+        let now = self.assignment(ix, told.generation)?;
+        let set = |a: &Assignment| a.children.iter().map(|c| (c.node, c.substreams)).collect::<BTreeMap<_, _>>();
+        (set(&now) != set(told)).then(|| format!("{node:?} was told of {:?}, has {:?}", set(told), set(&now)))
     }
 
     fn helpers_of(&self, ix: Ix) -> Vec<Parent> {

@@ -32,7 +32,7 @@ impl Trees {
         self.enter_tree(tree, child, true);
         // All below it is as deep as it stands now.
         below.into_iter().for_each(|c| self.set_depth(tree, c, depth.saturating_add(1)));
-        self.dirty(now, parent);
+        self.children_changed(now, parent, child);
         self.dirty(now, child);
     }
 
@@ -50,7 +50,7 @@ impl Trees {
                 spot.children.retain(|c| *c != child);
             }
         });
-        self.dirty(now, parent);
+        self.children_changed(now, parent, child);
         self.dirty(now, child);
     }
 

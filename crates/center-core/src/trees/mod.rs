@@ -38,6 +38,7 @@ use headwater_model::live::{LiveTerms, Substreams};
 use headwater_model::node::Priority;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
+use assignments::Untold;
 use index::{Lending, Tree};
 use sites::Site;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,7 +84,7 @@ pub struct Trees {
     turn: usize,
     /// Where the next round of upkeep looks first.
     swept: usize,
-    dirty: BTreeSet<Ix>,
+    untold: BTreeMap<Ix, Untold>,
     flush_at: Option<Time>,
     generation: Generation,
     /// After a restart nothing is arranged before `settle_until`, which is never later than `settle_end`.
@@ -118,7 +119,7 @@ impl Trees {
             order: 0,
             turn: 0,
             swept: 0,
-            dirty: BTreeSet::new(),
+            untold: BTreeMap::new(),
             flush_at: None,
             generation: Generation { epoch, counter: 0 },
             settle_until: settle_end,
@@ -347,9 +348,10 @@ impl Trees {
         if self.source == Some(ix) {
             self.source = None;
         }
-        for set in [&mut self.sources, &mut self.waypoints, &mut self.aways, &mut self.doubted, &mut self.dirty] {
+        for set in [&mut self.sources, &mut self.waypoints, &mut self.aways, &mut self.doubted] {
             set.remove(&ix);
         }
+        self.untold.remove(&ix);
         self.by_node.remove(node);
         if let Some(slot) = self.members.get_mut(ix as usize) {
             *slot = None;

@@ -173,12 +173,19 @@ impl World {
                     assert!(before.is_none_or(|b| b < a.generation));
                     self.told.insert(node, a);
                 }
+                DcmOutput::ChangeChildren(node, change) => {
+                    let told = self.told.get_mut(&node).expect("told of children before anything else");
+                    assert!(told.generation < change.generation);
+                    told.change(change);
+                }
                 DcmOutput::Accuse(child, parent, offence) => self.accused.push((child, parent, offence)),
                 DcmOutput::Trouble(parent, child, what) => self.troubles.push((parent, child, what)),
                 _ => {}
             }
         }
         assert_eq!(self.trees.check(self.now), Vec::<String>::new());
+        let wrong = self.told.iter().find_map(|(node, told)| self.trees.told_wrong(node, told));
+        assert_eq!(wrong, None);
     }
 
     pub(super) fn pass(&mut self, ms: u64) {

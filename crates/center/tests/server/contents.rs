@@ -56,7 +56,7 @@ async fn a_swarm_from_publishing_to_explaining() {
     child.joined(film.version, false).await;
     let (assignment, tickets) = child
         .wait(|m| match m {
-            FromControl::Assignment { assignment, tickets } if !assignment.parents.is_empty() => {
+            FromControl::Assignment { assignment, tickets, .. } if !assignment.parents.is_empty() => {
                 Some((assignment, tickets))
             }
             _ => None,

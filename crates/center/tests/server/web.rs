@@ -140,14 +140,16 @@ async fn a_page_is_dial_only_whatever_it_says_and_learns_by_which_certificates_i
     page.say(FromNode::Hello(hello())).await;
     page.wait(|m| matches!(m, FromControl::Welcome(_)).then_some(())).await;
     page.say(join(film.version)).await;
-    let given = page
+    let (given, shown) = page
         .wait(|m| match m {
-            FromControl::Assignment { tickets, .. } if !tickets.is_empty() => Some(tickets),
+            FromControl::Assignment { tickets, page_certificates, .. } if !tickets.is_empty() => {
+                Some((tickets, page_certificates))
+            }
             _ => None,
         })
         .await;
     assert_eq!((given[0].ticket.child, given[0].ticket.parent), (identity.node, parent.node));
-    assert_eq!(given[0].page_certificates, hashes);
+    assert_eq!(shown.get(&parent.node), Some(&hashes));
     let nodes = control.get("/v1/nodes").await;
     let shown = nodes.as_array().unwrap().iter().find(|n| n["node"] == identity.node.to_string()).unwrap();
     assert_eq!(

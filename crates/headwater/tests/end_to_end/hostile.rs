@@ -53,7 +53,7 @@ impl Stranger {
         self.writer.send(FromNode::Join(Join::new(join, Token(String::new()))).encode()).await.unwrap();
         loop {
             let message = FromControl::decode(self.reader.next().await.unwrap().unwrap()).unwrap();
-            if let FromControl::Assignment { assignment, tickets } = message {
+            if let FromControl::Assignment { assignment, tickets, .. } = message {
                 let found = assignment.parents.iter().find(|p| p.node == parent);
                 if let Some(p) = found {
                     let given = tickets.into_iter().find(|t| t.ticket.parent == parent).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{Channel, LiveOutput, Next};
 use crate::edges::{EdgeStage, EdgeView};
-use headwater_model::assignment::Child;
+use headwater_model::assignment::{Child, ChildrenChange};
 use headwater_model::id::NodeId;
 use headwater_model::live::{SignedLiveEntry, Substreams};
 use headwater_model::report::EdgeReport;
@@ -26,6 +26,8 @@ const ANSWERED_EVERY: Micros = Micros::from_millis(200);
 const SPARE_POSITION: Micros = Micros::from_secs(1);
 /// A child that is no longer assigned is served for so long: until its new parent does.
 const HAND_OVER: Micros = Micros::from_secs(3);
+/// What came about while the control center was away it confirms within this time.
+const CONFIRMED_WITHIN: Micros = Micros::from_secs(15);
 
 /// What waits to be sent to a child of one substream. Each has its own turns at the uplink, so that a child that takes many
 /// gets them no later than one that takes few.
@@ -135,9 +137,39 @@ impl ChildLink {
 impl Channel {
     /// The control center's list of children: who is not on it gets nothing for long.
     pub(super) fn children_assigned(&mut self, now: Time, children: &[Child]) {
+        self.named = children.iter().map(|c| c.node).collect();
         for (node, link) in &mut self.children {
-            let is_named = children.iter().any(|c| c.node == *node);
-            link.ends_by = if is_named { None } else { Some(link.ends_by.unwrap_or(now + HAND_OVER)) };
+            link.ends_by = if self.named.contains(node) { None } else { Some(link.ends_by.unwrap_or(now + HAND_OVER)) };
+        }
+    }
+
+    /// Some of them changed.
+    pub(super) fn children_changed(&mut self, now: Time, change: ChildrenChange, out: &mut Vec<LiveOutput>) {
+        if change.generation <= self.generation {
+            return;
+        }
+        self.generation = change.generation;
+        for node in change.left {
+            self.named.remove(&node);
+            if let Some(link) = self.children.get_mut(&node) {
+                link.ends_by = Some(link.ends_by.unwrap_or(now + HAND_OVER));
+            }
+        }
+        for child in change.came {
+            self.named.insert(child.node);
+            if let Some(link) = self.children.get_mut(&child.node) {
+                link.ends_by = None;
+            }
+            if child.dial {
+                out.push(LiveOutput::DialChild(child));
+            }
+        }
+    }
+
+    /// The session with the control center came or went: who is on no list because nobody could be told stays until it was.
+    pub(super) fn children_stay(&mut self, now: Time) {
+        for by in self.children.values_mut().filter_map(|c| c.ends_by.as_mut()) {
+            *by = (*by).max(now + CONFIRMED_WITHIN);
         }
     }
 
@@ -186,9 +218,10 @@ impl Channel {
             return;
         }
         let new = substreams.without(link.subscribed);
-        if link.subscribed.is_empty() {
-            // A child that has this node as a spare is on no list: it has lost its parent, and gets another one soon.
-            link.ends_by = link.ends_by.map(|by| by.max(now + HAND_OVER));
+        if link.subscribed.is_empty() && !self.named.contains(&child) {
+            // It has this node as a spare, has lost its parent, and gets another one soon; or its name is on its way.
+            let by = now + HAND_OVER;
+            link.ends_by = Some(link.ends_by.map_or(by, |before| before.max(by)));
         }
         link.subscribed = substreams;
         let start = match from {
@@ -420,7 +453,9 @@ impl Channel {
                 self.tell_position(now, child, &lacks, out);
             }
         }
-        let is_over = |c: &ChildLink| c.ends_by.is_some_and(|by| by <= now) && !c.subscribed.is_empty();
+        let is_over = |c: &ChildLink| {
+            self.control && c.ends_by.is_some_and(|by| by <= now) && !c.subscribed.is_empty()
+        };
         let over: Vec<NodeId> = self.children.iter().filter(|(_, c)| is_over(c)).map(|(n, _)| *n).collect();
         for child in over {
             self.children.remove(&child);

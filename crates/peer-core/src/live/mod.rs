@@ -20,14 +20,14 @@ pub use window::{Object, Verdict};
 use crate::edges::EdgeView;
 use children::ChildLink;
 use feeds::{Feed, Lane};
-use headwater_model::assignment::{Assignment, Child, Generation, Parent};
+use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation, Parent};
 use headwater_model::id::{NodeId, Version};
 use headwater_model::live::{Listed, LiveTerms, LiveTrack, SignedLiveEntry, Substreams};
 use headwater_model::node::Priority;
 use headwater_model::report::{Alarm, ContentReport, EdgeReport, Join, LiveReport};
 use headwater_model::time::{Micros, Time};
 use readers::Reader;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use window::{Entered, Window};
 
@@ -102,6 +102,8 @@ impl Default for LiveConfig {
 pub enum LiveInput {
     /// The control center's word.
     Assigned(Assignment),
+    /// Its word on children only; the rest of the assignment holds.
+    ChildrenChanged(ChildrenChange),
     /// A connection to a node exists.
     Connected(NodeId),
     /// A newer connection took the place of the one with a node.
@@ -259,6 +261,8 @@ pub struct Channel {
     /// Substreams, by their number.
     lanes: Vec<Lane>,
     children: BTreeMap<NodeId, ChildLink>,
+    /// Children, as the control center names them.
+    named: BTreeSet<NodeId>,
     readers: BTreeMap<u64, Reader>,
     /// Fetches from the origin under way, and their pieces.
     jobs: BTreeMap<u64, Vec<u64>>,
@@ -319,6 +323,7 @@ impl Channel {
             feeds: BTreeMap::new(),
             lanes,
             children: BTreeMap::new(),
+            named: BTreeSet::new(),
             readers: BTreeMap::new(),
             jobs: BTreeMap::new(),
             begin: None,
@@ -533,6 +538,7 @@ impl Channel {
     pub fn handle(&mut self, now: Time, input: LiveInput, out: &mut Vec<LiveOutput>) {
         match input {
             LiveInput::Assigned(assignment) => self.assigned(now, assignment, out),
+            LiveInput::ChildrenChanged(change) => self.children_changed(now, change, out),
             LiveInput::Connected(node) => self.connected(now, node, out),
             LiveInput::Replaced(node) => self.replaced(now, &node),
             LiveInput::Lost { node, why } => self.lost(now, node, why, out),
@@ -559,7 +565,10 @@ impl Channel {
                     c.packets = (sent, lost);
                 }
             }
-            LiveInput::Control(there) => self.control = there,
+            LiveInput::Control(there) => {
+                self.control = there;
+                self.children_stay(now);
+            }
             LiveInput::ControlTime(ms) => self.control_ms = Some((ms, now)),
             LiveInput::Pause(paused) => {
                 self.paused = paused;

@@ -456,6 +456,7 @@ fn a_spare_that_the_child_is_not_listed_with_pushes_until_the_control_center_spe
     w.assign(3, &[(1, ALL)], &[(0, ALL)]);
     w.run(2000);
     w.assign(0, &[], &[]);
+    w.say(id(0), LiveInput::Control(true));
     w.run(5000);
     w.kill(1);
     let at = w.now;
@@ -468,6 +469,59 @@ fn a_spare_that_the_child_is_not_listed_with_pushes_until_the_control_center_spe
     let closed =
         w.node(3).alarms.iter().any(|(_, a)| matches!(a, Alarm::ParentLost { parent, .. } if *parent == id(0)));
     assert!(closed, "nobody confirmed the spare, and it pushes for ever");
+}
+
+#[test]
+fn a_spare_pushes_on_while_there_is_no_control_center() {
+    let mut w = two_trees();
+    w.assign(3, &[(1, ALL)], &[(0, ALL)]);
+    w.assign(0, &[], &[]);
+    w.say(id(0), LiveInput::Control(true));
+    w.run(4000);
+    w.say(id(0), LiveInput::Control(false));
+    w.kill(1);
+    let at = w.now;
+    w.run(20_000);
+    w.say(id(0), LiveInput::Control(true));
+    w.run(4000);
+    let lost = w.node(3).alarms.iter().any(|(_, a)| matches!(a, Alarm::ParentLost { parent, .. } if *parent == id(0)));
+    assert!(!lost, "{:?}", w.node(3).alarms);
+    let (late, never) = w.worst(3, Time(at.0 - 500_000), Time(w.now.0 - 500_000));
+    assert!(late <= Micros::from_secs(1) && never == 0, "{late:?}, {never} never came");
+}
+
+/// The control center's word on children only is as good as a whole assignment.
+#[test]
+fn children_come_and_go_by_name() {
+    let mut w = two_trees();
+    w.run(2000);
+    w.say(id(0), LiveInput::Control(true));
+    w.assign(0, &[], &[]);
+    w.newcomer(4);
+    w.assign(4, &[(0, ALL)], &[]);
+    let change = |w: &mut World, came: &[u8], left: &[u8]| {
+        w.generation += 1;
+        let reach = Reach { addresses: vec![], certificate: Hash([1; 32]) };
+        let child =
+            |n: &u8| Child { node: id(*n), dial: false, punch: false, reach: reach.clone(), substreams: Substreams(ALL) };
+        let generation = Generation { epoch: 1, counter: w.generation };
+        let (came, left) = (came.iter().map(child).collect(), left.iter().map(|n| id(*n)).collect());
+        w.say(id(0), LiveInput::ChildrenChanged(ChildrenChange { version: track().version, generation, came, left }));
+    };
+    change(&mut w, &[4], &[]);
+    w.run(8000);
+    assert!(w.node(4).alarms.is_empty(), "{:?}", w.node(4).alarms);
+    change(&mut w, &[], &[4]);
+    w.run(2000);
+    assert!(w.node(4).alarms.is_empty(), "a former child has some time");
+    w.run(2500);
+    let lost = |w: &World| w.node(4).alarms.iter().filter(|(_, a)| matches!(a, Alarm::ParentLost { .. })).count();
+    assert!(lost(&w) > 0, "nobody gives it to that parent any more");
+    // An old word is none.
+    w.generation = 0;
+    change(&mut w, &[4], &[1]);
+    w.run(6000);
+    assert!(w.node(1).alarms.is_empty(), "{:?}", w.node(1).alarms);
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             }
         }
         FromControl::Refused { version, refusal } => refused(inner, state, version, refusal),
-        FromControl::Assignment { mut assignment, tickets } => {
+        FromControl::Assignment { mut assignment, tickets, .. } => {
             let version = assignment.version;
             keep_to_list(inner, state, &mut assignment.parents);
             keep_to_list(inner, state, &mut assignment.spares);
@@ -75,6 +75,9 @@ pub(crate) fn from_control(inner: &Arc<Inner>, state: &mut State, message: FromC
             } else {
                 live::assigned(inner, state, assignment, tickets);
             }
+        }
+        FromControl::ChangeChildren(change) => {
+            live::happened(inner, state, change.version, LiveInput::ChildrenChanged(change));
         }
         FromControl::Lease { lease, ticket } => {
             if let Some((r, given)) = state.running(lease.version).zip(ticket) {
@@ -120,6 +123,7 @@ fn log_found(before: Option<&Found>, found: &Found) {
 fn about(message: &FromControl) -> Option<headwater_model::ContentId> {
     match message {
         FromControl::Assignment { assignment, .. } => Some(assignment.version.content),
+        FromControl::ChangeChildren(change) => Some(change.version.content),
         FromControl::Lease { lease, .. } => Some(lease.version.content),
         FromControl::LeaseRevoked { version, .. } => Some(version.content),
         _ => None,

@@ -103,6 +103,9 @@ impl Control {
         for output in out.drain(..) {
             match output {
                 Output::Assign(node, a) => self.say(now, nx_of(&node), FromCenter::Assigned(Box::new(a)), shared),
+                Output::ChangeChildren(node, change) => {
+                    self.say(now, nx_of(&node), FromCenter::ChildrenChanged(Box::new(change)), shared);
+                }
                 Output::Refuse(node, _, why) => {
                     self.violations.push(format!("node {} was refused: {why}", nx_of(&node)));
                 }

@@ -1,7 +1,7 @@
 //! What happens at a node when, and what nodes and the control center tell one another.
 
 use headwater_center_core::Input;
-use headwater_model::assignment::Assignment;
+use headwater_model::assignment::{Assignment, ChildrenChange};
 use headwater_model::id::NodeId;
 use headwater_model::live::{SignedLiveEntry, Substreams};
 use headwater_model::rng::mix64;
@@ -99,6 +99,7 @@ pub(super) enum FromCenter {
     /// The session begins.
     Welcome,
     Assigned(Box<Assignment>),
+    ChildrenChanged(Box<ChildrenChange>),
 }
 
 /// From a node to the control center.

@@ -215,6 +215,9 @@ impl Node {
                 self.keep_tickets(&assignment);
                 self.tell(now, LiveInput::Assigned(*assignment), shared, out);
             }
+            Event::Told(FromCenter::ChildrenChanged(change)) => {
+                self.tell(now, LiveInput::ChildrenChanged(*change), shared, out);
+            }
         }
     }
 

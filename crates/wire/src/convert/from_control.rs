@@ -5,13 +5,16 @@ use super::*;
 use crate::limits::*;
 use crate::shape;
 use headwater_model::Accepts;
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
+use headwater_model::assignment::{
+    Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal,
+};
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
 use prost::Message;
 use proto::RefusalCode;
 use proto::control_message::Body;
+use std::collections::BTreeMap;
 
 /// A message of the control center.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,7 +41,11 @@ pub enum FromControl {
         assignment: Assignment,
         /// One for each of the senders that asks for one, in their order; others are not sent.
         tickets: Vec<GivenTicket>,
+        /// To a page: of its parents and children. Else empty.
+        page_certificates: PageCertificatesOf,
     },
+    /// Some children changed, and nothing else of the assignment.
+    ChangeChildren(ChildrenChange),
     /// Leave to fetch a run from the origin or a waypoint.
     Lease {
         /// It.
@@ -171,6 +178,9 @@ impl fmt::Debug for TicketSecret {
     }
 }
 
+/// By which certificates a page knows nodes, as SHA-256 each.
+pub type PageCertificatesOf = BTreeMap<NodeId, Vec<Hash>>;
+
 /// A ticket for the parent that it names, and its secret.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GivenTicket {
@@ -178,8 +188,6 @@ pub struct GivenTicket {
     pub ticket: Ticket,
     /// Stays with the child.
     pub secret: TicketSecret,
-    /// To a page: by which certificates it knows the parent, as SHA-256 each. Else empty.
-    pub page_certificates: Vec<Hash>,
 }
 
 impl FromControl {
@@ -199,6 +207,7 @@ impl FromControl {
             Body::Refused(r) => Self::Refused { version: version(r.version.clone())?, refusal: refusal(r)? },
             Body::Assignment(a) => assignment(a)?,
             Body::Lease(l) => lease(l)?,
+            Body::ChangeChildren(c) => Self::ChangeChildren(change(c)?),
             Body::LeaseRevoked(l) => Self::LeaseRevoked { version: version(l.version)?, run: run(l.run)? },
             Body::HeartbeatReply(h) => {
                 let holders = h.holders.iter().map(|h| Ok((content(&h.content)?, h.nodes)));
@@ -237,7 +246,10 @@ impl FromControl {
                 access: Some(access_to_proto(access)),
             }),
             Self::Refused { version, refusal } => Body::Refused(refusal_to_proto(*version, refusal)),
-            Self::Assignment { assignment, tickets } => Body::Assignment(assignment_to_proto(assignment, tickets)),
+            Self::Assignment { assignment, tickets, page_certificates } => {
+                Body::Assignment(assignment_to_proto(assignment, tickets, page_certificates))
+            }
+            Self::ChangeChildren(change) => Body::ChangeChildren(change_to_proto(change)),
             Self::Lease { lease, ticket } => Body::Lease(lease_to_proto(lease, ticket.as_deref())),
             Self::LeaseRevoked { version, run } => {
                 Body::LeaseRevoked(proto::LeaseRevoked { version: version_to_proto(*version), run: *run })
@@ -365,9 +377,21 @@ fn refusal_to_proto(version: Version, refusal: &Refusal) -> proto::Refused {
     proto::Refused { version: version_to_proto(version), code: code.into(), why, current_epoch }
 }
 
-fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
+fn assignment(mut a: proto::Assignment) -> Result<FromControl, WireError> {
     let generation = a.generation.ok_or(WireError::Missing("generation"))?;
-    let mut tickets = Vec::new();
+    let (mut tickets, mut certificates) = (Vec::new(), PageCertificatesOf::new());
+    let mut shown = |node: &[u8], shown: Option<proto::PageCertificates>| -> Result<(), WireError> {
+        if let Some(shown) = shown {
+            certificates.insert(self::node("node", node)?, page_certificates(shown)?);
+        }
+        Ok(())
+    };
+    for child in &mut a.children {
+        shown(&child.node, child.page_certificates.take())?;
+    }
+    for parent in [&mut a.parents, &mut a.spares, &mut a.helpers].into_iter().flatten() {
+        shown(&parent.node, parent.page_certificates.take())?;
+    }
     let mut parents = |all: Vec<proto::Parent>| -> Result<Vec<Parent>, WireError> {
         all.into_iter().map(|p| parent(p, &mut tickets)).collect()
     };
@@ -382,7 +406,7 @@ fn assignment(a: proto::Assignment) -> Result<FromControl, WireError> {
     };
     let place = |n: &NodeId| assignment.senders().position(|p| p.node == *n);
     tickets.sort_by_key(|t| place(&t.ticket.parent));
-    Ok(FromControl::Assignment { assignment, tickets })
+    Ok(FromControl::Assignment { assignment, tickets, page_certificates: certificates })
 }
 
 fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, WireError> {
@@ -395,8 +419,7 @@ fn parent(p: proto::Parent, tickets: &mut Vec<GivenTicket>) -> Result<Parent, Wi
         let secret = TicketSecret(array("ticket_secret", &p.ticket_secret)?);
         // A node that is parent, spare and helper needs one ticket.
         if tickets.iter().all(|t: &GivenTicket| t.ticket.parent != node) {
-            let page_certificates = page_certificates(p.page_certificates.unwrap_or_default())?;
-            tickets.push(GivenTicket { ticket, secret, page_certificates });
+            tickets.push(GivenTicket { ticket, secret });
         }
     }
     Ok(Parent {
@@ -437,7 +460,7 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
             ticket: ticket.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: ticket.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: 0,
-            page_certificates: ticket.and_then(|g| some_page_certificates(&g.page_certificates)),
+            page_certificates: None,
         }),
     };
     proto::Lease { version: version_to_proto(l.version), run: l.run, within_us: l.within.0, from }
@@ -446,6 +469,40 @@ fn lease_to_proto(l: &Lease, ticket: Option<&GivenTicket>) -> proto::Lease {
 fn child(c: proto::Child) -> Result<Child, WireError> {
     let (node, reach) = (node("node", &c.node)?, reach(c.reach)?);
     Ok(Child { node, dial: c.dial, punch: c.punch, reach, substreams: Substreams(c.substreams) })
+}
+
+fn change(c: proto::ChildrenChange) -> Result<ChildrenChange, WireError> {
+    let generation = c.generation.ok_or(WireError::Missing("generation"))?;
+    Ok(ChildrenChange {
+        version: version(c.version)?,
+        generation: Generation { epoch: generation.epoch, counter: generation.counter },
+        came: c.came.into_iter().map(child).collect::<Result<_, _>>()?,
+        left: c.left.iter().map(|n| node("left", n)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn change_to_proto(c: &ChildrenChange) -> proto::ChildrenChange {
+    proto::ChildrenChange {
+        version: version_to_proto(c.version),
+        generation: Some(generation_to_proto(c.generation)),
+        came: c.came.iter().map(child_to_proto).collect(),
+        left: c.left.iter().map(|n| copy(&n.0)).collect(),
+    }
+}
+
+fn generation_to_proto(g: Generation) -> proto::Generation {
+    proto::Generation { epoch: g.epoch, counter: g.counter }
+}
+
+fn child_to_proto(c: &Child) -> proto::Child {
+    proto::Child {
+        node: copy(&c.node.0),
+        dial: c.dial,
+        reach: reach_to_proto(&c.reach),
+        punch: c.punch,
+        substreams: c.substreams.0,
+        page_certificates: None,
+    }
 }
 
 fn reach(r: Option<proto::Reach>) -> Result<Reach, WireError> {
@@ -457,7 +514,12 @@ fn reach_to_proto(r: &Reach) -> Option<proto::Reach> {
     Some(proto::Reach { addresses: addresses_to_proto(&r.addresses), certificate: copy(&r.certificate.0) })
 }
 
-fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assignment {
+fn assignment_to_proto(
+    a: &Assignment,
+    tickets: &[GivenTicket],
+    certificates: &PageCertificatesOf,
+) -> proto::Assignment {
+    let shown = |node: &NodeId| certificates.get(node).and_then(|hashes| some_page_certificates(hashes));
     let parent = |p: &Parent| {
         let given = tickets.iter().find(|t| t.ticket.parent == p.node);
         proto::Parent {
@@ -469,19 +531,13 @@ fn assignment_to_proto(a: &Assignment, tickets: &[GivenTicket]) -> proto::Assign
             ticket: given.map(|g| ticket_to_proto(&g.ticket)),
             ticket_secret: given.map_or_else(Bytes::new, |g| copy(&g.secret.0)),
             substreams: p.substreams.0,
-            page_certificates: given.and_then(|g| some_page_certificates(&g.page_certificates)),
+            page_certificates: shown(&p.node),
         }
     };
-    let child = |c: &Child| proto::Child {
-        node: copy(&c.node.0),
-        dial: c.dial,
-        reach: reach_to_proto(&c.reach),
-        punch: c.punch,
-        substreams: c.substreams.0,
-    };
+    let child = |c: &Child| proto::Child { page_certificates: shown(&c.node), ..child_to_proto(c) };
     proto::Assignment {
         version: version_to_proto(a.version),
-        generation: Some(proto::Generation { epoch: a.generation.epoch, counter: a.generation.counter }),
+        generation: Some(generation_to_proto(a.generation)),
         parents: a.parents.iter().map(parent).collect(),
         spares: a.spares.iter().map(parent).collect(),
         helpers: a.helpers.iter().map(parent).collect(),

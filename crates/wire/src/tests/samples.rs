@@ -5,7 +5,9 @@ use crate::{
     OriginAccess, TicketSecret, Token, Welcome,
 };
 use bytes::Bytes;
-use headwater_model::assignment::{Assignment, Child, Generation, Lease, LeaseSource, Parent, Reach, Refusal};
+use headwater_model::assignment::{
+    Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal,
+};
 use headwater_model::live::{Listed, LiveEntry, LiveTerms, ObjectKind, OriginPlace, SignedLiveEntry};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
@@ -226,11 +228,7 @@ pub fn from_control() -> Vec<FromControl> {
     let substreams = Substreams(9);
     let parent =
         |n, class| Parent { node: node(n), class, dial: n == 2, promised: Rate(1000), reach: reach(), substreams };
-    let given = |n: u8| GivenTicket {
-        ticket: ticket(n),
-        secret: TicketSecret([SECRET_BYTE; 32]),
-        page_certificates: if n == 2 { vec![Hash([8; 32])] } else { vec![] },
-    };
+    let given = |n: u8| GivenTicket { ticket: ticket(n), secret: TicketSecret([SECRET_BYTE; 32]) };
     let keys = vec![(81_000, ParentKey([SECRET_BYTE; 32])), (80_999, ParentKey([SECRET_BYTE; 32]))];
     let welcome = |observed_address| {
         FromControl::Welcome(Welcome {
@@ -274,7 +272,14 @@ pub fn from_control() -> Vec<FromControl> {
                 source: true,
             },
             tickets: vec![given(2), given(3), given(4)],
+            page_certificates: [2, 6].map(|n| (node(n), vec![Hash([n; 32])])).into(),
         },
+        FromControl::ChangeChildren(ChildrenChange {
+            version,
+            generation: Generation { epoch: 3, counter: 15 },
+            came: vec![Child { node: node(6), dial: true, punch: true, reach: reach(), substreams }],
+            left: vec![node(7), node(8)],
+        }),
         lease(LeaseSource::Origin, None),
         lease(LeaseSource::Waypoint { node: node(3), reach: reach() }, Some(Box::new(given(3)))),
         FromControl::LeaseRevoked { version, run: 3 },
@@ -324,6 +329,7 @@ pub fn kind_of_control(m: &FromControl) -> usize {
         FromControl::Withdrawn { .. } => 12,
         FromControl::Goodbye { .. } => 13,
         FromControl::Probe(_) => 14,
+        FromControl::ChangeChildren(_) => 15,
     }
 }
 

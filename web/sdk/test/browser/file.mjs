@@ -1,19 +1,20 @@
 // A file in a page: native peers have it, a page in Chromium fetches it. Prints what was seen as JSON; ends with 1 if a bar
 // is missed, with 2 on wrong usage.
 //
-//   node file.mjs HEADWATER [MEGABYTES] [FOLDER]
+//   node file.mjs HEADWATER [MEGABYTES] [FOLDER] [hostile]
+//
+// Hostile, two of the peers (`headwater-hostile`, beside HEADWATER) flip a bit in each piece, or send another one.
 
 import { execFile, execFileSync } from 'node:child_process';
 import { createHash, randomFillSync } from 'node:crypto';
-import { createReadStream, createWriteStream, statSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { mkdir, mkdtemp, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { chromium, harness, ours, progress, removed, round, site, until } from '../../../harness.mjs';
+import { chromium, harness, hostile, originOf, ours, progress, removed, round, site, until } from '../../../harness.mjs';
 
 const PEERS = 3;
 // Bars: little leaves the origin where peers have it all, and the page's memory does not grow with the file.
@@ -21,9 +22,9 @@ const PEERS_PERCENT = 85;
 const HEAP_MB = 128;
 
 const sdk = join(dirname(fileURLToPath(import.meta.url)), '../..');
-const [program, megabytes = '500', folder = 'out/file'] = process.argv.slice(2);
-if (!program || !(Number(megabytes) > 0)) {
-  console.error('usage: node file.mjs HEADWATER [MEGABYTES] [FOLDER]');
+const [program, megabytes = '500', folder = 'out/file', mode] = process.argv.slice(2);
+if (!program || !(Number(megabytes) > 0) || (mode && mode !== 'hostile')) {
+  console.error('usage: node file.mjs HEADWATER [MEGABYTES] [FOLDER] [hostile]');
   process.exit(2);
 }
 const { headwater, out } = harness(program, folder);
@@ -39,24 +40,6 @@ async function made(path) {
   to.end();
   await once(to, 'close');
   return hash.digest('hex');
-}
-
-// An origin with ranges that pages of other sites may read.
-async function originOf(path) {
-  let bytes = 0;
-  const size = statSync(path).size;
-  const server = createServer((request, response) => {
-    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
-    const [from, to] = range ? [Number(range[1]), range[2] ? Number(range[2]) : size - 1] : [0, size - 1];
-    response.writeHead(range ? 206 : 200, {
-      'content-length': to - from + 1, 'accept-ranges': 'bytes', 'access-control-allow-origin': '*',
-      ...(range ? { 'content-range': `bytes ${from}-${to}/${size}` } : {}),
-    });
-    if (request.method === 'HEAD') return response.end();
-    createReadStream(path, { start: from, end: to }).on('data', (d) => { bytes += d.length; }).pipe(response);
-  });
-  await new Promise((done) => server.listen(0, '127.0.0.1', done));
-  return { server, url: `http://127.0.0.1:${server.address().port}/film.bin`, sent: () => bytes };
 }
 
 async function main() {
@@ -77,9 +60,16 @@ async function main() {
   const { hw: name } = JSON.parse(published.stdout);
   const peers = Array.from({ length: PEERS }, (_, n) => ours(`peer-${n + 1}`, [
     'peer', '--control', cc.address, '--cc', cc.node, '--data', join(temp, `peer-${n + 1}`), '--listen', '127.0.0.1:0',
-    '--no-gateway', '--no-port-mapping', '--fetch', name,
+    '--no-gateway', '--no-port-mapping', '--fetch', name, ...(mode ? ['--up', '3Mbit/s'] : []),
   ]));
   for (const p of peers) await p.heard('the file', (v) => v.contents?.[0]?.complete);
+  // They are honest until others have something of them, and found out soon then: they come after the peers are done.
+  const liars = (mode ? ['flips-bits', 'wrong-piece'] : []).map((kind) => hostile(kind, [
+    '--kind', kind, '--control', cc.address, '--cc', cc.node, '--data', join(temp, kind), '--name', name, '--listen', '127.0.0.1:0',
+  ]));
+  for (const l of liars) l.id = (await l.event('started')).node;
+  const api = async (path) => (await fetch(`${cc.api}${path}`, { headers: { authorization: `Bearer ${cc.admin_token}` } })).json();
+  await until('all to have it', async () => (await api('/v1/contents'))[0].complete === PEERS + liars.length, 120_000);
   const before = origin.sent();
   progress('the peers have the file; a page fetches it');
   const { server, origin: at } = await site({
@@ -109,22 +99,30 @@ async function main() {
       return btoa(s); })()`);
     parts.update(Buffer.from(text, 'base64'));
   }
+  const id = await page.run('headwater.node');
+  const lied = await Promise.all(liars.map(async (l) => {
+    const about = (event) => l.events.filter((e) => e.event === event && [e.to, e.by, e.node].includes(id)).length;
+    const { accusations } = await api(`/v1/nodes/${l.id}`);
+    return { kind: l.name, harmed: about('harm'), left: about('left-by'), accused: accusations.filter((a) => a.by === id).length };
+  }));
   const result = {
     megabytes: Number(megabytes), seconds: round(seconds), mb_per_s: round(Number(megabytes) / seconds),
     sha256_right: parts.digest('hex') === wanted, heap_mb: round(heap / 1e6), peer_bytes: seen.done.peerBytes,
     origin_bytes: seen.done.originBytes, origin_sent: origin.sent() - before, parents: seen.done.parents,
-    peers_percent: round((100 * seen.done.peerBytes) / seen.done.bytes, 1),
+    peers_percent: round((100 * seen.done.peerBytes) / seen.done.bytes, 1), lied,
   };
   const bars = [
     [result.sha256_right, 'the file is another one'],
-    [result.peers_percent >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers`],
+    [mode || result.peers_percent >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers`],
+    [!mode || lied.some((l) => l.harmed), 'no liar sent the page anything'],
+    [lied.every((l) => !l.harmed || (l.left && l.accused)), 'a liar was not left, or not reported'],
     [result.heap_mb <= HEAP_MB, `the page's heap grew beyond ${HEAP_MB} MB`],
   ];
   result.missed = bars.filter(([held]) => !held).map(([, what]) => what);
   await writeFile(join(out, 'result.json'), JSON.stringify(result, null, 2) + '\n');
   console.log(JSON.stringify(result, null, 2));
   server.close();
-  origin.server.close();
+  origin.stop();
   return result.missed.length ? 1 : 0;
 }
 
