@@ -120,6 +120,10 @@ pub async fn run(args: Args) -> Result<()> {
     if args.live.is_meant() {
         return publish_live::run(args, access, key).await;
     }
+    if args.lightweight.is_some() && args.control.control.is_none() {
+        let why = "--lightweight is for a control center, which sends clients there: say --control";
+        return Err(Ending::Usage(why.into()).into());
+    }
     let path = args.path.clone().ok_or_else(|| Ending::Usage("which file or folder?".into()))?;
     let api = args.control.control.is_some().then(|| args.control.api()).transpose()?;
     let mut interrupted = pin!(lifetime::shutdown(false));

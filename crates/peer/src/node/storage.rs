@@ -248,7 +248,7 @@ fn is_in_use(content: &ContentState) -> bool {
         Phase::Asking | Phase::Opening => true,
         Phase::Running(r) => !r.swarm.is_complete() || r.swarm.open_children() > 0 || Arc::strong_count(&r.reading) > 1,
         // It lies in memory.
-        Phase::Live(_) | Phase::Failed => false,
+        Phase::Live(_) | Phase::StandIn(_) | Phase::Failed => false,
     }
 }
 
