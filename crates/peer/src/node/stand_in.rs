@@ -73,3 +73,7 @@ impl State {
         if self.contents.get(&here).is_some_and(only_for_it) { here } else { given_up }
     }
 }
+
+#[cfg(test)]
+#[path = "stand_in_tests.rs"]
+mod tests;
