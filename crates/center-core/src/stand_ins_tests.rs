@@ -10,7 +10,7 @@ use headwater_model::live::{LiveTerms, SUBSTREAMS};
 use headwater_model::node::{Forwards, From, Known, Lacks, SourceAccess};
 use headwater_model::report::{Introduction, Join};
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_model::{Accepts, Capabilities, Layout, Place, Role};
+use headwater_model::{Accepts, Capabilities, Layout, Place, Probe, Role};
 use std::num::NonZeroU8;
 
 const FILM: Version = Version { content: ContentId([1; 32]), epoch: 1 };
@@ -123,6 +123,14 @@ impl World {
     }
 }
 
+/// What nodes were told to dial, and who.
+fn probes(w: &World) -> impl Iterator<Item = (NodeId, Probe)> {
+    w.out.iter().filter_map(|o| match o {
+        Output::Probe(by, probe) => Some((*by, *probe)),
+        _ => None,
+    })
+}
+
 fn open() -> Capabilities {
     Capabilities::regular(Accepts::Open)
 }
@@ -198,17 +206,11 @@ fn a_node_that_is_being_tested_waits_for_the_outcome() {
         // These have been found open, and test the others.
         (11..14).for_each(|n| w.arrives(n, Role::Peer, open(), true));
     };
-    let probe_to = |w: &World, n: u8| {
-        w.out.iter().find_map(|o| match o {
-            Output::Probe(by, probe) if probe.node == node(n) => Some((*by, *probe)),
-            _ => None,
-        })
-    };
     // Reached by a stranger: it never hears of the stand-in.
     let mut w = World::new(true);
     strangers(&mut w);
     w.arrives(1, Role::Peer, open(), false);
-    let (by, probe) = probe_to(&w, 1).unwrap();
+    let (by, probe) = probes(&w).find(|(_, probe)| probe.node == node(1)).unwrap();
     assert_eq!(w.joins(1, FILM), Nothing);
     assert_eq!((w.members(FILM), w.joins(1, SMALL)), (0, Admitted), "what has no stand-in does not wait");
     w.say(Input::ProbeArrived(node(1), probe.number, "10.11.0.1:50000".parse().unwrap()));
@@ -218,11 +220,16 @@ fn a_node_that_is_being_tested_waits_for_the_outcome() {
     let mut w = World::new(true);
     strangers(&mut w);
     w.arrives(1, Role::Peer, open(), false);
+    let mut ordered: Vec<(NodeId, Probe)> = probes(&w).collect();
     assert_eq!(w.joins(1, FILM), Nothing);
     let mut told = Nothing;
     for _ in 0..200 {
         w.now = w.now + Micros::from_millis(50);
-        w.say(Input::Tick);
+        match ordered.pop() {
+            Some((by, probe)) => w.say(Input::ProbeFailed(by, probe.number)),
+            None => w.say(Input::Tick),
+        }
+        ordered.extend(probes(&w));
         if told == Nothing {
             told = w.told(1, FILM);
         }

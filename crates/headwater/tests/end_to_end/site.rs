@@ -218,8 +218,7 @@ impl Site {
     /// As [`Site::publish_live`], under another name.
     pub fn publish_live_as(&self, who: &str, name: &str, more: &[&str]) -> Process {
         let (url, key, data) = (format!("{}/live/index.m3u8", self.origin_url), self.path("key"), self.path(who));
-        let arguments =
-            ["publish", "--live", &url, "--name", name, "--control", &self.api, "--token", &self.token];
+        let arguments = ["publish", "--live", &url, "--name", name, "--control", &self.api, "--token", &self.token];
         let own = ["--key", &key, "--data", &data, "--listen", "127.0.0.1:0"];
         Process::start(who, self.folder.path(), &[&arguments[..], &own, more].concat())
     }

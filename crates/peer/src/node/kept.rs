@@ -89,8 +89,7 @@ pub(super) struct TakenOut {
 pub(super) fn take_out(inner: &Inner, state: &mut State, id: &ContentId) -> Option<TakenOut> {
     let content = state.contents.remove(id)?;
     inner.pacers().for_each(|pacer| pacer.forget(id));
-    let replaced: Vec<ContentId> =
-        state.contents.values().filter(|c| is_replaced_by(c, id)).map(|c| c.id).collect();
+    let replaced: Vec<ContentId> = state.contents.values().filter(|c| is_replaced_by(c, id)).map(|c| c.id).collect();
     let replaced = replaced.iter().filter_map(|id| state.contents.remove(id));
     let also = replaced.map(|c| c.folder(inner)).collect();
     let folder = content.folder(inner);

@@ -4,13 +4,13 @@ use super::static_log::{log_from_proto, log_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
-use headwater_model::{Accepts, Lacks};
 use headwater_model::assignment::{
     Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal,
 };
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
+use headwater_model::{Accepts, Lacks};
 use prost::Message;
 use proto::RefusalCode;
 use proto::control_message::Body;
