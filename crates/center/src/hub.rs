@@ -260,7 +260,9 @@ impl Hub {
                 let highest_piece = state.contents.get(&assignment.version.content)?.pieces.saturating_sub(1);
                 self.send(state, &node, Outgoing::Assign { assignment, highest_piece })
             }
-            Output::ChangeChildren(node, change) => self.send(state, &node, say(FromControl::ChangeChildren(change))),
+            Output::ChangeChildren(node, change) => {
+                self.send(state, &node, say(FromControl::ChangeChildren(change)))
+            }
             Output::Lease(node, lease) => {
                 tracing::debug!("run {} is leased to {node:.8} for {} s", lease.run, lease.within.0 / 1_000_000);
                 let highest_piece = state.contents.get(&lease.version.content)?.pieces.saturating_sub(1);
