@@ -310,8 +310,7 @@ async fn lightweight_clients_get_what_the_publisher_has_for_them() {
     dial_only.introduction.capabilities = headwater_model::Capabilities::regular(headwater_model::Accepts::DialOnly);
     let (mut light, _) = Node::arrive_as(&control, Arc::new(Identity::ephemeral().unwrap()), dial_only).await;
     let lacks = headwater_model::Lacks::Connections;
-    let stand_in = || "small".to_owned();
-    let expected = Refusal::Lightweight { stand_in: stand_in(), lacks };
+    let expected = Refusal::Lightweight { stand_in: "small".into(), lacks };
     assert_eq!(light.refused(newest(film.version.content), "").await, expected);
     light.joined(newest(small.version.content), false).await;
     control.arrive().await.joined(newest(film.version.content), false).await;

@@ -54,7 +54,7 @@ async fn a_node_goes_over_once() {
 
     // Given up together, but for what the user asked for as well.
     node.forget(named("film").content()).await.unwrap();
-    assert_eq!(states(&node), []);
+    assert!(states(&node).is_empty());
     node.fetch(Fetch::kept(named("small")));
     node.fetch(Fetch::kept(named("film")));
     refuse(&node, "film", "small");
