@@ -6,7 +6,7 @@ use headwater_model::id::{ContentId, NodeId};
 use headwater_model::node::Forwards;
 use headwater_model::place::Place;
 use headwater_model::reach::{Reachability, network};
-use headwater_model::report::Introduction;
+use headwater_model::report::{Introduction, Join};
 use headwater_model::time::{Micros, Rate, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -64,6 +64,8 @@ pub struct Client {
     offered: (Rate, Time),
     /// Contents that it takes part in.
     pub contents: BTreeSet<ContentId>,
+    /// Joins that wait until it is known whether the node is lightweight.
+    pub(crate) held: BTreeMap<ContentId, Join>,
     /// When it was last heard of: its heartbeat, or the beginning of its session.
     pub heard: Time,
     /// When it was heard of as far as is known where quiet ones are looked for; nothing once it fell quiet.
@@ -193,6 +195,7 @@ impl ClientManager {
             proved,
             offered: (Rate(0), now),
             contents,
+            held: BTreeMap::new(),
             heard: now,
             watched: Some(now),
             via: None,

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::dcm::Dcm;
+use crate::stand_ins::StandIn;
 use crate::trees::Trees;
 use headwater_model::id::{ContentId, NodeId, Version};
 use headwater_model::layout::Layout;
@@ -57,6 +58,8 @@ pub struct Content {
     pub origin_needs_credentials: bool,
     /// Viewers get them too.
     pub share_origin_credentials: bool,
+    /// What lightweight clients get in its place.
+    pub stand_in: Option<StandIn>,
     /// The swarm of a file, once somebody asked for it. Its key is (content, region `all`) until clusters split.
     pub dcm: Option<Dcm>,
     /// The trees of a live stream, likewise.
@@ -113,6 +116,7 @@ impl ContentDirectory {
             Some(old) if old.version.epoch == content.version.epoch => {
                 old.origin_needs_credentials = content.origin_needs_credentials;
                 old.share_origin_credentials = content.share_origin_credentials;
+                old.stand_in = content.stand_in;
                 (Published::Same, Vec::new())
             }
             Some(old) => {

@@ -67,6 +67,7 @@ impl Swarm {
             kind: Kind::File(Layout::single(PIECE_BYTES, MBYTES << 20).unwrap()),
             origin_needs_credentials: false,
             share_origin_credentials: false,
+            stand_in: None,
             dcm: None,
             trees: None,
         })));

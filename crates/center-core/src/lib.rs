@@ -20,6 +20,7 @@ pub mod place_table;
 mod probing;
 mod progress;
 pub mod reachability;
+pub mod stand_ins;
 pub mod trees;
 pub mod trust;
 
@@ -360,7 +361,10 @@ impl Center {
         match input {
             Input::Arrived(arrival) => self.arrived(now, *arrival, out),
             Input::Departed { node, session, bye } => self.departed(now, node, session, bye, out),
-            Input::Join(node, join) => self.join(now, node, &join, out),
+            Input::Join(node, join) => {
+                self.totals.joins += 1;
+                self.join(now, node, &join, out);
+            }
             Input::Leave(node, version) => self.leave(now, node, version.content, out),
             Input::Heartbeat(node, heartbeat) => self.heartbeat(now, node, &heartbeat, out),
             Input::LeaseDone(node, v, run) => self.with_dcm(now, v, out, |d| d.lease_done(now, &node, run)),
@@ -450,8 +454,9 @@ impl Center {
 
     fn join(&mut self, now: Time, node: NodeId, join: &Join, out: &mut Vec<Output>) {
         let id = join.version.content;
-        self.totals.joins += 1;
-        let Some(client) = self.clients.get(&node) else { return };
+        if self.clients.get(&node).is_none() {
+            return;
+        }
         let Some(content) = self.directory.get(&id) else {
             let why = if self.directory.was_withdrawn(&id) { Refusal::Unpublished } else { Refusal::UnknownContent };
             out.push(Output::Refuse(node, join.version, why));
@@ -462,6 +467,11 @@ impl Center {
             out.push(Output::Refuse(node, join.version, Refusal::OtherVersion { current: version.epoch }));
             return;
         }
+        let is_live = content.kind.is_live();
+        if !self.is_admitted(node, join, id, out) {
+            return;
+        }
+        let Some(client) = self.clients.get(&node) else { return };
         if client.contents.len() >= self.config.max_contents_per_node && !client.contents.contains(&id) {
             let limit = format!("a node takes part in at most {} contents", self.config.max_contents_per_node);
             out.push(Output::Refuse(node, join.version, Refusal::Limit(limit)));
@@ -470,7 +480,6 @@ impl Center {
         if let Some(client) = self.clients.get_mut(&node) {
             client.contents.insert(id);
         }
-        let is_live = content.kind.is_live();
         if !join.looks_first {
             self.regrant(&node, |budget, changed| budget.join(now, id, is_live, changed));
         }
@@ -668,6 +677,7 @@ impl Center {
     fn takes_no_part(&mut self, now: Time, node: &NodeId, content: &ContentId) {
         if let Some(client) = self.clients.get_mut(node) {
             client.contents.remove(content);
+            client.held.remove(content);
         }
         self.regrant(node, |budget, changed| budget.leave(now, content, changed));
     }

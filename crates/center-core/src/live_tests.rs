@@ -56,6 +56,7 @@ impl Stream {
             kind,
             origin_needs_credentials: false,
             share_origin_credentials: false,
+            stand_in: None,
             dcm: None,
             trees: None,
         })));

@@ -70,6 +70,7 @@ impl Center {
                     client.arrival.introduction.capabilities.accepts = verdict.accepts;
                     client.via = verdict.via;
                     self.reach_changed(now, node, out);
+                    self.go_on_with_held(now, node, out);
                 }
             }
         }

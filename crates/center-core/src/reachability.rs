@@ -205,6 +205,12 @@ impl Prober {
     pub fn verdict(&self, node: &NodeId) -> Option<&Verdict> {
         self.subjects.get(node).map(|s| &s.verdict)
     }
+    /// Whether it is held for less than it claims only until its first test is over.
+    pub fn is_undecided(&self, node: &NodeId) -> bool {
+        let claims_more = |s: &&Subject| s.as_came.listens && s.as_came.claim != Accepts::DialOnly;
+        let s = self.subjects.get(node).filter(claims_more);
+        s.is_some_and(|s| s.verdict.accepts == Known::claim(Accepts::DialOnly))
+    }
     /// The address that its router forwards to it, as it says.
     pub fn mapped(&self, node: &NodeId) -> Option<SocketAddr> {
         self.subjects.get(node)?.mapped

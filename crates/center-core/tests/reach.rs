@@ -61,6 +61,7 @@ impl World {
             kind: Kind::File(layout.clone()),
             origin_needs_credentials: false,
             share_origin_credentials: false,
+            stand_in: None,
             dcm: None,
             trees: None,
         };

@@ -6,6 +6,7 @@ use crate::store::{ContentRow, StoreError};
 use bytes::Bytes;
 use headwater_center_core::Input;
 use headwater_center_core::content_directory::{Content, Kind, MAX_CONTENTS};
+use headwater_center_core::stand_ins::{NoStandIn, StandIn};
 use headwater_model::live::LiveTrack;
 use headwater_model::log::{Log, Said, fingerprint};
 use headwater_model::{ContentId, Hash, NodeId, Version};
@@ -39,6 +40,8 @@ pub(crate) struct Published {
     /// Only for bearers of a viewer's token.
     pub(crate) restricted: bool,
     pub(crate) share_origin_credentials: bool,
+    /// Name of what lightweight clients get in its place.
+    pub(crate) lightweight: Option<String>,
     pub(crate) published_unix_ms: u64,
     /// Nodes that said that they have it.
     pub(crate) announcers: BTreeSet<NodeId>,
@@ -65,6 +68,8 @@ pub(crate) struct Terms {
     pub(crate) access: OriginAccess,
     pub(crate) share_origin_credentials: bool,
     pub(crate) restricted: bool,
+    /// Name of the publisher's content that lightweight clients get in its place.
+    pub(crate) lightweight: Option<String>,
 }
 
 /// Why a content is not published.
@@ -91,6 +96,9 @@ pub(crate) enum PublishError {
     /// The same epoch with another log.
     #[error("epoch {0} was published with other objects already: publish with a higher epoch")]
     OtherLog(u64),
+    /// What lightweight clients are to get cannot be that.
+    #[error("lightweight clients cannot get that in its place: {0}")]
+    StandIn(#[from] NoStandIn),
     /// Limits.
     #[error("over a limit of the control center: {0}")]
     Limit(String),
@@ -128,6 +136,7 @@ impl Published {
             live: said.live().cloned(),
             restricted: terms.restricted,
             share_origin_credentials: terms.share_origin_credentials,
+            lightweight: terms.lightweight,
             published_unix_ms,
             announcers: BTreeSet::new(),
             log_hash: Hash::of(&[&encoded]),
@@ -143,20 +152,23 @@ impl Published {
     }
 
     /// As the core needs it.
-    fn for_core(&self, said: Said) -> Input {
+    fn for_core(&self, said: Said) -> Content {
+        // Of the same publisher, whoever has the name.
+        let stand_in = |name: &String| StandIn { content: ContentId::of(&self.key, name), name: name.clone() };
         let kind = match said {
             Said::Closed(track) => Kind::File(track.layout),
             Said::Live(track) => Kind::Live(track.terms),
         };
-        Input::Publish(Box::new(Content {
+        Content {
             version: self.version,
             name: self.name.clone(),
             kind,
             origin_needs_credentials: self.frame_with_access.is_some(),
             share_origin_credentials: self.share_origin_credentials,
+            stand_in: self.lightweight.as_ref().map(stand_in),
             dcm: None,
             trees: None,
-        }))
+        }
     }
 
     fn terms(&self) -> Terms {
@@ -164,6 +176,7 @@ impl Published {
             access: self.access.clone(),
             share_origin_credentials: self.share_origin_credentials,
             restricted: self.restricted,
+            lightweight: self.lightweight.clone(),
         }
     }
 }
@@ -195,11 +208,12 @@ impl Contents {
             access: row.access.clone(),
             share_origin_credentials: row.share_origin_credentials,
             restricted: row.restricted,
+            lightweight: row.lightweight.clone(),
         };
         let (published, _) = Published::new(&log, &said, terms, row.published_unix_ms)?;
-        let input = published.for_core(said);
+        let content = published.for_core(said);
         self.insert(published);
-        Some(input)
+        Some(Input::Publish(Box::new(content)))
     }
 
     /// A content that was withdrawn before the restart.
@@ -328,15 +342,24 @@ impl Hub {
         leaves: Option<Vec<u8>>,
     ) -> Result<(), PublishError> {
         let _one_at_a_time = self.publishing.lock().await;
-        let id = said.version().content;
+        let (version, name) = (said.version(), said.name().to_owned());
+        let (id, by_publisher) = (version.content, terms.is_some());
         let terms = terms.unwrap_or_else(|| {
             let restricted = self.identity.is_restricted(&id);
-            let fresh = Terms { access: OriginAccess::default(), share_origin_credentials: false, restricted };
+            let access = OriginAccess::default();
+            let fresh = Terms { access, share_origin_credentials: false, restricted, lightweight: None };
             self.lock().contents.get(&id).map_or(fresh, Published::terms)
         });
         let too_large = || PublishError::Limit(format!("the log has more than {MAX_LOG_BYTES} bytes"));
         let (published, encoded) = Published::new(&log, &said, terms.clone(), unix_ms()).ok_or_else(too_large)?;
-        self.lock().contents.check(&published)?;
+        let content = published.for_core(said);
+        {
+            let state = self.lock();
+            state.contents.check(&published)?;
+            if by_publisher {
+                state.center.directory().check_stand_in(&content)?;
+            }
+        }
         let (hub, key, restricted) = (self.clone(), published.key, terms.restricted);
         let remember = move || {
             hub.identity.add_publisher(key)?;
@@ -344,22 +367,22 @@ impl Hub {
         };
         tokio::task::spawn_blocking(remember).await.map_err(|_| PublishError::Stopping)??;
         let row = ContentRow {
-            version: said.version(),
-            name: said.name().to_owned(),
+            version,
+            name: name.clone(),
             log: encoded,
             access: terms.access,
             share_origin_credentials: terms.share_origin_credentials,
             restricted,
+            lightweight: terms.lightweight,
             published_unix_ms: published.published_unix_ms,
         };
         self.store.publish(row, leaves).await?;
         let mut state = self.lock();
-        state.events.say(unix_ms(), format!("{} (epoch {}) is published", said.name(), said.version().epoch));
+        state.events.say(unix_ms(), format!("{name} (epoch {}) is published", version.epoch));
         state.pages.forget(&published.version);
-        let input = published.for_core(said);
         // The core answers with messages that name the new version: it must be known here first.
         state.contents.insert(published);
-        self.input(&mut state, input);
+        self.input(&mut state, Input::Publish(Box::new(content)));
         Ok(())
     }
 

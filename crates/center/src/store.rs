@@ -16,7 +16,7 @@ const MAX_JOBS: usize = 1024;
 /// Records of transfers kept; the oldest go first.
 const MAX_TRANSFERS: i64 = 200_000;
 /// Version of the tables.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 const FILE: &str = "headwater.db";
 /// An earlier process may be about to end.
 const BUSY: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ const TABLES: &str = "
 CREATE TABLE contents (
     content BLOB PRIMARY KEY, name TEXT NOT NULL, epoch INTEGER NOT NULL, log BLOB NOT NULL, leaves BLOB,
     origin_access TEXT NOT NULL, share_origin_credentials INTEGER NOT NULL, restricted INTEGER NOT NULL,
-    published_unix_ms INTEGER NOT NULL);
+    published_unix_ms INTEGER NOT NULL, lightweight TEXT);
 CREATE TABLE withdrawn (content BLOB PRIMARY KEY, epoch INTEGER NOT NULL, unix_ms INTEGER NOT NULL);
 CREATE TABLE transfers (
     number INTEGER PRIMARY KEY, node BLOB NOT NULL, content BLOB NOT NULL, title TEXT NOT NULL,
@@ -33,6 +33,9 @@ CREATE TABLE transfers (
     start_unix_ms INTEGER NOT NULL, end_unix_ms INTEGER NOT NULL, max_bytes_per_s INTEGER NOT NULL,
     complete INTEGER NOT NULL);
 ";
+
+/// From the first version's tables to these.
+const FROM_FIRST: &str = "ALTER TABLE contents ADD COLUMN lightweight TEXT";
 
 /// Why the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,7 @@ pub(crate) struct ContentRow {
     pub(crate) access: OriginAccess,
     pub(crate) share_origin_credentials: bool,
     pub(crate) restricted: bool,
+    pub(crate) lightweight: Option<String>,
     pub(crate) published_unix_ms: u64,
 }
 
@@ -267,20 +271,23 @@ fn open(path: &Path) -> Result<(Connection, Loaded), StoreError> {
     c.pragma_update(None, "journal_mode", "WAL").map_err(sql)?;
     c.pragma_update(None, "synchronous", "FULL").map_err(sql)?;
     let found: i64 = c.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(sql)?;
-    match found {
-        SCHEMA => {
-            let said: String = c.pragma_query_value(None, "quick_check", |r| r.get(0)).map_err(sql)?;
-            if said != "ok" {
-                return Err(sql(corrupt(said)));
-            }
-        }
-        0 => {
-            let t = c.transaction().map_err(sql)?;
-            t.execute_batch(TABLES).map_err(sql)?;
-            t.pragma_update(None, "user_version", SCHEMA).map_err(sql)?;
-            t.commit().map_err(sql)?;
-        }
+    let to_do = match found {
+        SCHEMA => None,
+        0 => Some(TABLES),
+        1 => Some(FROM_FIRST),
         found => return Err(StoreError::Newer { path: path.into(), found }),
+    };
+    if found > 0 {
+        let said: String = c.pragma_query_value(None, "quick_check", |r| r.get(0)).map_err(sql)?;
+        if said != "ok" {
+            return Err(sql(corrupt(said)));
+        }
+    }
+    if let Some(to_do) = to_do {
+        let t = c.transaction().map_err(sql)?;
+        t.execute_batch(to_do).map_err(sql)?;
+        t.pragma_update(None, "user_version", SCHEMA).map_err(sql)?;
+        t.commit().map_err(sql)?;
     }
     let loaded = load(&c).map_err(sql)?;
     Ok((c, loaded))
@@ -292,8 +299,8 @@ fn corrupt(said: String) -> rusqlite::Error {
 
 fn load(c: &Connection) -> Result<Loaded, rusqlite::Error> {
     let mut contents = c.prepare(
-        "SELECT content, epoch, name, log, origin_access, share_origin_credentials, restricted, published_unix_ms
-         FROM contents",
+        "SELECT content, epoch, name, log, origin_access, share_origin_credentials, restricted, published_unix_ms,
+         lightweight FROM contents",
     )?;
     let mut withdrawn = c.prepare("SELECT content, epoch FROM withdrawn")?;
     let contents = contents.query_map([], |r| {
@@ -306,6 +313,7 @@ fn load(c: &Connection) -> Result<Loaded, rusqlite::Error> {
             share_origin_credentials: r.get(5)?,
             restricted: r.get(6)?,
             published_unix_ms: number(r, 7)?,
+            lightweight: r.get(8)?,
         })
     })?;
     let withdrawn = withdrawn.query_map([], |r| Ok((ContentId(id(r, 0)?), number(r, 1)?)))?;
@@ -331,7 +339,7 @@ fn publish(c: &mut Connection, row: &ContentRow, leaves: Option<&[u8]>) -> Resul
     let id = &row.version.content.0[..];
     let t = c.transaction()?;
     t.execute(
-        "INSERT OR REPLACE INTO contents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT OR REPLACE INTO contents VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             id,
             row.name,
@@ -341,7 +349,8 @@ fn publish(c: &mut Connection, row: &ContentRow, leaves: Option<&[u8]>) -> Resul
             access,
             row.share_origin_credentials,
             row.restricted,
-            row.published_unix_ms as i64
+            row.published_unix_ms as i64,
+            row.lightweight
         ],
     )?;
     t.execute("DELETE FROM withdrawn WHERE content = ?1", [id])?;

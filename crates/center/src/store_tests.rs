@@ -8,6 +8,7 @@ fn row(n: u8, epoch: u64) -> ContentRow {
         access: OriginAccess { headers: vec![("cookie".into(), "s".into())], query: "q=1".into() },
         share_origin_credentials: true,
         restricted: true,
+        lightweight: (n == 1).then(|| "small".to_owned()),
         published_unix_ms: 77,
     }
 }
@@ -48,12 +49,33 @@ async fn state_is_kept() {
     let (first, expected) = (&loaded.contents[0], row(1, 5));
     assert_eq!((&first.log, &first.access), (&expected.log, &expected.access));
     assert!(first.share_origin_credentials && first.restricted && first.published_unix_ms == 77);
+    assert_eq!((first.lightweight.as_deref(), &loaded.contents[1].lightweight), (Some("small"), &None));
     assert_eq!(loaded.withdrawn, [(ContentId([3; 32]), 1)]);
     assert_eq!(store.leaves(row(1, 5).version).await.unwrap(), Some(vec![3; 64]));
     assert_eq!(store.leaves(row(1, 6).version).await.unwrap(), None, "of another version");
     assert_eq!(store.leaves(row(2, u64::MAX).version).await.unwrap(), None);
     store.set_leaves(row(2, u64::MAX).version, vec![4; 32]).await.unwrap();
     assert_eq!(store.leaves(row(2, u64::MAX).version).await.unwrap(), Some(vec![4; 32]));
+}
+
+#[tokio::test]
+async fn state_of_the_first_version_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Connection::open(folder.path().join(FILE)).unwrap();
+    first.execute_batch(&TABLES.replace(", lightweight TEXT", "")).unwrap();
+    let old = "INSERT INTO contents VALUES (?1, 'film', 5, x'01', NULL, '{\"headers\":[],\"query\":\"\"}', 0, 1, 77)";
+    first.execute(old, [&[1u8; 32][..]]).unwrap();
+    first.pragma_update(None, "user_version", 1).unwrap();
+    drop(first);
+    for _ in 0..2 {
+        let (store, thread, loaded) = Store::open(folder.path(), 1).unwrap();
+        let found: Vec<_> = loaded.contents.iter().map(|c| (c.name.as_str(), c.restricted, &c.lightweight)).collect();
+        assert_eq!((found, loaded.moved_aside), (vec![("film", true, &None)], None));
+        store.publish(row(2, 1), None).await.unwrap();
+        store.withdraw(row(2, 1).version, 9).await.unwrap();
+        drop(store);
+        thread.join().unwrap();
+    }
 }
 
 #[test]

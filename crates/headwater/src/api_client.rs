@@ -179,7 +179,7 @@ impl ApiClient {
     }
 
     /// Registers a content, or a new version of it. `access` is what its origin asks for; viewers get to know it only
-    /// when `share_access`.
+    /// when `share_access`. Lightweight clients get the content named `lightweight` in its place.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -189,12 +189,14 @@ impl ApiClient {
         access: &Access,
         share_access: bool,
         audience: Audience,
+        lightweight: Option<&str>,
     ) -> Result<Published, ApiError> {
         let audience = match audience {
             Audience::Open => "open",
             Audience::Tokens => "tokens",
         };
-        let path = format!("/v1/contents?share_origin_credentials={share_access}&audience={audience}");
+        let lightweight = lightweight.map_or(String::new(), |name| format!("&lightweight={}", escape(name)));
+        let path = format!("/v1/contents?share_origin_credentials={share_access}&audience={audience}{lightweight}");
         let mut request = self.request(Method::POST, &path)?.body(made.encode());
         if *access != Access::default() {
             let json = serde_json::to_vec(access).map_err(|e| ApiError::Setup(e.to_string()))?;

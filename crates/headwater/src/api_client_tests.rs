@@ -52,11 +52,12 @@ async fn a_content_is_registered_as_the_api_says() {
     let control = answering(201, answer).await;
     let api = ApiClient::new(&control.address, Some("secret\n")).unwrap();
     let access = Access { headers: vec![("Cookie".into(), "a=b".into())], query: Some("s=1".into()) };
-    let published = api.publish(&made(), &access, true, Audience::Tokens).await.unwrap();
+    let published = api.publish(&made(), &access, true, Audience::Tokens, Some("films/a b")).await.unwrap();
     assert_eq!((published.epoch, published.hw.as_str()), (7, "hw://x/n#key=ab"));
-    api.publish(&made(), &Access::default(), false, Audience::Open).await.unwrap();
+    api.publish(&made(), &Access::default(), false, Audience::Open, None).await.unwrap();
     let seen = control.seen.lock().unwrap();
-    assert_eq!(seen[0].line, "POST /v1/contents?share_origin_credentials=true&audience=tokens");
+    let asked = "POST /v1/contents?share_origin_credentials=true&audience=tokens&lightweight=films%2Fa%20b";
+    assert_eq!(seen[0].line, asked);
     assert_eq!(seen[0].headers["authorization"], "Bearer secret");
     assert_eq!(StaticLog::decode(&seen[0].body).unwrap(), made());
     let header = STANDARD.decode(&seen[0].headers[ACCESS_HEADER]).unwrap();

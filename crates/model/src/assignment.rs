@@ -3,7 +3,7 @@
 
 use crate::id::{Hash, NodeId, Version};
 use crate::live::Substreams;
-use crate::node::SourceClass;
+use crate::node::{Lacks, SourceClass};
 use crate::time::{Micros, Rate};
 use std::net::SocketAddr;
 
@@ -151,6 +151,13 @@ pub enum Refusal {
     },
     /// Not permitted, and why.
     NotPermitted(String),
+    /// Lightweight clients get another content of the same publisher in its place, and this node is one (S9).
+    Lightweight {
+        /// Name of the one that it may have.
+        stand_in: String,
+        /// What makes it lightweight.
+        lacks: Lacks,
+    },
     /// Too many contents, nodes or messages.
     Limit(String),
 }
@@ -164,6 +171,9 @@ impl std::fmt::Display for Refusal {
             Refusal::Unpublished => write!(f, "the content was withdrawn by its publisher"),
             Refusal::OtherVersion { current } => write!(f, "a newer version is published (epoch {current})"),
             Refusal::NotPermitted(why) => write!(f, "not permitted: {why}"),
+            Refusal::Lightweight { stand_in, lacks } => {
+                write!(f, "this client is lightweight ({lacks}), and its publisher has {stand_in:?} for such")
+            }
             Refusal::Limit(what) => write!(f, "over a limit of the control center: {what}"),
         }
     }

@@ -27,7 +27,7 @@ pub use id::{ContentId, Hash, NodeId, Version};
 pub use layout::Layout;
 pub use live::Substreams;
 pub use name::Name;
-pub use node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess, SourceClass};
+pub use node::{Accepts, Capabilities, Forwards, Known, Lacks, Priority, Role, SourceAccess, SourceClass};
 pub use place::{Place, Tier};
 pub use reach::{Probe, Reachability};
 pub use rng::Rng;

@@ -126,6 +126,27 @@ pub struct Capabilities {
     pub udp: Known<bool>,
 }
 
+/// What a lightweight node lacks (A2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lacks {
+    /// Strangers cannot connect to it.
+    Connections,
+    /// It may fetch from the origin and operator nodes only.
+    Sources,
+    /// It passes on nothing, or only what it holds in memory.
+    Forwarding,
+}
+
+impl std::fmt::Display for Lacks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Lacks::Connections => "nobody can connect to it",
+            Lacks::Sources => "it may fetch from the origin and the operator's nodes only",
+            Lacks::Forwarding => "it passes on nothing of what is on its disk",
+        })
+    }
+}
+
 impl Capabilities {
     /// A regular peer that accepts connections, or one that only dials.
     pub const fn regular(accepts: Accepts) -> Self {
@@ -143,7 +164,16 @@ impl Capabilities {
     }
     /// Lightweight: less than a regular peer in any capability (A2).
     pub fn lightweight(&self) -> bool {
-        self.dial_only() || self.limited().is_some() || self.forwards.value != Forwards::Disk
+        self.lacks().is_some()
+    }
+    /// What makes a node lightweight; the first of them where there are several.
+    pub fn lacks(&self) -> Option<Lacks> {
+        match self.forwards.value {
+            _ if self.dial_only() => Some(Lacks::Connections),
+            _ if self.limited().is_some() => Some(Lacks::Sources),
+            Forwards::Memory | Forwards::No => Some(Lacks::Forwarding),
+            Forwards::Disk => None,
+        }
     }
     /// Why the node may fetch from the origin and operator nodes only, if it may, in words for people.
     pub fn limited(&self) -> Option<&'static str> {
@@ -164,13 +194,16 @@ mod tests {
     fn a_dial_only_node_is_lightweight() {
         let of = Capabilities::regular;
         assert!(of(Accepts::DialOnly).lightweight() && !of(Accepts::Open).lightweight());
+        assert_eq!(of(Accepts::DialOnly).lacks(), Some(Lacks::Connections));
+        let forgets = Capabilities { forwards: Known::claim(Forwards::Memory), ..of(Accepts::Punchable) };
+        assert_eq!((forgets.lacks(), of(Accepts::Punchable).lacks()), (Some(Lacks::Forwarding), None));
     }
 
     #[test]
     fn a_node_with_limited_sources_says_why() {
         let open = Capabilities::regular(Accepts::Open);
         let walled = Capabilities { udp: Known { value: false, from: From::Test }, ..open };
-        assert!(walled.lightweight());
+        assert_eq!(walled.lacks(), Some(Lacks::Sources));
         assert_eq!(walled.limited(), Some("no UDP (found by test)"));
         let listed = Capabilities { sources: Known::claim(SourceAccess::Listed), ..open };
         assert_eq!((listed.limited(), open.limited()), (Some("access list (its configuration)"), None));

@@ -313,8 +313,11 @@ static PARENT_KEYS: Shape = shape("ParentKeys", 0, &[many(1, "keys", MAX_PARENT_
 static WELCOME: Shape =
     shape("Welcome", 0, &[bytes(6, "observed_address", MAX_ADDRESS_BYTES), one(7, "parent_keys", &PARENT_KEYS)]);
 static CONTENT_INFO: Shape = shape("ContentInfo", 0, &[log(1), one(2, "access", &ORIGIN_ACCESS)]);
-static REFUSED: Shape =
-    shape("Refused", VERSION_FIELD_BYTES, &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES)]);
+static REFUSED: Shape = shape(
+    "Refused",
+    VERSION_FIELD_BYTES,
+    &[one(1, "version", &VERSION), bytes(3, "why", MAX_WHY_BYTES), bytes(5, "stand_in", MAX_PATH_BYTES)],
+);
 static REACH: Shape =
     shape("Reach", HASH_FIELD_BYTES, &[list(1, "addresses", MAX_ADDRESSES, MAX_ADDRESS_BYTES), hash(2, "certificate")]);
 static PARENT: Shape = shape(

@@ -12,6 +12,8 @@ export interface Content {
   session(connected: boolean): void;
   /** The control center gives nothing of it, in words. */
   refused(why: string): void;
+  /** Another content of the publisher is to be had in its place, for this reason. */
+  goOver(to: string, why: string): Promise<void>;
   info(said: { log?: Log }): Promise<void>;
   assigned(assignment: Assignment): void;
   leased?(lease: Lease): void;

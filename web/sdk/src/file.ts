@@ -19,6 +19,7 @@ import { type Octets, equal, hex, leaf, unhex, whole } from './octets.ts';
 import { fetchRange } from './origin.ts';
 import type { Pace } from './pace.ts';
 import { Serving } from './serving.ts';
+import { type StandIn, standInFor } from './stand-in.ts';
 import { parentOf } from './stream.ts';
 import { Swarm, type SwarmInput, type SwarmOutput, lengthOf, runsOf } from './swarm.ts';
 
@@ -40,6 +41,10 @@ export interface Sink {
 }
 
 export interface FileProgress {
+  /** Name of the file that this is. */
+  name: string;
+  /** Where it is another one than was asked for: which, and why. */
+  standIn: StandIn | null;
   bytes: number; total: number | null; peerBytes: number; originBytes: number; parents: number;
   /** Sent to others. */
   uploadedBytes: number;
@@ -62,9 +67,11 @@ export class FileContent implements Content {
   #over = false;
   #pages = new Map<number, Page>();
   #serving: Serving | null = null;
+  /** What it is, where that is not what was asked for. */
+  standIn: StandIn | null = null;
 
   constructor(
-    readonly node: Node, readonly name: Name, readonly content: Octets, readonly token: string | undefined,
+    readonly node: Node, public name: Name, public content: Octets, readonly token: string | undefined,
     readonly open: (track: FileTrack) => Promise<Sink>, readonly progress: () => void,
   ) {
     this.done = new Promise((done, failed) => { [this.#finish, this.#fail] = [done, failed]; });
@@ -76,6 +83,7 @@ export class FileContent implements Content {
   state(): FileProgress {
     const s = this.#swarm;
     return {
+      name: this.name.name, standIn: this.standIn,
       bytes: (s?.peerBytes ?? 0) + (s?.originBytes ?? 0), total: this.#track?.bytes ?? null, peerBytes: s?.peerBytes ?? 0,
       originBytes: s?.originBytes ?? 0, parents: s?.edges().filter((e) => e.open).length ?? 0,
       uploadedBytes: this.#serving?.uploadedBytes ?? 0,
@@ -132,34 +140,63 @@ export class FileContent implements Content {
     if (!this.#swarm || this.#serving) this.#end(new Error(why));
   }
 
+  async goOver(to: string, why: string): Promise<void> {
+    if (this.standIn || to === this.name.name) return this.#end(new Error(`${why}, and there is nothing else for it`));
+    // What is here as a whole stays here.
+    if (this.#swarm?.isComplete()) return this.refused(why);
+    const next = await standInFor(this.name, to, why);
+    // It may have been said twice.
+    if (this.standIn || this.#over || this.#swarm?.isComplete()) return;
+    await this.#forget();
+    [this.name, this.content, this.standIn] = [next.name, next.content, next.standIn];
+    this.node.told('stand-in');
+    this.#join();
+    this.progress();
+  }
+
+  /** What came of it, without a control center, is another file's. */
+  async #forget(): Promise<void> {
+    this.#jobs.forEach((job) => job.abort());
+    const sink = this.#sink;
+    [this.#track, this.#swarm, this.#sink, this.#told] = [null, null, null, -1];
+    [this.#leaves, this.#tickets, this.#pages, this.#writing, this.#jobs].forEach((all) => all.clear());
+    this.#pending.splice(0);
+    await sink?.abort().catch(() => {});
+  }
+
   async info({ log }: { log?: Log }): Promise<void> {
     if (this.#track || !log || this.#over) return;
+    const { content } = this;
+    const isOther = () => this.content !== content;
     try {
       const track = await verifyFileLog(log, this.name.name, this.name.key);
+      if (isOther()) return;
       const sink = await this.open(track);
-      if (this.#over || this.#swarm) return void sink.abort();
+      if (this.#over || this.#swarm || isOther()) return void sink.abort();
       [this.#track, this.#sink] = [track, sink];
       const order = new DataView((unhex(this.node.identity.node) as Octets).buffer).getUint32(0);
       this.#swarm = new Swarm(clock(), track, order);
       this.#happened({ is: 'control', connected: this.node.control.connected });
       this.#pending.splice(0).forEach((f) => f());
     } catch (e) {
-      this.#end(e instanceof Error ? e : new Error(String(e)));
+      if (!isOther()) this.#end(e instanceof Error ? e : new Error(String(e)));
     }
   }
 
   /** The log that the publisher put beside the file, with all hashes: for those who reach no control center. */
   async #readLog(url: string): Promise<void> {
-    if (this.#over || this.node.control.connected) return;
+    if (this.#over || this.node.control.connected || this.standIn) return;
     try {
       const answer = await fetch(url, { credentials: 'omit' });
       if (!answer.ok || Number(answer.headers.get('content-length')) > MAX_LOG_BYTES) throw new Error(`status ${answer.status}`);
       const said = fromBinary(StaticLogSchema, new Uint8Array(await answer.arrayBuffer()));
+      if (this.standIn) return;
       await this.info(said.log ? { log: said.log } : {});
       const track = this.#track;
       if (!track) return;
       const hashes = Array.from({ length: track.pieces }, (_, i) => said.leaves.slice(32 * i, 32 * i + 32) as Octets);
       if (!equal(await root(hashes), track.root)) throw new Error('its hashes are not those that the publisher signed');
+      if (this.#track !== track) return;
       for (let page = 0; page * PAGE_LEAVES < track.pieces; page += 1) {
         this.#leaves.set(page, hashes.slice(page * PAGE_LEAVES, (page + 1) * PAGE_LEAVES).map(hex));
         this.#happened({ is: 'page', page });
@@ -273,7 +310,7 @@ export class FileContent implements Content {
     if (!track || this.#leaves.has(number)) return;
     if (!page) return this.#happened({ is: 'no-page', page: number });
     void trueLeaves(page, track.pieces, track.root).then((leaves) => {
-      if (!leaves || this.#over) return;
+      if (!leaves || this.#over || this.#track !== track) return;
       if (this.node.pace) this.#pages.set(number, page);
       this.#leaves.set(number, leaves);
       this.#happened({ is: 'page', page: number });
@@ -289,17 +326,20 @@ export class FileContent implements Content {
     const [track, swarm, sink] = [this.#track, this.#swarm, this.#sink];
     const wanted = this.#leaves.get(Math.floor(piece / PAGE_LEAVES))?.[piece % PAGE_LEAVES];
     if (!track || !swarm || !sink || wanted === undefined || this.#writing.has(piece)) return;
-    if (data.length !== lengthOf(track, piece) || await leaf(data) !== wanted) return this.#happened({ is: 'bad', from, piece });
-    if (this.#over) return;
+    const isTrue = data.length === lengthOf(track, piece) && await leaf(data) === wanted;
+    const isOther = () => this.#over || this.#swarm !== swarm;
+    if (isOther()) return;
+    if (!isTrue) return this.#happened({ is: 'bad', from, piece });
     if (!swarm.have.has(piece) && !this.#writing.has(piece)) {
       this.#writing.add(piece);
       try {
         await sink.write(piece * track.pieceBytes, data);
       } catch (e) {
-        return this.#end(e instanceof Error ? e : new Error(String(e)));
+        return isOther() ? undefined : this.#end(e instanceof Error ? e : new Error(String(e)));
       } finally {
-        this.#writing.delete(piece);
+        if (!isOther()) this.#writing.delete(piece);
       }
+      if (isOther()) return;
     }
     this.#happened({ is: 'stored', from, piece });
     this.progress();

@@ -20,6 +20,7 @@ import { Stream, type StreamStatistics } from './stream.ts';
 
 export type { FileProgress } from './file.ts';
 export type { HlsLoader, HlsSource } from './hls/loader.ts';
+export type { StandIn } from './stand-in.ts';
 export type { StreamStatistics } from './stream.ts';
 
 const DEFAULT_MEMORY_BYTES = 128 << 20;
@@ -47,8 +48,11 @@ export interface StreamOptions {
   origin?: string;
 }
 
-/** What happens; statistics tell how much. `limited`: no connection with peers gets through here. */
-export type HeadwaterEvent = 'session' | 'no-session' | 'limited';
+/**
+ * What happens; statistics tell how much. `limited`: no connection with peers gets through here. `stand-in`: another
+ * content of the publisher is here in place of one that was asked for, as pages are lightweight clients.
+ */
+export type HeadwaterEvent = 'session' | 'no-session' | 'limited' | 'stand-in';
 
 /** A live stream. */
 export interface LiveStream {

@@ -11,6 +11,7 @@ import type { Parent } from './live/channel.ts';
 import { type Octets, equal, unhex } from './octets.ts';
 import type { Content } from './content.ts';
 import { Pace } from './pace.ts';
+import { lightweight } from './stand-in.ts';
 
 /** So many dials in vain and none that was not: WebTransport does not get through here, for as long as is waited then. */
 const DIALS_IN_VAIN = 4;
@@ -155,8 +156,12 @@ export class Node {
         return all.forEach((s) => void s.info(log ? { log } : {}));
       }
       case 'assignment': return about(body.value.version?.content)?.assigned(body.value);
-      case 'refused':
-        return about(body.value.version?.content)?.refused(body.value.why || RefusalCode[body.value.code] || 'refused');
+      case 'refused': {
+        const { version, code, why, standIn, lacks } = body.value;
+        const content = about(version?.content);
+        if (code === RefusalCode.LIGHTWEIGHT) return void content?.goOver(standIn, lightweight(lacks));
+        return content?.refused(why || RefusalCode[code] || 'refused');
+      }
       case 'lease': return about(body.value.version?.content)?.leased?.(body.value);
       case 'leaseRevoked': return about(body.value.version?.content)?.leaseRevoked?.(body.value.run);
       case 'page': {

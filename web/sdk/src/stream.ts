@@ -19,6 +19,7 @@ import type { Link } from './link.ts';
 import type { Name } from './name.ts';
 import type { Node } from './node.ts';
 import { fetchRange } from './origin.ts';
+import { type StandIn, standInFor } from './stand-in.ts';
 
 /** Pieces that came before their entries. */
 const MAX_EARLY = 256;
@@ -38,6 +39,10 @@ interface GivenTicket { ticket: Ticket; secret: Uint8Array }
 
 /** How a stream fares. */
 export interface StreamStatistics {
+  /** Name of the stream that this is. */
+  name: string;
+  /** Where it is another one than was asked for: which, and why. */
+  standIn: StandIn | null;
   peerBytes: number;
   originBytes: number;
   wastedBytes: number;
@@ -80,8 +85,10 @@ export class Stream implements Content {
 
   /** Why nothing comes, in words. */
   problem: string | null = null;
+  /** What it is, where that is not what was asked for. */
+  standIn: StandIn | null = null;
 
-  constructor(readonly node: Node, readonly name: Name, readonly content: Octets, readonly token: string | undefined) {
+  constructor(readonly node: Node, public name: Name, public content: Octets, readonly token: string | undefined) {
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     if (name.log !== null) this.#logTimer = setInterval(() => void this.#readLog(name.log as string), LOG_EVERY_MS);
     this.#join();
@@ -99,6 +106,7 @@ export class Stream implements Content {
     const edges = c?.feeds.edges().filter((e) => e.open) ?? [];
     const lags = [...this.#lags].sort((a, b) => a - b);
     return {
+      name: this.name.name, standIn: this.standIn,
       peerBytes: c?.peerBytes ?? 0, originBytes: c?.originBytes ?? 0, wastedBytes: c?.wastedBytes ?? 0,
       parents: edges.length, sources: edges.map(({ node, bytes }) => ({ node, bytes })),
       unfedSubstreams: c?.feeds.unfed() ?? 0, missingPieces: c?.awaited() ?? 0, lostPieces: c?.window.lostPieces ?? 0,
@@ -146,18 +154,40 @@ export class Stream implements Content {
     this.#wake();
   }
 
+  async goOver(to: string, why: string): Promise<void> {
+    if (this.standIn || to === this.name.name) return this.refused(`${why}, and there is nothing else for it`);
+    const next = await standInFor(this.name, to, why);
+    // It may have been said twice.
+    if (this.standIn || this.closed) return;
+    this.#forget();
+    [this.name, this.content, this.standIn, this.problem] = [next.name, next.content, next.standIn, null];
+    this.node.told('stand-in');
+    this.#join();
+    this.#wake();
+  }
+
+  /** What came of it, without a control center, is another stream's. */
+  #forget(): void {
+    clearInterval(this.#logTimer);
+    this.#jobs.forEach((job) => job.abort());
+    for (const { node } of this.#channel?.feeds.edges() ?? []) this.#closeEdge(node, this.#version());
+    [this.#channel, this.#pendingAssignment, this.#heldBytes, this.#lags] = [null, null, 0, []];
+    [this.#pieces, this.#early, this.#tickets].forEach((all) => all.clear());
+  }
+
   async info({ log }: { log?: Log }): Promise<void> {
     if (this.#channel || !log || this.closed) return;
+    const { content } = this;
     try {
       const track = await verifyLiveLog(log, this.name.name, this.name.key);
-      if (this.#channel || this.closed) return;
+      if (this.#channel || this.closed || this.content !== content) return;
       // What is older than this page may hold goes first.
       const window = Math.min(track.window, (this.node.memoryBytes / track.rate) * 1_000_000);
       this.#channel = new Channel(clock(), { ...track, window });
       this.problem = null;
       if (this.#pendingAssignment) this.assigned(this.#pendingAssignment);
     } catch (e) {
-      this.refused(e instanceof Error ? e.message : String(e));
+      if (this.content === content) this.refused(e instanceof Error ? e.message : String(e));
     }
   }
 
@@ -175,6 +205,7 @@ export class Stream implements Content {
       const bytes = new Uint8Array(await answer.arrayBuffer());
       if (bytes.length > MAX_LOG_BYTES) throw new Error('the stream\'s log is too long');
       const said = fromBinary(StaticLogSchema, bytes);
+      if (this.name.log !== url) return;
       await this.info(said.log ? { log: said.log } : {});
       this.#entriesCame(null, said.entries);
     } catch (e) {
@@ -263,6 +294,7 @@ export class Stream implements Content {
         if (entry) good.push(entry);
         else if (link) return link.close('an entry of a stream is not its publisher\'s');
       }
+      if (this.#channel !== c) return;
       // At once, so that no player takes a part of what a newcomer learns for the whole.
       this.#happened({ is: 'entries', from: link?.node ?? null, entries: good });
       if (good.some((e) => e.listed)) this.#newestAt = clock();

@@ -99,7 +99,10 @@ impl World {
                     DcmOutput::Lease(node, lease) => self.leases.push((node, lease)),
                     DcmOutput::Revoke(node, run) => self.revoked.push((node, run)),
                     DcmOutput::Assign(node, assignment) => drop(self.assigned.insert(node, assignment)),
-                    DcmOutput::Trouble(..) | DcmOutput::Accuse(..) | DcmOutput::Guilty(..) => {}
+                    DcmOutput::ChangeChildren(..)
+                    | DcmOutput::Trouble(..)
+                    | DcmOutput::Accuse(..)
+                    | DcmOutput::Guilty(..) => {}
                 }
             }
             assert_eq!(self.dcm.check(self.now), Vec::<String>::new());

@@ -40,6 +40,9 @@ pub(crate) struct PublishParams {
     /// Who may join.
     #[serde(default)]
     audience: Audience,
+    /// Name of another content of the same publisher, published here already: lightweight clients get it in place of this
+    /// one.
+    lightweight: Option<String>,
 }
 
 /// The origin's credentials, in the header.
@@ -94,6 +97,9 @@ pub(crate) struct ContentItem {
     origins: Vec<String>,
     /// Who may join.
     audience: Audience,
+    /// Name of what lightweight clients get in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lightweight: Option<String>,
     /// Nodes in the swarm.
     members: usize,
     /// Those that have everything.
@@ -201,6 +207,7 @@ impl From<PublishError> for ApiError {
             PublishError::NameTaken { .. } | PublishError::Older { .. } | PublishError::OtherLog(_) => {
                 StatusCode::CONFLICT
             }
+            PublishError::StandIn(_) => StatusCode::BAD_REQUEST,
             PublishError::Limit(_) => StatusCode::INSUFFICIENT_STORAGE,
             PublishError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             PublishError::Store(_) | PublishError::Identity(_) => return ApiError::internal(e.to_string()),
@@ -265,6 +272,7 @@ pub(crate) async fn publish(
         access,
         share_origin_credentials: params.share_origin_credentials,
         restricted: params.audience == Audience::Tokens,
+        lightweight: params.lightweight,
     };
     hub.publish(file, said, terms).await?;
     Ok((StatusCode::CREATED, Json(reply)))
@@ -297,6 +305,7 @@ fn item(state: &hub::State, c: &Published) -> ContentItem {
         live,
         origins: c.origins.clone(),
         audience: if c.restricted { Audience::Tokens } else { Audience::Open },
+        lightweight: c.lightweight.clone(),
         members: trees.map_or_else(|| count(&|_| true), |t| t.members),
         complete: count(&|m| !m.wants),
         published_unix_ms: c.published_unix_ms,

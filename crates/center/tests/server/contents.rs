@@ -284,6 +284,49 @@ async fn credentials_go_to_those_who_may_have_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lightweight_clients_get_what_the_publisher_has_for_them() {
+    let control = Control::start().await;
+    let (film, small) = (sample("film", 1, 1, 10), sample("small", 1, 1, 5));
+    let refused = async |sample: &Sample, stand_in: &str, says: &str| {
+        let path = format!("/v1/contents?lightweight={stand_in}");
+        let (status, reply) = control.call("POST", &path, &control.token, sample.file.encode()).await;
+        assert!(status == 400 && reply["error"].as_str().unwrap().contains(says), "{status}: {reply}");
+    };
+    refused(&film, "small", "publish that first").await;
+    control.publish(&small).await;
+    // Of another publisher, of the same name.
+    refused(&sample("other", 2, 1, 10), "small", "publish that first").await;
+    refused(&film, "film", "itself").await;
+    control.publish_with(&film, "?lightweight=small").await;
+    refused(&sample("third", 1, 1, 10), "film", "nobody is sent on twice").await;
+    control.publish(&sample("third", 1, 1, 10)).await;
+    refused(&small, "third", "nobody is sent on twice").await;
+
+    // Also after a restart.
+    let control = Control::start_in(control.stop().await).await.unwrap();
+    let listed = control.get("/v1/contents/film").await;
+    assert_eq!((&listed["lightweight"], listed["members"].as_u64()), (&json!("small"), Some(0)));
+    let mut dial_only = hello();
+    dial_only.introduction.capabilities = headwater_model::Capabilities::regular(headwater_model::Accepts::DialOnly);
+    let (mut light, _) = Node::arrive_as(&control, Arc::new(Identity::ephemeral().unwrap()), dial_only).await;
+    let lacks = headwater_model::Lacks::Connections;
+    let expected = Refusal::Lightweight { stand_in: "small".into(), lacks };
+    assert_eq!(light.refused(newest(film.version.content), "").await, expected);
+    light.joined(newest(small.version.content), false).await;
+    control.arrive().await.joined(newest(film.version.content), false).await;
+
+    // A newer version that another node brings keeps the terms; its publisher can take them back.
+    let next = sample("film", 1, 2, 10);
+    let mut holder = control.arrive().await;
+    holder.say(FromNode::Announce(next.file.log.clone())).await;
+    holder.joined(next.version, true).await;
+    assert_eq!(light.refused(newest(film.version.content), "").await, expected);
+    control.publish(&next).await;
+    light.joined(newest(film.version.content), false).await;
+    control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn viewers_need_tokens_where_the_publisher_says_so() {
     let control = Control::start().await;
     let film = sample("paid/film", 1, 1, 10);

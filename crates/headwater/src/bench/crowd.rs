@@ -62,6 +62,7 @@ impl Crowd {
             kind,
             origin_needs_credentials: false,
             share_origin_credentials: false,
+            stand_in: None,
             dcm: None,
             trees: None,
         };

@@ -228,11 +228,11 @@ fn beside(output: &Path) -> PathBuf {
 
 /// Shows progress twice a second, for ever.
 async fn watch(node: &Node, name: &Name, board: &mut Board) {
-    let id = name.content().to_string();
+    let id = name.content();
     let mut pulse = tokio::time::interval(Duration::from_millis(500));
     loop {
         pulse.tick().await;
-        if let Some(status) = node.contents().into_iter().find(|c| c.content == id) {
+        if let Some(status) = node.status_of(&id) {
             board.progress(&status);
         }
     }

@@ -45,6 +45,8 @@ Examples:
       --origin-header 'Authorization: Bearer XYZ'     # the origin asks for credentials
   headwater publish film.mp4 --name films/one --origin https://cdn.example/film.mp4 \\
       --log-url https://cdn.example/film.mp4.hwlog    # names that work without a control center
+  headwater publish film.mp4 --name films/one --origin https://cdn.example/film.mp4 \
+      --lightweight films/one-small                   # a page in a browser gets that one
   headwater publish --live https://cdn.example/live/index.m3u8 --name channel1   # until it ends
   headwater publish --live-push 127.0.0.1:8080 --name channel1                   # an encoder puts it there
 
@@ -89,6 +91,11 @@ pub struct Args {
     /// Who may get it
     #[arg(long, value_enum, default_value_t)]
     pub(super) audience: Audience,
+    /// What lightweight clients get in its place: another content of yours that is published already, as one of a lower
+    /// bitrate. Lightweight are pages in browsers, and peers that nobody can connect to or that pass nothing on. Said with
+    /// each version
+    #[arg(long, value_name = "NAME")]
+    pub(super) lightweight: Option<String>,
     /// Print one JSON object; of a live stream one a line, for each thing that happens
     #[arg(long)]
     pub(super) json: bool,
@@ -113,6 +120,10 @@ pub async fn run(args: Args) -> Result<()> {
     if args.live.is_meant() {
         return publish_live::run(args, access, key).await;
     }
+    if args.lightweight.is_some() && args.control.control.is_none() {
+        let why = "--lightweight is for a control center, which sends clients there: say --control";
+        return Err(Ending::Usage(why.into()).into());
+    }
     let path = args.path.clone().ok_or_else(|| Ending::Usage("which file or folder?".into()))?;
     let api = args.control.control.is_some().then(|| args.control.api()).transpose()?;
     let mut interrupted = pin!(lifetime::shutdown(false));
@@ -134,7 +145,7 @@ pub async fn run(args: Args) -> Result<()> {
         Some(api) => {
             let call = async {
                 let shared = args.share_origin_credentials;
-                Ok(api.publish(&made, &access, shared, args.audience).await?)
+                Ok(api.publish(&made, &access, shared, args.audience, args.lightweight.as_deref()).await?)
             };
             let published = or_interrupted(interrupted.as_mut(), call).await?;
             let hw: Name = published.hw.parse().map_err(|e: headwater_model::name::NotAName| ApiError::Answer {

@@ -136,7 +136,8 @@ pub async fn run(args: Args, access: Access, key: Arc<PublisherKey>) -> Result<(
     let current = if args.live.new_version { None } else { current_epoch(&api, id).await?.or(kept) };
     let log = log_of(&args.name, &url, terms, current.unwrap_or_else(unix_ms), &key);
     let made = StaticLog { log: log.clone(), leaves: Vec::new(), sums: Vec::new(), entries: Vec::new() };
-    let published = api.publish(&made, &access, args.share_origin_credentials, args.audience).await;
+    let (shared, lightweight) = (args.share_origin_credentials, args.lightweight.as_deref());
+    let published = api.publish(&made, &access, shared, args.audience, lightweight).await;
     let published = published.map_err(|e| explained(e, args.live.new_version))?;
     let hw: Name = published.hw.parse().context("the control center's answer")?;
     let node = start(&args, &hw, data).await?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 
 /// Segments of a second, until the test is over.
-fn channel(site: &Site, kind: &str) -> Option<Encoder> {
+pub fn channel(site: &Site, kind: &str) -> Option<Encoder> {
     let live = ["-hls_segment_type", kind, "-hls_list_size", "8", "-hls_flags", "program_date_time+delete_segments"];
     let encoder = encode(site, true, "300", &live)?;
     let index = site.path("www/live/index.m3u8");
@@ -23,7 +23,7 @@ fn viewers(site: &Site, count: usize, up: &str) -> Vec<Process> {
 }
 
 /// All of them watch for so long; what each saw.
-fn watch(site: &Site, name: &str, who: std::ops::Range<usize>, seconds: &str) -> Vec<Value> {
+pub fn watch(site: &Site, name: &str, who: std::ops::Range<usize>, seconds: &str) -> Vec<Value> {
     std::thread::scope(|scope| {
         let watching: Vec<_> = who
             .map(|n| {
@@ -40,7 +40,7 @@ fn live_of(peer: &Process) -> Value {
     peer.until("much of the stream", much)["contents"][0].clone()
 }
 
-fn has_gone_well(reports: &[Value]) {
+pub fn has_gone_well(reports: &[Value]) {
     for r in reports {
         none_of(r, &["stalls", "gaps", "repeats", "broken", "troubles"]);
         assert!(r["start_up_s"].as_f64().is_some_and(|s| s < 2.0), "{r:#}");

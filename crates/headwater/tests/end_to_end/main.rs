@@ -15,6 +15,7 @@ mod play;
 mod service;
 mod several;
 mod site;
+mod stand_ins;
 mod storage;
 mod versions;
 

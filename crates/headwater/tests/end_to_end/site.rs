@@ -212,9 +212,13 @@ impl Site {
 
     /// Starts a `publish --live` of the playlist in `www/live`.
     pub fn publish_live(&self, who: &str, more: &[&str]) -> Process {
+        self.publish_live_as(who, "channel", more)
+    }
+
+    /// As [`Site::publish_live`], under another name.
+    pub fn publish_live_as(&self, who: &str, name: &str, more: &[&str]) -> Process {
         let (url, key, data) = (format!("{}/live/index.m3u8", self.origin_url), self.path("key"), self.path(who));
-        let arguments =
-            ["publish", "--live", &url, "--name", "channel", "--control", &self.api, "--token", &self.token];
+        let arguments = ["publish", "--live", &url, "--name", name, "--control", &self.api, "--token", &self.token];
         let own = ["--key", &key, "--data", &data, "--listen", "127.0.0.1:0"];
         Process::start(who, self.folder.path(), &[&arguments[..], &own, more].concat())
     }

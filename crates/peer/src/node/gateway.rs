@@ -255,11 +255,14 @@ async fn content(
     request: &Request<Incoming>,
     ended: CancellationToken,
 ) -> Result<Response<Pieces>, Refused> {
-    let Some(Readable { track, published_unix_ms, reader }) = opened(inner, id).await? else {
-        return stream::answer(inner, gateway, id, path, request, ended).await;
+    let (here, readable) = opened(inner, id).await?;
+    let Some(Readable { track, published_unix_ms, reader }) = readable else {
+        return stream::answer(inner, gateway, here, path, request, ended).await;
     };
     let path = percent_decode_str(path).decode_utf8().map_err(|_| Refused::not_found())?;
-    match folder::find(&track, &path) {
+    // Who asks by the path of a file knows that of the other one only.
+    let only = || (here != id && track.objects.len() == 1).then_some(Found::File(0));
+    match folder::find(&track, &path).or_else(only) {
         None => {
             let why = format!("there is no {path} in this content; its folder lists what there is");
             Err(Refused::new(StatusCode::NOT_FOUND, why))
@@ -282,13 +285,14 @@ async fn content(
     }
 }
 
-/// A content of which the log may just be on its way; `None` for a live stream.
-async fn opened(inner: &Arc<Inner>, id: ContentId) -> Result<Option<Readable>, Refused> {
+/// A content of which the log may just be on its way, or what is here in its place; `None` for a live stream.
+async fn opened(inner: &Arc<Inner>, asked: ContentId) -> Result<(ContentId, Option<Readable>), Refused> {
     let deadline = tokio::time::Instant::now() + OPENS_WITHIN;
     loop {
+        let id = inner.lock().here_for(asked);
         match read(inner, id) {
-            Ok(readable) => return Ok(Some(readable)),
-            Err(NotReadable::Live) => return Ok(None),
+            Ok(readable) => return Ok((id, Some(readable))),
+            Err(NotReadable::Live) => return Ok((id, None)),
             Err(NotReadable::Unknown) => return Err(Refused::not_found()),
             Err(NotReadable::Failed(why)) => return Err(Refused::new(StatusCode::BAD_GATEWAY, why)),
             Err(NotReadable::NotYet) if tokio::time::Instant::now() < deadline => {

@@ -1,6 +1,7 @@
 //! The contents that a resident node keeps: their names lie in their folders, so that it goes on with them when it is
 //! started again; and how one is taken out, because its user gives it up or the quota does.
 
+use super::stand_in::is_replaced_by;
 use super::state::{ContentState, Phase, State};
 use super::{Inner, Node};
 use crate::store::StoreHandle;
@@ -43,6 +44,7 @@ impl Node {
     pub async fn forget(&self, id: ContentId) -> Result<(), ForgetError> {
         let taken = {
             let mut state = self.0.lock();
+            let id = state.goes_with(id);
             match state.contents.get(&id) {
                 None => return Err(ForgetError::Unknown),
                 Some(c) if matches!(c.phase, Phase::Opening) => return Err(ForgetError::Busy),
@@ -78,26 +80,32 @@ pub(super) fn name(folder: &Path) -> Option<Name> {
 pub(super) struct TakenOut {
     folder: PathBuf,
     store: Option<StoreHandle>,
+    /// Folders of those that it stood in for.
+    also: Vec<PathBuf>,
 }
 
-/// Takes a content out: whoever deals with it here is told that it ends, so that nobody is sent here for it.
+/// Takes a content out, with those that it stands in for: whoever deals with it here is told that it ends, so that nobody is
+/// sent here for it.
 pub(super) fn take_out(inner: &Inner, state: &mut State, id: &ContentId) -> Option<TakenOut> {
     let content = state.contents.remove(id)?;
     inner.pacers().for_each(|pacer| pacer.forget(id));
+    let replaced: Vec<ContentId> = state.contents.values().filter(|c| is_replaced_by(c, id)).map(|c| c.id).collect();
+    let replaced = replaced.iter().filter_map(|id| state.contents.remove(id));
+    let also = replaced.map(|c| c.folder(inner)).collect();
     let folder = content.folder(inner);
-    Some(TakenOut { folder, store: leave(state, content) })
+    Some(TakenOut { folder, store: leave(state, content), also })
 }
 
 impl TakenOut {
     /// What is left of one that was being removed when the node ended.
     pub(super) fn left(folder: &Path) -> Option<TakenOut> {
         let is_left = folder.extension().is_some_and(|e| e == GONE);
-        is_left.then(|| TakenOut { folder: folder.into(), store: None })
+        is_left.then(|| TakenOut::unopened(folder.into()))
     }
 
     /// One that was not begun with.
     pub(super) fn unopened(folder: PathBuf) -> TakenOut {
-        TakenOut { folder, store: None }
+        TakenOut { folder, store: None, also: Vec::new() }
     }
 
     /// Removes the folder: under another name first, so that after a kill in the middle nobody takes the rest for a
@@ -111,19 +119,23 @@ impl TakenOut {
         {
             tracing::debug!(%error, "closing a store whose content goes");
         }
-        let doomed = self.folder.with_extension(GONE);
-        if doomed != self.folder {
-            // One that an earlier attempt left half removed.
-            let _ = std::fs::remove_dir_all(&doomed);
-        }
-        let removed = match std::fs::rename(&self.folder, &doomed) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-            _ => std::fs::remove_dir_all(&doomed),
-        };
-        match removed {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(ForgetError::Io { path: self.folder, source }),
-            _ => Ok(()),
-        }
+        self.also.into_iter().chain([self.folder]).try_for_each(remove_folder)
+    }
+}
+
+fn remove_folder(folder: PathBuf) -> Result<(), ForgetError> {
+    let doomed = folder.with_extension(GONE);
+    if doomed != folder {
+        // One that an earlier attempt left half removed.
+        let _ = std::fs::remove_dir_all(&doomed);
+    }
+    let removed = match std::fs::rename(&folder, &doomed) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => std::fs::remove_dir_all(&doomed),
+    };
+    match removed {
+        Err(source) if source.kind() != ErrorKind::NotFound => Err(ForgetError::Io { path: folder, source }),
+        _ => Ok(()),
     }
 }
 
@@ -144,7 +156,13 @@ fn leave(state: &mut State, content: ContentState) -> Option<StoreHandle> {
         _ => content.first_join().version,
     };
     state.tell_control(&FromNode::Leave(version));
-    if let Phase::Live(l) = &content.phase {
+    part(state, content.phase)
+}
+
+/// Tells those whom this node has something of, or who have something of it, that it ends. Its store, where it has one.
+pub(super) fn part(state: &mut State, phase: Phase) -> Option<StoreHandle> {
+    if let Phase::Live(l) = &phase {
+        let version = l.channel.version();
         for node in l.channel.partners() {
             for as_child in [true, false] {
                 let why = if as_child { String::new() } else { "it gives the stream up".into() };
@@ -152,7 +170,8 @@ fn leave(state: &mut State, content: ContentState) -> Option<StoreHandle> {
             }
         }
     }
-    let Phase::Running(r) = content.phase else { return None };
+    let Phase::Running(r) = phase else { return None };
+    let version = r.version();
     r.origin_jobs.values().for_each(AbortHandle::abort);
     let close = |as_child, why: &str| FromPeer::CloseEdge { version, as_child, why: why.into() };
     for parent in r.swarm.parent_edges() {

@@ -5,7 +5,7 @@ use connections::dial;
 use headwater_model::assignment::Reach;
 
 /// A node whose control center never answers.
-async fn lonely(folder: &std::path::Path) -> Node {
+pub(super) async fn lonely(folder: &std::path::Path) -> Node {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = NodeConfig {
         role: Role::Peer,
@@ -49,7 +49,7 @@ fn settled(at: &Node, with: &Node) -> bool {
     state.greeting.is_empty() && state.dialling.is_empty() && state.links.contains_key(&with.id())
 }
 
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{what}");

@@ -4,7 +4,7 @@ use super::connections::End;
 use super::limits::SERVES_NOBODY;
 use super::opening::{self, keep_for_later};
 use super::state::{self, ContentState, Link, Phase, State, access_of, happened, happened_to_all};
-use super::{FetchError, Inner, live};
+use super::{FetchError, Inner, live, stand_in};
 use bytes::Bytes;
 use headwater_model::Accepts;
 use headwater_model::assignment::{Parent, Refusal};
@@ -162,6 +162,11 @@ fn refused(inner: &Arc<Inner>, state: &mut State, version: Version, refusal: Ref
         }
         Refusal::OtherVersion { .. } => {
             withdrawn(inner, state, version.content, "a newer version was published".into());
+        }
+        Refusal::Lightweight { ref stand_in, lacks } => {
+            if !stand_in::go_over(inner, state, version.content, stand_in, lacks) {
+                fail(state, version, refusal);
+            }
         }
         other => fail(state, version, other),
     }

@@ -21,6 +21,7 @@ mod probes;
 mod reading;
 mod self_test;
 mod serving;
+mod stand_in;
 mod state;
 mod status;
 mod storage;
@@ -251,8 +252,15 @@ pub struct ContentStatus {
     pub content: String,
     /// Its name, once known.
     pub name: String,
-    /// `asking`, `opening`, `looking` (through what is here), `fetching`, `live`, `complete` or `failed`.
+    /// `asking`, `opening`, `looking` (through what is here), `fetching`, `live`, `complete`, `replaced` (by its stand-in)
+    /// or `failed`.
     pub state: String,
+    /// Id of the content that is here in its place, as this node is lightweight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<String>,
+    /// Name of the content in whose place it is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stands_in_for: Option<String>,
     /// Its version; 0 until known.
     pub epoch: u64,
     /// Verified bytes.
@@ -294,6 +302,8 @@ pub struct ContentStatus {
 pub(crate) enum Outcome {
     Running,
     Complete,
+    /// This one is here in its place.
+    StandIn(ContentId),
     Failed(FetchError),
 }
 
@@ -600,6 +610,12 @@ impl Node {
         state.contents.values().map(|c| self.0.status(c, &state)).collect()
     }
 
+    /// How a content fares that was asked for, or what is here in its place.
+    pub fn status_of(&self, asked: &ContentId) -> Option<ContentStatus> {
+        let state = self.0.lock();
+        state.contents.get(&state.here_for(*asked)).map(|c| self.0.status(c, &state))
+    }
+
     /// Whether there is a session with the control center.
     pub fn has_control(&self) -> bool {
         self.0.lock().session.is_connected()
@@ -642,22 +658,27 @@ impl Node {
 }
 
 impl Content {
-    /// How it fares.
+    /// How it fares, or what is here in its place.
     pub fn status(&self) -> ContentStatus {
-        let state = self.node.lock();
-        state.contents.get(&self.id).map(|c| self.node.status(c, &state)).unwrap_or_default()
+        Node(self.node.clone()).status_of(&self.id).unwrap_or_default()
     }
 
-    /// Waits until everything is here.
+    /// Waits until everything is here, of it or of what is here in its place.
     ///
     /// # Errors
     /// [`FetchError`] when it never will be.
     pub async fn complete(&mut self) -> Result<(), FetchError> {
         loop {
-            match &*self.outcome.borrow_and_update() {
+            let outcome = self.outcome.borrow_and_update().clone();
+            match outcome {
                 Outcome::Complete => return Ok(()),
-                Outcome::Failed(e) => return Err(e.clone()),
+                Outcome::Failed(e) => return Err(e),
                 Outcome::Running => {}
+                Outcome::StandIn(by) => {
+                    let stand_in = self.node.lock().contents.get(&by).map(|c| c.outcome.subscribe());
+                    self.outcome = stand_in.ok_or_else(|| FetchError::Withdrawn("its stand-in is gone".into()))?;
+                    continue;
+                }
             }
             if self.outcome.changed().await.is_err() {
                 return Err(FetchError::Withdrawn("the node stopped".into()));

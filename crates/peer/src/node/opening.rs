@@ -36,6 +36,11 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
     {
         let mut state = inner.lock();
         if let Some(known) = state.contents.get_mut(&id) {
+            known.stands_in_for = match &known.name {
+                // The user asked for it before, or does now.
+                Some(_) => known.stands_in_for.take().filter(|_| content.stands_in_for.is_some()),
+                None => content.stands_in_for,
+            };
             known.name = known.name.take().or(content.name);
             known.follows |= content.follows;
             known.keeping.pinned |= content.keeping.pinned;
@@ -56,11 +61,12 @@ pub(crate) fn begin(inner: &Arc<Inner>, content: ContentState) {
     look_for_log(inner, id);
 }
 
-/// Tries a content again that failed.
+/// Tries a content again that failed, or that another one replaced.
 pub(crate) fn again(inner: &Arc<Inner>, id: ContentId) {
     {
         let mut state = inner.lock();
-        let Some(content) = state.contents.get_mut(&id).filter(|c| matches!(c.phase, Phase::Failed)) else { return };
+        let may_begin = |c: &&mut ContentState| matches!(c.phase, Phase::Failed | Phase::StandIn(_));
+        let Some(content) = state.contents.get_mut(&id).filter(may_begin) else { return };
         content.phase = Phase::Asking;
         content.outcome.send_replace(Outcome::Running);
     }

@@ -65,7 +65,7 @@ pub(crate) fn read(inner: &Arc<Inner>, id: ContentId) -> Result<Readable, NotRea
     match (content.readable(), &content.phase) {
         (None, Phase::Failed) => Err(NotReadable::Failed(match &*content.outcome.borrow() {
             Outcome::Failed(e) => e.to_string(),
-            Outcome::Running | Outcome::Complete => String::new(),
+            Outcome::Running | Outcome::Complete | Outcome::StandIn(_) => String::new(),
         })),
         (None, Phase::Live(_)) => Err(NotReadable::Live),
         (None, _) => Err(NotReadable::NotYet),

@@ -115,7 +115,7 @@ pub(crate) struct ContentState {
     pub(crate) id: ContentId,
     pub(crate) name: Option<Name>,
     pub(crate) destination: Option<Destination>,
-    state_dir: Option<PathBuf>,
+    pub(crate) state_dir: Option<PathBuf>,
     /// Files and folders that the user named, to take equal pieces from.
     pub(crate) have: Vec<PathBuf>,
     /// A newer version is fetched when there is one, and takes the place of a complete one.
@@ -130,6 +130,8 @@ pub(crate) struct ContentState {
     pub(crate) pending: VecDeque<FromControl>,
     pub(crate) outcome: watch::Sender<Outcome>,
     pub(crate) keeping: Keeping,
+    /// It is here in place of this one, and nobody asked for it.
+    pub(crate) stands_in_for: Option<Name>,
     /// Makes the claim to be a source of this live stream.
     pub(crate) claim: Option<Claim>,
     notes: VecDeque<String>,
@@ -147,6 +149,8 @@ pub(crate) enum Phase {
     Running(Box<Running>),
     /// The live stream runs.
     Live(Box<Live>),
+    /// This node is lightweight, and this content is here in its place.
+    StandIn(ContentId),
     /// It came to nothing.
     Failed,
 }
@@ -256,7 +260,7 @@ impl State {
             Phase::Running(r) => Some((r.swarm.join(), None)),
             Phase::Live(l) => Some(l.join()),
             Phase::Asking => Some((c.first_join(), None)),
-            Phase::Opening | Phase::Failed => None,
+            Phase::Opening | Phase::StandIn(_) | Phase::Failed => None,
         };
         self.contents.values().filter_map(join).collect()
     }
@@ -326,6 +330,7 @@ impl ContentState {
             pending: VecDeque::new(),
             outcome: watch::Sender::new(Outcome::Running),
             keeping: Keeping::new(),
+            stands_in_for: None,
             claim: None,
             notes: VecDeque::new(),
         }
@@ -389,8 +394,14 @@ impl ContentState {
                 Phase::Running(r) if r.looking.is_some() => "looking",
                 Phase::Running(_) => "fetching",
                 Phase::Live(_) => "live",
+                Phase::StandIn(_) => "replaced",
                 Phase::Failed => "failed",
             }),
+            stand_in: match &self.phase {
+                Phase::StandIn(by) => Some(by.to_string()),
+                _ => None,
+            },
+            stands_in_for: self.stands_in_for.as_ref().map(|n| n.name.clone()),
             control: state.session.is_connected(),
             pinned: self.keeping.pinned,
             notes: self.notes.iter().cloned().collect(),

@@ -227,8 +227,9 @@ fn taken_bytes(path: &Path) -> u64 {
 /// The contents in the data folder.
 fn kept(state: &State) -> Vec<Kept> {
     let now = local_unix_ms();
-    let in_folder = state.contents.values().filter(|c| c.is_in_data_folder());
-    let kept = in_folder.map(|c| Kept {
+    // One that another replaces takes no room, and goes with that.
+    let takes_room = |c: &&ContentState| c.is_in_data_folder() && !matches!(c.phase, Phase::StandIn(_));
+    let kept = state.contents.values().filter(takes_room).map(|c| Kept {
         content: c.id,
         bytes: c.keeping.room_bytes + c.keeping.beside_bytes,
         pinned: c.keeping.pinned,
@@ -248,7 +249,7 @@ fn is_in_use(content: &ContentState) -> bool {
         Phase::Asking | Phase::Opening => true,
         Phase::Running(r) => !r.swarm.is_complete() || r.swarm.open_children() > 0 || Arc::strong_count(&r.reading) > 1,
         // It lies in memory.
-        Phase::Live(_) | Phase::Failed => false,
+        Phase::Live(_) | Phase::StandIn(_) | Phase::Failed => false,
     }
 }
 

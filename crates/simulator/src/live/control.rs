@@ -55,6 +55,7 @@ impl Control {
             kind: Kind::Live(track.terms),
             origin_needs_credentials: false,
             share_origin_credentials: false,
+            stand_in: None,
             dcm: None,
             trees: None,
         };

@@ -4,13 +4,13 @@ use super::static_log::{log_from_proto, log_to_proto};
 use super::*;
 use crate::limits::*;
 use crate::shape;
-use headwater_model::Accepts;
 use headwater_model::assignment::{
     Assignment, Child, ChildrenChange, Generation, Lease, LeaseSource, Parent, Reach, Refusal,
 };
 use headwater_model::log::Log;
 use headwater_model::reach::Probe;
 use headwater_model::ticket::ParentKey;
+use headwater_model::{Accepts, Lacks};
 use prost::Message;
 use proto::RefusalCode;
 use proto::control_message::Body;
@@ -362,19 +362,44 @@ fn refusal(r: proto::Refused) -> Result<Refusal, WireError> {
         RefusalCode::OtherVersion => Refusal::OtherVersion { current: r.current_epoch },
         RefusalCode::NotPermitted => Refusal::NotPermitted(r.why),
         RefusalCode::Limit => Refusal::Limit(r.why),
+        RefusalCode::Lightweight if r.stand_in.is_empty() => return Err(WireError::Value("stand_in")),
+        RefusalCode::Lightweight => Refusal::Lightweight {
+            stand_in: r.stand_in,
+            lacks: match proto::Lacks::try_from(r.lacks).map_err(|_| WireError::Value("lacks"))? {
+                proto::Lacks::Connections => Lacks::Connections,
+                proto::Lacks::Sources => Lacks::Sources,
+                proto::Lacks::Forwarding => Lacks::Forwarding,
+            },
+        },
     })
 }
 
 fn refusal_to_proto(version: Version, refusal: &Refusal) -> proto::Refused {
-    let (code, why, current_epoch) = match refusal {
-        Refusal::UnknownContent => (RefusalCode::UnknownContent, "", 0),
-        Refusal::Unpublished => (RefusalCode::Unpublished, "", 0),
-        Refusal::OtherVersion { current } => (RefusalCode::OtherVersion, "", *current),
-        Refusal::NotPermitted(why) => (RefusalCode::NotPermitted, why.as_str(), 0),
-        Refusal::Limit(why) => (RefusalCode::Limit, why.as_str(), 0),
+    let of = |code: RefusalCode, why: &str| proto::Refused {
+        version: version_to_proto(version),
+        code: code.into(),
+        why: cut(why, MAX_WHY_BYTES),
+        ..Default::default()
     };
-    let why = cut(why, MAX_WHY_BYTES);
-    proto::Refused { version: version_to_proto(version), code: code.into(), why, current_epoch }
+    match refusal {
+        Refusal::UnknownContent => of(RefusalCode::UnknownContent, ""),
+        Refusal::Unpublished => of(RefusalCode::Unpublished, ""),
+        Refusal::OtherVersion { current } => {
+            proto::Refused { current_epoch: *current, ..of(RefusalCode::OtherVersion, "") }
+        }
+        Refusal::NotPermitted(why) => of(RefusalCode::NotPermitted, why),
+        Refusal::Limit(why) => of(RefusalCode::Limit, why),
+        Refusal::Lightweight { stand_in, lacks } => proto::Refused {
+            stand_in: stand_in.clone(),
+            lacks: match lacks {
+                Lacks::Connections => proto::Lacks::Connections,
+                Lacks::Sources => proto::Lacks::Sources,
+                Lacks::Forwarding => proto::Lacks::Forwarding,
+            }
+            .into(),
+            ..of(RefusalCode::Lightweight, "")
+        },
+    }
 }
 
 fn assignment(mut a: proto::Assignment) -> Result<FromControl, WireError> {

@@ -11,7 +11,7 @@ use headwater_model::assignment::{
 use headwater_model::live::{Listed, LiveEntry, LiveTerms, ObjectKind, OriginPlace, SignedLiveEntry};
 use headwater_model::log::{Entry, KeyChange, Log, Object, SignedEntry};
 use headwater_model::merkle::Page;
-use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Priority, Role, SourceAccess, SourceClass};
+use headwater_model::node::{Accepts, Capabilities, Forwards, Known, Lacks, Priority, Role, SourceAccess, SourceClass};
 use headwater_model::reach::Probe;
 use headwater_model::report::{self, Alarm, ContentReport, EdgeReport, Introduction, LiveReport};
 use headwater_model::sums::{PageSums, Sum};
@@ -246,6 +246,7 @@ pub fn from_control() -> Vec<FromControl> {
         ticket,
     };
     let refused = |refusal| FromControl::Refused { version, refusal };
+    let lightweight = |lacks| refused(Refusal::Lightweight { stand_in: "films/one-small".into(), lacks });
     vec![
         welcome(Some("192.0.2.9:5".parse().unwrap())),
         welcome(None),
@@ -261,6 +262,9 @@ pub fn from_control() -> Vec<FromControl> {
         refused(Refusal::OtherVersion { current: 78 }),
         refused(Refusal::NotPermitted("no viewer token".into())),
         refused(Refusal::Limit("nodes".into())),
+        lightweight(Lacks::Connections),
+        lightweight(Lacks::Sources),
+        lightweight(Lacks::Forwarding),
         FromControl::Assignment {
             assignment: Assignment {
                 version,

@@ -54,13 +54,16 @@ let players = 0;
 
 const later = (ms: number) => new Promise<void>((done) => setTimeout(done, ms));
 
-/** `origin` is the stream's playlist at the publisher's, for when nothing else is there. */
-export function hlsSource(stream: Stream, origin: string | null): HlsSource {
+/** `given` is the stream's playlist at the publisher's, for when nothing else is there. */
+export function hlsSource(stream: Stream, given: string | null): HlsSource {
   players += 1;
   const reader = players;
   const base = `${SCHEME}${players}/`;
   /** Where segments are at the origin, by their numbers in the stream. */
   let places = new Map<number, string>();
+  let placesFrom: string | null = null;
+  /** What stands in for a stream is played from its own playlist, as its log says. */
+  const originNow = () => (given !== null && stream.standIn ? stream.track?.origins[0] ?? null : given);
   const newStats = (): LoaderStats => ({
     aborted: false, loaded: 0, retry: 0, total: 0, chunkCount: 0, bwEstimate: 0, loading: { start: 0, first: 0, end: 0 },
     parsing: { start: 0, end: 0 }, buffering: { start: 0, first: 0, end: 0 },
@@ -133,6 +136,7 @@ export function hlsSource(stream: Stream, origin: string | null): HlsSource {
         const n = window.segments.length;
         if (n) since ??= now;
         const target = window.segments.at(-1)?.listed.targetDuration ?? 0;
+        const origin = originNow();
         if (n && origin !== null && !window.ended && stream.stale > STALE_SEGMENTS * target) {
           const fromOrigin = await this.#originPlaylist(origin).catch(() => null);
           if (fromOrigin !== null) return fromOrigin;
@@ -151,7 +155,7 @@ export function hlsSource(stream: Stream, origin: string | null): HlsSource {
 
     async #originPlaylist(url: string): Promise<string> {
       const { list, places: found } = likeOurs(await this.#fetch({ url, responseType: 'text' }) as string, url);
-      places = found;
+      [places, placesFrom] = [found, url];
       return list;
     }
 
@@ -162,7 +166,7 @@ export function hlsSource(stream: Stream, origin: string | null): HlsSource {
         ? stream.segments().segments.find((s) => s.listed.sequence === wanted.sequence) : undefined;
       const number = wanted && 'object' in wanted ? wanted.object : listed?.number;
       const found = number === undefined || context.rangeEnd ? null : stream.open(number, reader);
-      const place = wanted && 'sequence' in wanted ? places.get(wanted.sequence) : undefined;
+      const place = wanted && 'sequence' in wanted && placesFrom === originNow() ? places.get(wanted.sequence) : undefined;
       if (!found && place !== undefined) return this.#fetch({ ...context, url: place });
       if (!found) throw new Error(`there is no ${name} in this stream, or no longer`);
       const out = new Uint8Array(found.bytes);
