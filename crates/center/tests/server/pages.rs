@@ -167,7 +167,7 @@ async fn bad_beginnings_get_nowhere() {
 
     let identity = Identity::ephemeral().unwrap();
     let hello = |bytes: usize| WebHello { nonce: [1; 32], certificate: vec![0x30; bytes].into(), page: bytes == 91 };
-    let node = WebHello { certificate: identity.certificate.clone().into(), ..hello(0) };
+    let node = WebHello { certificate: identity.certificate_and_key().0.to_vec().into(), ..hello(0) };
     for (what, body) in [
         ("no key", hello(91).encode()),
         ("too large", hello(5000).encode()),
