@@ -14,7 +14,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, RecvStream, SendStream, VarInt as Code};
 use std::sync::Arc;
 use std::time::Duration;
-use web_transport_proto::{ConnectRequest, ConnectResponse, Frame, Settings, VarInt};
+use web_transport_proto::{ConnectError, ConnectRequest, ConnectResponse, Frame, Settings, VarInt};
 
 /// What is not to happen is waited for so long.
 const A_MOMENT: Duration = Duration::from_millis(200);
@@ -59,9 +59,13 @@ impl Browser {
         let (mut send, mut receive) = self.connection.open_bi().await.unwrap();
         let url: url::Url = format!("https://127.0.0.1{path}").parse().unwrap();
         ConnectRequest::new(url).write(&mut send).await.unwrap();
-        let answer = soon("an answer", ConnectResponse::read(&mut receive)).await.unwrap();
+        let status = match soon("an answer", ConnectResponse::read(&mut receive)).await {
+            Ok(answer) => answer.status,
+            Err(ConnectError::WrongStatus(Some(status))) => status,
+            Err(e) => panic!("{e}"),
+        };
         self._session = Some((send, receive));
-        answer.status.as_u16()
+        status.as_u16()
     }
 
     /// With a session.
