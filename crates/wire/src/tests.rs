@@ -61,9 +61,9 @@ fn round_trips<T: Conversation>(kinds: usize) {
 
 #[test]
 fn every_message_round_trips() {
-    round_trips::<FromNode>(16);
+    round_trips::<FromNode>(17);
     round_trips::<FromControl>(16);
-    round_trips::<FromPeer>(16);
+    round_trips::<FromPeer>(17);
     let header = DataHeader { version: samples::version() };
     assert_eq!(DataHeader::decode(header.encode().slice(4..)), Ok(header));
 }

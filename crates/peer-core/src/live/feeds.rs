@@ -427,9 +427,8 @@ impl Channel {
             match lane.parent {
                 Some(parent) if parent == best => {}
                 Some(parent) if let Some(feed) = self.feeds.get(&parent).filter(|f| f.suspected) => {
-                    let lost_at = lane.lost_at.or(Some(feed.heard_at));
+                    lane.lost_at = lane.lost_at.or(Some(feed.heard_at));
                     lane.hand_to(now, Some(best), lane.former, lane.from);
-                    lane.lost_at = lost_at;
                     orphaned.entry(best).or_default().insert(substream);
                     deserted.entry(parent).or_default().insert(substream);
                 }

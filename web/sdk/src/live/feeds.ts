@@ -98,9 +98,9 @@ export class Feeds {
 
   /** A piece came from a node. */
   came(now: number, node: string, piece: number, bytes: number, verdict: Verdict): void {
+    this.heard(now, node);
     const feed = this.#feeds.get(node);
     if (feed) {
-      [feed.heardAt, feed.suspected] = [now, false];
       feed.asked.delete(piece);
       if (verdict === 'good') [feed.pieces, feed.bytes] = [feed.pieces + 1, feed.bytes + bytes];
     }
@@ -189,7 +189,8 @@ export class Feeds {
   connected(now: number, node: string, out: Output[]): void {
     const feed = this.#feeds.get(node);
     if (!feed || feed.endsBy !== null || (feed.stage !== 'dialling' && feed.stage !== 'failed')) return;
-    [feed.stage, feed.since, feed.heardAt, feed.suspected, feed.shown] = ['opening', now, now, false, or(feed.gives, feed.may)];
+    this.heard(now, node);
+    [feed.stage, feed.since, feed.shown] = ['opening', now, or(feed.gives, feed.may)];
     out.push({ do: 'open-edge', node });
   }
 
@@ -198,7 +199,8 @@ export class Feeds {
     if (!feed) return;
     if (refused !== null) return this.lost(now, node, `it refused: ${refused}`, out);
     if (feed.stage !== 'opening') return;
-    [feed.stage, feed.since, feed.heardAt, feed.suspected] = ['open', now, now, false];
+    this.heard(now, node);
+    [feed.stage, feed.since] = ['open', now];
     this.openLanes(now, out);
   }
 
