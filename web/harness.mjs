@@ -1,9 +1,11 @@
 // What tests with browsers share: programs of ours and their words, Chromium without a library, an encoder, a site.
 
 import { execFileSync, spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
 import { createReadStream, createWriteStream, rmSync, statSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import { connect, createServer as createTcpServer } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 
@@ -149,6 +151,19 @@ export async function site(files, headers = {}) {
   });
   await new Promise((done) => server.listen(0, '127.0.0.1', done));
   return { server, origin: `http://127.0.0.1:${server.address().port}` };
+}
+
+// Before a server: TCP goes through, and UDP is swallowed.
+export async function tcpOnly(address) {
+  const to = new URL(`http://${address}`);
+  const server = createTcpServer((client) => {
+    const through = connect(Number(to.port), to.hostname);
+    for (const [one, other] of [[client, through], [through, client]]) one.on('error', () => other.destroy()).pipe(other);
+  });
+  await new Promise((done) => server.listen(0, '127.0.0.1', done));
+  const { port } = server.address();
+  await new Promise((done) => createSocket('udp4').bind(port, '127.0.0.1', done));
+  return `127.0.0.1:${port}`;
 }
 
 // An origin with ranges that pages of other sites may read.

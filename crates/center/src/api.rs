@@ -165,6 +165,7 @@ async fn body_of(request: Request, most_bytes: usize) -> Result<axum::body::Byte
         explain::explain,
         network::links,
         session::open,
+        session::page,
         control::status,
         control::events,
         control::transfers,
@@ -196,6 +197,7 @@ pub(crate) fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{prefix}", get(nodes::show))
         .route("/v1/session", get(session::open))
+        .route("/v1/page", get(session::page))
         .route("/v1/explain", get(explain::explain))
         .route("/v1/network", get(network::links))
         .route("/v1/status", get(control::status))

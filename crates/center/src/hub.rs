@@ -17,6 +17,7 @@ use headwater_model::assignment::{Assignment, Lease, LeaseSource};
 use headwater_model::report::Heartbeat;
 use headwater_model::ticket::{MAX_LIFE_MS, ParentKey, Ticket, key_number};
 use headwater_model::{ContentId, Hash, NodeId, Substreams, Time, Version};
+use headwater_transport::PageCertificates;
 use headwater_wire::{FromControl, GivenTicket, PageCertificatesOf, TicketSecret};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -134,6 +135,8 @@ pub(crate) struct Hub {
     pub(crate) identity: IdentityFolder,
     /// SHA-256 of the certificate that the API's TLS shows; zeros without TLS.
     pub(crate) tls_certificate: Hash,
+    /// What pages see over WebTransport.
+    pub(crate) shown_to_pages: Arc<PageCertificates>,
     pub(crate) tokens: Tokens,
     pub(crate) store: Store,
     pub(crate) places: Places,
@@ -158,6 +161,7 @@ pub(crate) struct Parts {
     pub(crate) public: String,
     pub(crate) identity: IdentityFolder,
     pub(crate) tls_certificate: Hash,
+    pub(crate) shown_to_pages: Arc<PageCertificates>,
     pub(crate) tokens: Tokens,
     pub(crate) store: Store,
     pub(crate) places: Places,
@@ -185,6 +189,7 @@ impl Hub {
             public: parts.public,
             identity: parts.identity,
             tls_certificate: parts.tls_certificate,
+            shown_to_pages: parts.shown_to_pages,
             tokens: parts.tokens,
             store: parts.store,
             places: parts.places,
@@ -260,9 +265,7 @@ impl Hub {
                 let highest_piece = state.contents.get(&assignment.version.content)?.pieces.saturating_sub(1);
                 self.send(state, &node, Outgoing::Assign { assignment, highest_piece })
             }
-            Output::ChangeChildren(node, change) => {
-                self.send(state, &node, say(FromControl::ChangeChildren(change)))
-            }
+            Output::ChangeChildren(node, change) => self.send(state, &node, say(FromControl::ChangeChildren(change))),
             Output::Lease(node, lease) => {
                 tracing::debug!("run {} is leased to {node:.8} for {} s", lease.run, lease.within.0 / 1_000_000);
                 let highest_piece = state.contents.get(&lease.version.content)?.pieces.saturating_sub(1);

@@ -164,11 +164,26 @@ pub async fn start(config: ControlConfig) -> Result<Running, StartError> {
     getrandom::fill(&mut secret).map_err(|_| StartError::NoRandomness)?;
     let center = Center::new(clock.now(), config.core.clone(), epoch, restarted).test_reachability(secret);
     let contents = Contents::default();
-    let parts = Parts { config, clock, public, identity, tls_certificate, tokens, store, places, contents, center };
+    let no_pages = || StartError::Listen { address, why: "no certificates for pages".into() };
+    let shown_to_pages = listener.pages().cloned().ok_or_else(no_pages)?;
+    let parts = Parts {
+        config,
+        clock,
+        public,
+        identity,
+        tls_certificate,
+        shown_to_pages,
+        tokens,
+        store,
+        places,
+        contents,
+        center,
+    };
     let hub = Arc::new(Hub::new(parts));
     restore(&hub, &loaded);
     hub.tasks.spawn(hub.clone().keep_time());
     hub.tasks.spawn(session::accept(hub.clone(), listener.clone()));
+    hub.tasks.spawn(session::keep_certificates(hub.clone()));
     let serving = serve_http(hub.clone(), tcp, tls).map_err(no_address)?;
     tracing::info!("control center {node:.8} (epoch {epoch}) listens on {address}, API at {api_url}");
     let _end =
@@ -277,7 +292,7 @@ fn listen(address: SocketAddr, identity: &Arc<Identity>) -> Result<(TcpListener,
         })?;
         let bound = tcp.local_addr().and_then(|a| tcp.set_nonblocking(true).map(|()| a));
         let bound = bound.map_err(|e| StartError::Listen { address, why: e.to_string() })?;
-        match headwater_transport::bind(bound, identity.clone(), &[Alpn::Control]) {
+        match headwater_transport::bind(bound, identity.clone(), &[Alpn::Control, Alpn::Page]) {
             Ok(listener) => return Ok((tcp, listener)),
             Err(BindError::Taken(_)) if address.port() == 0 && tries < MAX_PORTS_TRIED => tries += 1,
             Err(BindError::Taken(address)) => return Err(StartError::PortTaken { protocol: "UDP", address }),

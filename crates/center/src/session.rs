@@ -1,4 +1,5 @@
 //! Sessions of nodes: QUIC connections with one stream each, which the node opens, or WebSockets where UDP is blocked.
+//! Those of pages in browsers: WebTransport on the same port, with one stream too, or WebSockets.
 
 use crate::admission::Answer;
 use crate::hub::{Farewell, Hub, MAX_QUEUED_MESSAGES, Outgoing, unix_ms};
@@ -10,9 +11,10 @@ use headwater_model::assignment::Refusal;
 use headwater_model::live::is_source;
 use headwater_model::node::{Accepts, Capabilities, Forwards, From, Known, SourceAccess};
 use headwater_model::reach::canonical;
-use headwater_model::{NodeId, Role};
+use headwater_model::{Hash, NodeId, Role};
 use headwater_transport::{
-    ControlReader, ControlWriter, Io, Listener, ReadError, Reader, Writer, certificate_of, node_of, prove_as_control,
+    Alpn, ControlReader, ControlWriter, Io, Listener, PageError, PeerConnection, Proved, ReadError, Reader, Unproved,
+    Writer, certificate_of, node_of, prove_as_control,
 };
 use headwater_wire::limits::MAX_NODE_FRAME_BYTES;
 use headwater_wire::{Found, FromControl, FromNode, Hello, Join, PROTOCOL, Welcome, WireError};
@@ -109,11 +111,19 @@ impl Drop for Entered {
     }
 }
 
+/// Shows pages another certificate when it is time, until the control center stops.
+pub(crate) async fn keep_certificates(hub: Arc<Hub>) {
+    tokio::select! {
+        () = hub.stop.cancelled() => {}
+        () = hub.shown_to_pages.keep(|| {}) => {}
+    }
+}
+
 /// A node that said hello.
 struct Guest {
     node: NodeId,
     observed: SocketAddr,
-    certificate: headwater_model::Hash,
+    certificate: Hash,
     /// How it came.
     way: Way,
     hello: Hello,
@@ -124,9 +134,20 @@ struct Guest {
 enum Way {
     Quic,
     WebSocket,
-    /// Over a WebSocket, by a page in a browser.
-    Page,
+    /// By a page in a browser, over WebTransport, and so UDP, or over a WebSocket.
+    Page {
+        by_udp: bool,
+    },
 }
+
+impl Way {
+    fn is_page(self) -> bool {
+        matches!(self, Way::Page { .. })
+    }
+}
+
+/// A session that begins.
+type Greeted = Option<(ControlReader, ControlWriter, Guest)>;
 
 async fn serve(hub: Arc<Hub>, incoming: Incoming, place: OwnedSemaphorePermit, mut entered: Entered) {
     let greeted = tokio::select! {
@@ -159,34 +180,68 @@ pub(crate) async fn serve_web(
     }
 }
 
-async fn greet_web(hub: &Hub, upgrade: OnUpgrade, from: SocketAddr) -> Option<(ControlReader, ControlWriter, Guest)> {
+async fn greet_web(hub: &Hub, upgrade: OnUpgrade, from: SocketAddr) -> Greeted {
     let upgraded = upgrade.await.inspect_err(|e| tracing::debug!("an upgrade failed: {e}")).ok()?;
     let io: Box<dyn Io> = Box::new(TokioIo::new(upgraded));
-    let proved = prove_as_control(io, &hub.identity.node, hub.tls_certificate).await;
+    let proved = prove(hub, Unproved::WebSocket(io), from, hub.tls_certificate).await?;
+    let way = if proved.page { Way::Page { by_udp: false } } else { Way::WebSocket };
+    welcome_proved(hub, proved, from, way).await
+}
+
+/// Who is there, proved in band; `tls` is the certificate that TLS showed.
+async fn prove(hub: &Hub, connection: Unproved, from: SocketAddr, tls: Hash) -> Option<Proved> {
+    let proved = prove_as_control(connection, &hub.identity.node, tls).await;
     let proved = proved.inspect_err(|e| {
         if !e.is_broken() {
             hub.misbehaved(from.ip());
         }
-        tracing::info!("a WebSocket from {from} is closed: {e}");
+        tracing::info!("a session from {from} does not begin: {e}");
     });
-    let proved = proved.ok()?;
-    let observed = canonical(from);
-    let way = if proved.page { Way::Page } else { Way::WebSocket };
-    welcome_guest(hub, proved.reader, proved.writer, proved.node, proved.certificate, observed, way).await
+    proved.ok()
+}
+
+async fn welcome_proved(hub: &Hub, proved: Proved, from: SocketAddr, way: Way) -> Greeted {
+    let Proved { reader, writer, node, certificate, .. } = proved;
+    welcome_guest(hub, reader, writer, node, certificate, canonical(from), way).await
 }
 
 /// Handshake, stream and hello; `None` when the node was sent away.
-async fn greet(hub: &Hub, incoming: Incoming) -> Option<(ControlReader, ControlWriter, Guest)> {
+async fn greet(hub: &Hub, incoming: Incoming) -> Greeted {
     let connection = incoming.await.inspect_err(|e| tracing::debug!("a handshake failed: {e}")).ok()?;
-    connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
     connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+    match Alpn::of(&connection) {
+        Some(Alpn::Page) => greet_page(hub, connection).await,
+        _ => greet_node(hub, connection).await,
+    }
+}
+
+async fn greet_node(hub: &Hub, connection: Connection) -> Greeted {
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(0));
     let (node, certificate) = (node_of(&connection)?, certificate_of(&connection)?);
     let remote = connection.remote_address();
     let observed = canonical(remote);
     let (send, receive) = connection.accept_bi().await.ok()?;
     let reader = ControlReader::Quic(Reader::new(receive, MAX_NODE_FRAME_BYTES));
-    let writer = ControlWriter::Quic(Writer(send), connection);
+    let writer = ControlWriter::Quic(Writer(send), connection.into());
     welcome_guest(hub, reader, writer, node, certificate, observed, Way::Quic).await
+}
+
+/// As over a WebSocket, in messages as nodes send them: the page asks for a session, opens a stream, and proves on it who
+/// it is.
+async fn greet_page(hub: &Hub, connection: Connection) -> Greeted {
+    let from = connection.remote_address();
+    let refused = |e: &PageError| {
+        if !matches!(e, PageError::Connection(_)) {
+            hub.misbehaved(from.ip());
+        }
+        tracing::debug!("a page at {from} does not connect: {e}");
+    };
+    // A page knows this certificate and the next one, should that take its place just now.
+    let [tls, _] = hub.shown_to_pages.hashes();
+    let page = PeerConnection::of_page(connection).await.inspect_err(refused).ok()?;
+    let (send, receive) = page.accept_bi().await.inspect_err(refused).ok()?;
+    let proved = prove(hub, Unproved::Page(page, send, receive), from, tls).await?;
+    welcome_proved(hub, proved, from, Way::Page { by_udp: true }).await
 }
 
 /// The hello of a node whose identity is proved; `None` when it was sent away.
@@ -195,10 +250,10 @@ async fn welcome_guest(
     mut reader: ControlReader,
     writer: ControlWriter,
     node: NodeId,
-    certificate: headwater_model::Hash,
+    certificate: Hash,
     observed: SocketAddr,
     way: Way,
-) -> Option<(ControlReader, ControlWriter, Guest)> {
+) -> Greeted {
     let hello = match next_message(&mut reader).await {
         Ok(Some(FromNode::Hello(hello))) if hello.protocol == PROTOCOL => Ok(hello),
         Ok(Some(FromNode::Hello(hello))) => Err(format!(
@@ -245,7 +300,7 @@ async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut gu
     match guest.way {
         Way::Quic => capabilities.udp = Known { value: true, from: From::Test },
         Way::WebSocket => capabilities.udp = Known { value: false, from: From::Test },
-        Way::Page => of_page(capabilities),
+        Way::Page { by_udp } => of_page(capabilities, by_udp),
     }
     let enrolled = is_enrolled(&hub, &guest);
     if enrolled && guest.hello.control_epoch_seen > 0 {
@@ -263,7 +318,7 @@ async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut gu
             node,
             queue,
             close,
-            guest.way == Way::Page,
+            guest.way.is_page(),
             std::mem::take(&mut guest.hello.page_certificates),
         );
         let place = hub.places.place_of(guest.observed.ip());
@@ -324,12 +379,13 @@ async fn run(hub: Arc<Hub>, reader: ControlReader, writer: ControlWriter, mut gu
     tracing::debug!("{node:.8} left (session {session})");
 }
 
-/// What holds for a page, whatever it says: nobody dials it, it has no disk, and whether UDP gets through the WebSocket
-/// does not tell; that it can use WebTransport is its claim.
-fn of_page(capabilities: &mut Capabilities) {
+/// What holds for a page, whatever it says: nobody dials it, and it has no disk. That it reaches no peer is its word, as
+/// its browser or its site's policy may not let it; that it does is shown by a session that came by UDP, else its word too.
+fn of_page(capabilities: &mut Capabilities, by_udp: bool) {
     capabilities.accepts = Known { value: Accepts::DialOnly, from: From::Test };
     capabilities.listens = false;
-    capabilities.udp = Known::claim(capabilities.sources.value == SourceAccess::Any);
+    let reaches = capabilities.sources.value == SourceAccess::Any;
+    capabilities.udp = Known { value: reaches, from: if by_udp && reaches { From::Test } else { From::Claim } };
     if capabilities.forwards.value == Forwards::Disk {
         capabilities.forwards.value = Forwards::Memory;
     }
@@ -345,7 +401,7 @@ fn is_enrolled(hub: &Hub, guest: &Guest) -> bool {
         }
     }
     // Any site's page may come from this machine.
-    guest.observed.ip().is_loopback() && guest.way != Way::Page
+    guest.observed.ip().is_loopback() && !guest.way.is_page()
 }
 
 fn say_bad_token(hub: &Hub, guest: &Guest, why: &str) {
@@ -387,7 +443,7 @@ struct Inbox {
     reader: ControlReader,
     page_places: Arc<Semaphore>,
     /// None for a WebSocket, which stays at its address.
-    connection: Option<Connection>,
+    connection: Option<PeerConnection>,
     /// Where its packets come from, as the core knows.
     observed: SocketAddr,
     /// What it was told last of how others reach it.

@@ -7,6 +7,8 @@ mod contents;
 mod failures;
 #[path = "server/harness.rs"]
 mod harness;
+#[path = "server/pages.rs"]
+mod pages;
 #[path = "server/sessions.rs"]
 mod sessions;
 #[path = "server/web.rs"]

@@ -110,6 +110,13 @@ const MTU_CHANGE: u16 = 130;
 const DIAL_RTT: Duration = Duration::from_millis(120);
 /// Streams that the other end may have open at once: a control stream, and a data stream per content.
 const MAX_UNI_STREAMS: u32 = 300;
+/// Those of a session with the control center: HTTP/3 needs three, …
+const MAX_CONTROL_UNI_STREAMS: u32 = 8;
+/// … and a page one that asks for its session, and one for messages.
+const MAX_CONTROL_BIDI_STREAMS: u32 = 2;
+/// How long the control center bears silence. Nodes end theirs sooner; browsers slow the timers of pages in the background
+/// down, and keep connections alive every 15 s by themselves.
+const CONTROL_IDLE_MS: u32 = 35_000;
 
 /// Binds an endpoint to `address`, speaking `accept` when dialled. An unspecified IPv6 address takes IPv4 too.
 ///
@@ -264,11 +271,10 @@ fn server_config(
     config.send_tls13_tickets = 0;
     let quic = QuicServerConfig::try_from(config).map_err(|e| BindError::Tls(e.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(quic));
-    server.transport_config(Arc::new(transport(if accept.contains(&Alpn::Control) {
-        Alpn::Control
-    } else {
-        Alpn::Peer
-    })));
+    server.transport_config(Arc::new(match accept.contains(&Alpn::Control) {
+        true => control_transport(),
+        false => transport(Alpn::Peer),
+    }));
     Ok(server)
 }
 
@@ -319,6 +325,17 @@ fn transport(alpn: Alpn) -> TransportConfig {
         t.ack_frequency_config(Some(acks));
         t.congestion_controller_factory(Arc::new(SlowStartByDelay::default()));
     }
+    t
+}
+
+/// The control center's end.
+fn control_transport() -> TransportConfig {
+    let mut t = transport(Alpn::Control);
+    t.max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(CONTROL_IDLE_MS))));
+    t.max_concurrent_uni_streams(VarInt::from_u32(MAX_CONTROL_UNI_STREAMS));
+    t.max_concurrent_bidi_streams(VarInt::from_u32(MAX_CONTROL_BIDI_STREAMS));
+    // HTTP/3 with datagrams is what WebTransport needs; nobody reads any here.
+    t.datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES));
     t
 }
 

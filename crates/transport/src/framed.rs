@@ -1,5 +1,6 @@
 //! Messages on QUIC streams, and for sessions with the control center on WebSockets too.
 
+use crate::page::PeerConnection;
 use crate::web::{WebReader, WebWriter};
 use bytes::Bytes;
 use headwater_wire::frame::{FrameDecoder, FrameError};
@@ -44,6 +45,10 @@ impl Reader {
     pub fn new(stream: RecvStream, max_bytes: u32) -> Self {
         Self { stream, frames: FrameDecoder::new(max_bytes) }
     }
+    /// Frames of another size from here on; nothing may have been sent ahead.
+    pub(crate) fn allow(self, max_bytes: u32) -> Self {
+        Self::new(self.stream, max_bytes)
+    }
     /// The next frame's body; `None` at the end of the stream.
     ///
     /// # Errors
@@ -84,7 +89,7 @@ pub struct Broken(pub(crate) String);
 /// The reading half of a session between a node and its control center.
 #[derive(Debug)]
 pub enum ControlReader {
-    /// Over QUIC.
+    /// Over QUIC, or WebTransport.
     Quic(Reader),
     /// Over a WebSocket.
     Web(WebReader),
@@ -106,8 +111,8 @@ impl ControlReader {
 /// The writing half of a session between a node and its control center.
 #[derive(Debug)]
 pub enum ControlWriter {
-    /// Over QUIC; with the connection.
-    Quic(Writer, quinn::Connection),
+    /// Over QUIC, or WebTransport; with the connection.
+    Quic(Writer, PeerConnection),
     /// Over a WebSocket, which is closed when both halves are dropped.
     Web(WebWriter),
 }

@@ -9,6 +9,7 @@ mod framed;
 mod http;
 mod identity;
 mod page;
+mod proof;
 mod tls;
 mod web;
 
@@ -17,5 +18,5 @@ pub use framed::{Broken, ControlReader, ControlWriter, ReadError, Reader, Writer
 pub use http::{BoxError, HttpLimits, Io, http_server_config, serve_http};
 pub use identity::{Identity, IdentityError};
 pub use page::{PAGE_PATH, PageCertificates, PageError, PeerConnection};
+pub use proof::{ProofError, Proved, Unproved, prove_as_control, prove_as_node, prove_as_page, prove_page};
 pub use tls::{Shown, Shows, certificate_of, https_client_config, node_of};
-pub use web::{ProofError, Proved, prove_as_control, prove_as_node, prove_as_page, prove_page};

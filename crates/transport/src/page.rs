@@ -16,7 +16,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
-use web_transport_proto::{ConnectRequest, ConnectResponse, Settings, StreamUni, VarInt};
+use web_transport_proto::{ConnectRequest, ConnectResponse, Frame, Settings, StreamUni, VarInt};
 
 /// What a page asks for when it connects.
 pub const PAGE_PATH: &str = "/headwater/1";
@@ -32,6 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Streams of a page that wait to be taken.
 const MAX_WAITING_STREAMS: usize = 16;
+/// Bytes of a page on each of HTTP/3's own streams: it says little there, and nothing that matters.
+const MAX_BYTES_UNHEARD: usize = 16 << 10;
+/// How often it is looked whether another certificate is due: a machine that slept does not know how long.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
 
 /// The certificates that are shown to pages.
 pub struct PageCertificates(Mutex<Pair>);
@@ -86,6 +90,21 @@ impl PageCertificates {
         Ok(())
     }
 
+    /// Shows the next one whenever it is due, and calls `rotated` then; for ever.
+    pub async fn keep(&self, rotated: impl Fn()) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = SystemTime::now();
+            if now < self.rotates_at() {
+                continue;
+            }
+            match self.rotate(now) {
+                Ok(()) => rotated(),
+                Err(e) => tracing::warn!("pages see the former certificate on: {e}"),
+            }
+        }
+    }
+
     fn pair(&self) -> MutexGuard<'_, Pair> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -138,7 +157,8 @@ pub enum PageError {
     Silent,
 }
 
-/// A connection between peers: QUIC's own, or a WebTransport session of a page. Whatever is not said here is QUIC's.
+/// A connection between peers, or with the control center: QUIC's own, or a WebTransport session of a page, which ends with
+/// the last clone as QUIC's own do. Whatever is not said here is QUIC's.
 #[derive(Clone, Debug)]
 pub struct PeerConnection {
     quic: Connection,
@@ -148,6 +168,9 @@ pub struct PeerConnection {
 /// A WebTransport session, and what has to stay open for as long as it does.
 #[derive(Debug)]
 struct Session {
+    quic: Connection,
+    /// Of the stream that asked for it.
+    id: VarInt,
     /// Before each stream that is opened here.
     stream_header: Bytes,
     /// Before each datagram.
@@ -155,6 +178,13 @@ struct Session {
     streams: tokio::sync::Mutex<mpsc::Receiver<RecvStream>>,
     _settings: SendStream,
     _connect: SendStream,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Tasks that sort its streams hold the connection too.
+        self.quic.close(0u32.into(), b"");
+    }
 }
 
 impl From<Connection> for PeerConnection {
@@ -211,6 +241,23 @@ impl PeerConnection {
         }
     }
 
+    /// The next stream in both directions that the other end opens.
+    ///
+    /// # Errors
+    /// When the connection is lost, or the stream is none of a page's session.
+    pub async fn accept_bi(&self) -> Result<(SendStream, RecvStream), PageError> {
+        let (send, mut receive) = self.quic.accept_bi().await?;
+        let Some(page) = &self.page else { return Ok((send, receive)) };
+        let mut header = [VarInt::default(); 2];
+        for part in &mut header {
+            *part = VarInt::read(&mut receive).await.map_err(|e| PageError::Protocol(e.to_string()))?;
+        }
+        if header != [Frame::WEBTRANSPORT.0, page.id] {
+            return Err(PageError::Protocol("a stream that is not of its session".into()));
+        }
+        Ok((send, receive))
+    }
+
     /// Sends a datagram; it may be lost.
     ///
     /// # Errors
@@ -260,8 +307,8 @@ async fn begin(quic: &Connection) -> Result<Session, PageError> {
         return Err(PageError::Path(format!("{:.80}", request.url.path())));
     }
     let id = VarInt::from_u64(quinn::VarInt::from(send.id()).into_inner()).map_err(|e| no(&e))?;
-    tokio::spawn(sort_streams(quic.clone(), id, taken));
     ConnectResponse::OK.write(&mut send).await.map_err(|e| no(&e))?;
+    tokio::spawn(sort_streams(quic.clone(), id, taken));
     tokio::spawn(end_with_request(quic.clone(), receive));
     let (mut stream_header, mut datagram_header) = (BytesMut::new(), BytesMut::new());
     StreamUni::WEBTRANSPORT.encode(&mut stream_header);
@@ -269,6 +316,8 @@ async fn begin(quic: &Connection) -> Result<Session, PageError> {
     // RFC 9297: a quarter of the request's stream id.
     VarInt::from_u64(id.into_inner() / 4).map_err(|e| no(&e))?.encode(&mut datagram_header);
     Ok(Session {
+        quic: quic.clone(),
+        id,
         stream_header: stream_header.freeze(),
         datagram_header: datagram_header.freeze(),
         streams: tokio::sync::Mutex::new(streams),
@@ -279,15 +328,30 @@ async fn begin(quic: &Connection) -> Result<Session, PageError> {
 
 /// The session ends with the stream that asked for it.
 async fn end_with_request(quic: Connection, mut request: RecvStream) {
-    let mut rest = [0; 256];
-    while let Ok(Some(_)) = request.read(&mut rest).await {}
-    quic.close(0u32.into(), b"the page left");
+    match forget(&mut request).await {
+        true => quic.close(0u32.into(), b"the page left"),
+        false => quic.close(1u32.into(), TOO_MUCH),
+    }
+}
+
+const TOO_MUCH: &[u8] = b"too much where nothing is to be said";
+
+/// Reads a stream to its end; false when there is more than is borne.
+async fn forget(stream: &mut RecvStream) -> bool {
+    let (mut rest, mut heard) = ([0; 256], 0);
+    while let Ok(Some(n)) = stream.read(&mut rest).await {
+        heard += n;
+        if heard > MAX_BYTES_UNHEARD {
+            return false;
+        }
+    }
+    true
 }
 
 /// Hands streams of the session on; HTTP/3's own are read and forgotten: no page says anything on them that matters.
 async fn sort_streams(quic: Connection, session: VarInt, taken: mpsc::Sender<RecvStream>) {
     while let Ok(mut stream) = quic.accept_uni().await {
-        let taken = taken.clone();
+        let (taken, quic) = (taken.clone(), quic.clone());
         // A stream may be opened long before its first byte is sent.
         tokio::spawn(async move {
             let Ok(kind) = VarInt::read(&mut stream).await else { return };
@@ -297,8 +361,9 @@ async fn sort_streams(quic: Connection, session: VarInt, taken: mpsc::Sender<Rec
                 }
                 return;
             }
-            let mut rest = [0; 256];
-            while stream.read(&mut rest).await.is_ok_and(|n| n.is_some_and(|n| n > 0)) {}
+            if !forget(&mut stream).await {
+                quic.close(1u32.into(), TOO_MUCH);
+            }
         });
     }
 }
@@ -340,7 +405,8 @@ mod tests {
     }
 
     fn server() -> Listener {
-        let accept = [Alpn::Peer, Alpn::Probe, Alpn::Page];
+        // As the control center, so that a page has a stream in both directions besides the one that asks for its session.
+        let accept = [Alpn::Control, Alpn::Peer, Alpn::Probe, Alpn::Page];
         bind("127.0.0.1:0".parse().unwrap(), Arc::new(Identity::ephemeral().unwrap()), &accept).unwrap()
     }
 
@@ -372,6 +438,14 @@ mod tests {
             }
         }
         assert_eq!(heard, b"to the page");
+        let (mut to_session, _) = page.open_bi().await.unwrap();
+        let mut header = Vec::new();
+        Frame::WEBTRANSPORT.encode(&mut header);
+        VarInt::from_u32(0).encode(&mut header);
+        to_session.write_all(&[&header[..], b"both ways"].concat()).await.unwrap();
+        to_session.finish().unwrap();
+        let (_, mut stream) = session.accept_bi().await.unwrap();
+        assert_eq!(stream.read_to_end(100).await.unwrap(), b"both ways");
         let mut own = page.open_uni().await.unwrap();
         let mut header = Vec::new();
         StreamUni::WEBTRANSPORT.encode(&mut header);
@@ -392,6 +466,41 @@ mod tests {
         let (dialled, at_server) = tokio::join!(dial, accepted(&server));
         dialled.unwrap();
         assert_eq!(node_of(&at_server), Some(node.identity().node));
+    }
+
+    /// A page with a session at `server`, and what stays open for it.
+    async fn with_session(server: &Listener) -> (Connection, PeerConnection, (SendStream, SendStream, RecvStream)) {
+        let [hash, _] = server.pages().unwrap().hashes();
+        let (page, at_server) = tokio::join!(dialled(server, hash, Alpn::Page), accepted(server));
+        let page = page.unwrap();
+        let (session, (open, _)) = tokio::join!(PeerConnection::of_page(at_server), asked(&page, PAGE_PATH));
+        (page, session.unwrap(), open)
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_last_clone_and_takes_its_own_streams_only() {
+        let server = server();
+        let (page, session, _open) = with_session(&server).await;
+        let (mut send, _receive) = page.open_bi().await.unwrap();
+        send.write_all(&[0x40, 0x41, 4]).await.unwrap();
+        assert!(matches!(session.accept_bi().await, Err(PageError::Protocol(_))), "a stream of session 4");
+        let clone = session.clone();
+        drop(session);
+        assert!(page.close_reason().is_none());
+        drop(clone);
+        page.closed().await;
+    }
+
+    #[tokio::test]
+    async fn who_says_much_where_nothing_is_to_be_said_is_left() {
+        let server = server();
+        for on_request in [true, false] {
+            let (page, session, (mut settings, mut request, _)) = with_session(&server).await;
+            let stream = if on_request { &mut request } else { &mut settings };
+            let _ = stream.write_all(&[0; 2 * MAX_BYTES_UNHEARD]).await;
+            page.closed().await;
+            assert_eq!(session.close_reason(), Some(quinn::ConnectionError::LocallyClosed));
+        }
     }
 
     #[tokio::test]

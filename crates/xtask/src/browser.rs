@@ -1,5 +1,5 @@
 //! Step `browser`: the SDK for pages builds and decides as `peer-core` does, and a page in Chromium plays a channel that
-//! native peers bring.
+//! native peers bring; once with its session over WebTransport, and once over a WebSocket.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +9,9 @@ use anyhow::Result;
 use crate::shell::{build_headwater, find_program, run};
 use crate::test::Outcome;
 
-/// How long the page is watched.
+/// How long the page is watched, and where its session needs a WebSocket.
 const MINUTES: &str = "0.5";
+const MINUTES_WITHOUT_QUIC: &str = "0.3";
 
 /// Builds and tests what is in `web/sdk`.
 pub fn check() -> Result<Outcome> {
@@ -27,6 +28,10 @@ pub fn check() -> Result<Outcome> {
         return Ok(Outcome::Passed(format!("without a page: no {program}")));
     }
     let headwater = build_headwater()?;
-    run(Command::new("node").arg("test/browser/run.mjs").arg(headwater).arg(MINUTES).current_dir(sdk))?;
-    Ok(Outcome::Passed(format!("a page played for {MINUTES} min")))
+    let watch = |more: &[&str]| {
+        run(Command::new("node").arg("test/browser/run.mjs").arg(&headwater).args(more).current_dir(sdk))
+    };
+    watch(&[MINUTES])?;
+    watch(&[MINUTES_WITHOUT_QUIC, "out/browser/no-quic", "no-quic"])?;
+    Ok(Outcome::Passed(format!("a page played for {MINUTES} min, and for {MINUTES_WITHOUT_QUIC} min without QUIC")))
 }

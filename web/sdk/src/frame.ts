@@ -5,6 +5,7 @@ import { type Octets, concat, u32 } from './octets.ts';
 export const PEER_CONTROL_STREAM = 1;
 export const PEER_DATA_STREAM = 2;
 export const PEER_LIVE_STREAM = 3;
+export const MAX_CONTROL_FRAME_BYTES = 8 << 20;
 export const MAX_PEER_FRAME_BYTES = 1 << 20;
 export const MAX_DATA_HEADER_BYTES = 128;
 export const MAX_PIECE_BYTES = 4 << 20;

@@ -9,6 +9,7 @@
  *     hls.attachMedia(video);
  */
 
+import type { SessionWay } from './carrier.ts';
 import { FileContent, type FileProgress, type Sink, diskSink, memorySink } from './file.ts';
 import { newIdentity } from './identity.ts';
 import { type HlsSource, hlsSource } from './hls/loader.ts';
@@ -18,6 +19,7 @@ import { hex, random } from './octets.ts';
 import { Node } from './node.ts';
 import { Stream, type StreamStatistics } from './stream.ts';
 
+export type { SessionWay } from './carrier.ts';
 export type { FileProgress } from './file.ts';
 export type { HlsLoader, HlsSource } from './hls/loader.ts';
 export type { StandIn } from './stand-in.ts';
@@ -103,7 +105,7 @@ export class Headwater {
     if (!globalThis.crypto?.subtle) throw new Error('Headwater needs a page on HTTPS, or on localhost');
     const identity = await newIdentity();
     const config = {
-      url: sessionUrl(options.control), controlId: options.controlId?.toLowerCase() ?? null,
+      api: apiOf(options.control), controlId: options.controlId?.toLowerCase() ?? null,
       webTransport: typeof WebTransport === 'function',
     };
     const small = ((navigator as { deviceMemory?: number }).deviceMemory ?? 8) <= 2;
@@ -116,6 +118,9 @@ export class Headwater {
   get node(): string { return this.#node.identity.node; }
   /** Whether there is a session with the control center. */
   get connected(): boolean { return this.#node.control.connected; }
+
+  /** How that session runs; `null` when there is none. Over WebTransport it has shown that UDP gets through. */
+  get session(): SessionWay | null { return this.#node.control.way; }
 
   /** Calls `f` whenever it happens; returns what ends that. */
   on(event: HeadwaterEvent, f: () => void): () => void {
@@ -187,13 +192,13 @@ function maySend(): boolean {
   return document.visibilityState !== 'hidden' && type !== 'cellular' && !saveData;
 }
 
-/** Where the control center takes sessions. */
-function sessionUrl(control: string): string {
+/** Where the control center's API is. */
+function apiOf(control: string): string {
   const said = /^(?:(https?|wss?):\/\/)?([^/?#\s]+)\/?$/.exec(control);
   if (!said) throw new TypeError(`"${control}" is no control center: say host:port`);
   const [, scheme, host] = said as unknown as [string, string | undefined, string];
   // On its own machine a control center has no TLS.
   const isLocal = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$/.test(host);
   const plain = scheme ? scheme === 'http' || scheme === 'ws' : isLocal;
-  return `${plain ? 'ws' : 'wss'}://${host}/v1/session`;
+  return `${plain ? 'http' : 'https'}://${host}`;
 }

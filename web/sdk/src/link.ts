@@ -11,9 +11,9 @@ import {
 import type { Identity } from './identity.ts';
 import type { Parent } from './live/channel.ts';
 import { type Octets, concat, random, text, unhex, whole } from './octets.ts';
+import { PAGE_PATH, within } from './carrier.ts';
 import { PROTOCOL, clock } from './control.ts';
 
-const PAGE_PATH = '/headwater/1';
 /** A dial that takes longer has failed; a hello likewise. */
 const DIAL_PATIENCE_MS = 6_000;
 /** Differs between two runs of one page. */
@@ -26,13 +26,6 @@ export interface LinkUser {
   /** A piece of a file or of a stream; the promise holds the next one of its stream back. */
   piece(link: Link, version: Version, piece: number, data: Octets): Promise<void>;
   ended(link: Link, why: string): void;
-}
-
-/** Rejects after a while. */
-function within<T>(ms: number, what: Promise<T>, why: string): Promise<T> {
-  let timer: ReturnType<typeof setTimeout>;
-  const late = new Promise<never>((_, failed) => { timer = setTimeout(() => failed(new Error(why)), ms); });
-  return Promise.race([what, late]).finally(() => clearTimeout(timer));
 }
 
 export class Link {

@@ -1,13 +1,38 @@
-//! Sessions of nodes that UDP does not reach: a WebSocket in place of QUIC.
+//! Sessions of nodes that UDP does not reach: a WebSocket in place of QUIC. And what pages need for theirs over WebTransport.
 
 use super::{ApiError, Shared};
 use crate::session::{self, Entered};
+use axum::Json;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
+use serde::Serialize;
 use std::net::SocketAddr;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use utoipa::ToSchema;
+
+/// How a page in a browser begins a session.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PageItem {
+    /// Over WebTransport; where UDP does not get through, over a WebSocket at `/v1/session`.
+    webtransport: WebTransportItem,
+}
+
+/// WebTransport at the host and port of this API, path `/headwater/1`.
+#[derive(Serialize, ToSchema)]
+struct WebTransportItem {
+    /// SHA-256, hexadecimal, of the certificate that is shown and of the next one: `serverCertificateHashes`.
+    certificate_hashes: [String; 2],
+}
+
+/// Tells pages of all sites by which certificates they know this control center over WebTransport.
+#[utoipa::path(get, path = "/v1/page", responses((status = 200, body = PageItem)))]
+pub(crate) async fn page(State(hub): Shared) -> impl IntoResponse {
+    let certificate_hashes = hub.shown_to_pages.hashes().map(|hash| hash.to_string());
+    let item = PageItem { webtransport: WebTransportItem { certificate_hashes } };
+    ([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CACHE_CONTROL, "no-store")], Json(item))
+}
 
 /// Opens a node's session over a WebSocket (RFC 6455); see the schema of Headwater's messages.
 #[utoipa::path(get, path = "/v1/session", responses((status = 101), (status = 426, body = ApiError)))]

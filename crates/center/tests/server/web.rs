@@ -4,7 +4,9 @@ use crate::harness::*;
 use headwater_model::assignment::LeaseSource;
 use headwater_model::node::Role;
 use headwater_model::{Hash, report};
-use headwater_transport::{ControlReader, ControlWriter, Identity, ProofError, Proved, prove_as_node, prove_as_page};
+use headwater_transport::{
+    ControlReader, ControlWriter, Identity, ProofError, Proved, Unproved, prove_as_node, prove_as_page,
+};
 use headwater_wire::{FromControl, FromNode, Heartbeat, Hello, Join};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,24 +35,26 @@ async fn proved(control: &Control, identity: &Identity, tls: Hash) -> Result<Pro
     soon("the proofs", prove_as_node(Box::new(stream), identity, Some(control.node), tls)).await
 }
 
-/// A node with a session over a WebSocket.
-struct WebNode {
-    reader: ControlReader,
-    writer: ControlWriter,
+/// A node whose session needed a proof in band.
+pub struct WebNode {
+    pub reader: ControlReader,
+    pub writer: ControlWriter,
 }
 
 impl WebNode {
     async fn arrive(control: &Control, identity: &Identity, hello: Hello) -> WebNode {
-        let Proved { reader, writer, .. } = proved(control, identity, Hash([0; 32])).await.unwrap();
+        Self::greet(proved(control, identity, Hash([0; 32])).await.unwrap(), hello).await
+    }
+    pub async fn greet(Proved { reader, writer, .. }: Proved, hello: Hello) -> WebNode {
         let mut node = WebNode { reader, writer };
         node.say(FromNode::Hello(hello)).await;
         node.wait(|m| matches!(m, FromControl::Welcome(_)).then_some(())).await;
         node
     }
-    async fn say(&mut self, message: FromNode) {
+    pub async fn say(&mut self, message: FromNode) {
         soon("sending", self.writer.send(message.encode())).await.unwrap();
     }
-    async fn wait<T>(&mut self, fit: impl Fn(FromControl) -> Option<T>) -> T {
+    pub async fn wait<T>(&mut self, fit: impl Fn(FromControl) -> Option<T>) -> T {
         loop {
             let body = soon("a message", self.reader.next()).await.unwrap().expect("the session ended");
             if let Some(found) = fit(FromControl::decode(body).unwrap()) {
@@ -133,12 +137,9 @@ async fn a_page_is_dial_only_whatever_it_says_and_learns_by_which_certificates_i
 
     let identity = Identity::ephemeral().unwrap();
     let (stream, _) = upgrade(&control, "").await;
-    let proving = prove_as_page(Box::new(stream), &identity, Some(control.node));
-    let Proved { reader, writer, .. } = soon("the proofs", proving).await.unwrap();
-    let mut page = WebNode { reader, writer };
+    let proving = prove_as_page(Unproved::WebSocket(Box::new(stream)), &identity, Some(control.node), None);
     // It claims to be what no page is.
-    page.say(FromNode::Hello(hello())).await;
-    page.wait(|m| matches!(m, FromControl::Welcome(_)).then_some(())).await;
+    let mut page = WebNode::greet(soon("the proofs", proving).await.unwrap(), hello()).await;
     page.say(join(film.version)).await;
     let (given, shown) = page
         .wait(|m| match m {

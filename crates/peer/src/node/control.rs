@@ -246,7 +246,7 @@ async fn quic_again(inner: &Arc<Inner>) -> Connection {
 async fn open_stream(connection: Connection) -> Result<Reached, String> {
     let (send, receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
     let reader = ControlReader::Quic(Reader::new(receive, limits::MAX_CONTROL_FRAME_BYTES));
-    let writer = ControlWriter::Quic(Writer(send), connection.clone());
+    let writer = ControlWriter::Quic(Writer(send), connection.clone().into());
     Ok((Some(connection), reader, writer))
 }
 

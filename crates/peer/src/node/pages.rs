@@ -10,11 +10,7 @@ use headwater_wire::web::page_covered;
 use headwater_wire::{FromNode, FromPeer, limits};
 use quinn::Connection;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-
-/// How often it is looked whether another certificate is due: a machine that slept does not know how long.
-const LOOK_EVERY: Duration = Duration::from_secs(600);
 
 /// Who a page is, and what it says first.
 struct Greeting {
@@ -90,18 +86,9 @@ async fn greeting(inner: &Inner, connection: &PeerConnection, own_nonce: &[u8; 3
 /// Shows pages another certificate when it is time, for as long as the node runs.
 pub(super) async fn keep_certificates(inner: Arc<Inner>) {
     let Some(pages) = inner.listener.pages().cloned() else { return };
-    loop {
-        tokio::select! {
-            () = inner.stopping.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        let now = SystemTime::now();
-        if now < pages.rotates_at() {
-            continue;
-        }
-        match pages.rotate(now) {
-            Ok(()) => inner.lock().tell_control(&FromNode::PageCertificates(inner.page_certificates())),
-            Err(e) => tracing::warn!("pages see the former certificate on: {e}"),
-        }
+    let rotated = || inner.lock().tell_control(&FromNode::PageCertificates(inner.page_certificates()));
+    tokio::select! {
+        () = inner.stopping.cancelled() => {}
+        () = pages.keep(rotated) => {}
     }
 }

@@ -1,11 +1,12 @@
 // A page as a peer: an encoder pushes a channel, native peers pass it on, a page in Chromium plays it with hls.js and the
 // SDK, which has no peer on its machine. Prints what was seen as JSON; ends with 1 if a bar is missed, with 2 on wrong usage.
 //
-//   node run.mjs HEADWATER [MINUTES] [FOLDER] [faults | blocked]
+//   node run.mjs HEADWATER [MINUTES] [FOLDER] [faults | blocked | no-quic]
 //
 // With faults the peer that brings most is killed after a quarter of the time, the control center after half of it, and all
 // peers after three quarters: what follows comes from the publisher. Blocked, the page's policy lets it reach the control
-// center and the origin only.
+// center and the origin only. No-quic, what stands before the control center lets TCP through and swallows UDP: the page's
+// session runs over a WebSocket there, and over WebTransport else.
 //
 // Needs ffmpeg with libx264 and Chromium with H.264, and `npm run build` before.
 
@@ -15,11 +16,11 @@ import { loadavg, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
-  SEGMENT_S, chromium, drift, encoder, harness, ours, progress, removed, round, site, sleep, spread, until,
+  SEGMENT_S, chromium, drift, encoder, harness, ours, progress, removed, round, site, sleep, spread, tcpOnly, until,
 } from '../../../harness.mjs';
 
 const PEERS = 4;
-const [faults, blocked] = ['faults', 'blocked'].map((m) => process.argv[5] === m);
+const [faults, blocked, noQuic] = ['faults', 'blocked', 'no-quic'].map((m) => process.argv[5] === m);
 // Bars: what a viewer would see, and what a publisher saves.
 const START_UP_S = blocked ? 4 : 2;
 const PEERS_PERCENT = 85;
@@ -28,8 +29,8 @@ const DRIFT_S = SEGMENT_S;
 
 const sdk = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const [program, minutes = '3', folder = 'out/browser', mode] = process.argv.slice(2);
-if (!program || !(Number(minutes) > 0) || (mode && !faults && !blocked)) {
-  console.error('usage: node run.mjs HEADWATER [MINUTES] [FOLDER]');
+if (!program || !(Number(minutes) > 0) || (mode && !faults && !blocked && !noQuic)) {
+  console.error('usage: node run.mjs HEADWATER [MINUTES] [FOLDER] [faults | blocked | no-quic]');
   process.exit(2);
 }
 const { headwater, out } = harness(program, folder);
@@ -71,13 +72,15 @@ async function main() {
   }, blocked ? { 'content-security-policy': only } : {});
   const browser = chromium(join(temp, 'chromium'));
   const version = (await browser.version()).product;
-  const wants = new URLSearchParams({ control: cc.address, content: name, ...(blocked ? { origin: new URL('index.m3u8', published) } : {}) });
+  const seenAt = noQuic ? await tcpOnly(cc.address) : cc.address;
+  const wants = new URLSearchParams({ control: seenAt, content: name, ...(blocked ? { origin: new URL('index.m3u8', published) } : {}) });
   const page = await browser.tab(`${origin}/hls.html?${wants}`);
   await until('a picture', () => page.run('globalThis.seen && (seen.failed ?? (seen.first_frame !== null))'));
   const failed = await page.run('seen.failed');
   if (failed) throw new Error(failed);
   progress('it plays');
   await sleep(measureMs / 4);
+  const session = await page.run('headwater.session');
   const node = await api(`/v1/nodes/${await page.run('seen.node')}`);
   const happened = [];
   const mark = async (what) => happened.push({ what, at: await page.run('Math.round(performance.now())') });
@@ -123,7 +126,7 @@ async function main() {
       held_bytes: last.heldBytes, lag_p95_ms: round(last.lagP95Ms, 0),
       peers_percent_after_10_s: round((100 * fromPeers) / Math.max(1, fromPeers + fromOrigin), 1),
     },
-    happened,
+    happened, session,
     node: { page: node.page, accepts: node.accepts, listens: node.listens, udp: node.udp, udp_from: node.udp_from, limited: node.limited, client: node.client, enrolled: node.enrolled },
     peers: four.map((p) => ({ uploaded_bytes: p.now().contents[0].uploaded_bytes })),
   };
@@ -138,6 +141,8 @@ async function main() {
     [faults || blocked || p.peers_percent_after_10_s >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers after 10 s`],
     [!blocked || (p.peer_bytes === 0 && result.node.limited === 'no UDP (as it says)'), 'the control center does not say why'],
     [p.wasted_bytes <= 0.02 * p.peer_bytes, 'more than 2 % came twice or wrong'],
+    [session === (noQuic ? 'websocket' : 'webtransport'), 'the session runs another way than it should'],
+    [blocked || result.node.udp_from === (noQuic ? 'claim' : 'test'), 'the control center does not know whether UDP gets through'],
     [result.node.page && result.node.accepts === 'dial-only' && !result.node.listens, 'the control center takes it for no page'],
   ];
   result.missed = bars.filter(([held]) => !held).map(([, what]) => what);
