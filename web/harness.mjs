@@ -63,7 +63,8 @@ export const ours = (name, args) => speaks(name, headwater, [...args, '--json', 
 // A peer that misbehaves, beside it.
 export const hostile = (name, args) => speaks(name, join(dirname(headwater), 'headwater-hostile'), [...args, '--exit-with-stdin']);
 
-function speaks(name, program, args) {
+// A program that speaks in JSON lines.
+export function speaks(name, program, args) {
   const child = start(name, program, args);
   const events = [];
   const states = [];

@@ -41,6 +41,8 @@ export interface Sink {
 
 export interface FileProgress {
   bytes: number; total: number | null; peerBytes: number; originBytes: number; parents: number;
+  /** Bytes from each parent of now. */
+  sources: { node: string; bytes: number }[];
   /** Sent to others. */
   uploadedBytes: number;
 }
@@ -78,7 +80,7 @@ export class FileContent implements Content {
     return {
       bytes: (s?.peerBytes ?? 0) + (s?.originBytes ?? 0), total: this.#track?.bytes ?? null, peerBytes: s?.peerBytes ?? 0,
       originBytes: s?.originBytes ?? 0, parents: s?.edges().filter((e) => e.open).length ?? 0,
-      uploadedBytes: this.#serving?.uploadedBytes ?? 0,
+      sources: s?.edges().map(({ node, bytes }) => ({ node, bytes })) ?? [], uploadedBytes: this.#serving?.uploadedBytes ?? 0,
     };
   }
 
