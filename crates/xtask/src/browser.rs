@@ -11,6 +11,7 @@ use crate::test::Outcome;
 
 /// How long the page is watched.
 const MINUTES: &str = "0.5";
+const SHAKA_SECONDS: &str = "10";
 
 /// Builds and tests what is in `web/sdk`.
 pub fn check() -> Result<Outcome> {
@@ -28,6 +29,9 @@ pub fn check() -> Result<Outcome> {
         return Ok(Outcome::Passed(format!("without a page: no {program}")));
     }
     let headwater = build_headwater()?;
-    run(Command::new("node").arg("test/browser/run.mjs").arg(headwater).arg(MINUTES).current_dir(sdk))?;
-    Ok(Outcome::Passed(format!("a page played for {MINUTES} min")))
+    let watch =
+        |script: &str, time: &str| run(Command::new("node").arg(script).arg(&headwater).arg(time).current_dir(sdk));
+    watch("test/browser/run.mjs", MINUTES)?;
+    watch("test/browser/ways.mjs", SHAKA_SECONDS)?;
+    Ok(Outcome::Passed(format!("a page played for {MINUTES} min, Shaka for {SHAKA_SECONDS} s")))
 }

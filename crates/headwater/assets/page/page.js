@@ -3,6 +3,8 @@
 
 const LOOK_MS = 500;
 const SHOWN_S = 60;
+/** Rates are those of the last whole seconds. */
+const RATE_S = 3;
 const BLUES = ['#1c6fb5', '#36a2c9', '#2a9d8f', '#7cb65c', '#5a78c9', '#8cc5e8', '#1f5d73', '#a5c98b'];
 const KINDS = {
   viewer: { what: 'another viewer', order: 0 },
@@ -30,6 +32,12 @@ class Picture {
     this.told = new Map();
     this.seconds = [];
     new ResizeObserver(() => this.draw()).observe(this.canvas);
+    const show = () => {
+      this.draw();
+      this.tell();
+    };
+    setInterval(show, LOOK_MS);
+    show();
   }
 
   /** What the SDK counts now; a parent that comes back is counted from 0 again. */
@@ -46,8 +54,6 @@ class Picture {
       this.totals.set(node, this.totals.get(node) + more);
       bar.by.set(node, (bar.by.get(node) ?? 0) + more);
     }
-    this.draw();
-    this.tell();
   }
 
   draw() {
@@ -92,13 +98,14 @@ class Picture {
 
   /** The legend: who that is, how fast in the last whole seconds, and how much so far. */
   tell() {
-    const last = this.seconds.slice(-4, -1);
+    const now = Math.floor(performance.now() / 1000);
+    const last = this.seconds.filter((bar) => bar.second < now && bar.second >= now - RATE_S);
     const all = [...this.totals.values()].reduce((a, b) => a + b, 0);
-    const rate = (node) => last.reduce((n, bar) => n + (bar.by.get(node) ?? 0), 0) / Math.max(1, last.length);
-    const row = (words, now, total, kind = '') => {
+    const rate = (node) => last.reduce((n, bar) => n + (bar.by.get(node) ?? 0), 0) / RATE_S;
+    const row = (words, rate, total, kind = '') => {
       const tr = made('tr', '', { className: kind });
       const share = all ? `${((100 * total) / all).toFixed(1)} %` : '';
-      tr.append(words, made('td', now ? `${bytes(now)}/s` : '–'), made('td', bytes(total)), made('td', share));
+      tr.append(words, made('td', rate ? `${bytes(rate)}/s` : '–'), made('td', bytes(total)), made('td', share));
       return tr;
     };
     const head = made('tr');
@@ -110,8 +117,8 @@ class Picture {
       words.append(swatch, s.name.replace('-', ' '), ' ', made('small', KINDS[s.kind].what));
       return row(words, rate(s.node), this.totals.get(s.node), this.totals.get(s.node) ? '' : 'idle');
     });
-    const now = this.sources.reduce((n, s) => n + rate(s.node), 0);
-    this.table.replaceChildren(head, ...rows, row(made('td', 'All'), now, all, 'all'));
+    const sum = this.sources.reduce((n, s) => n + rate(s.node), 0);
+    this.table.replaceChildren(head, ...rows, row(made('td', 'All'), sum, all, 'all'));
   }
 }
 
@@ -157,7 +164,6 @@ function offer(headwater, about, sources) {
   const { hw, bytes: size, sha256: wanted } = about.film;
   const picture = new Picture('file', sources.filter((s) => s.kind !== 'publisher'));
   say('file-words', bytes(size));
-  picture.tell();
   of('download').disabled = false;
   of('download').onclick = async () => {
     of('download').disabled = true;
@@ -169,24 +175,21 @@ function offer(headwater, about, sources) {
       const s = (performance.now() - began) / 1000;
       say('file-say', `${bytes(p.bytes)} of ${bytes(size)} in ${s.toFixed(0)} s, from ${p.parents} peers`);
     };
-    const download = await headwater.file(hw);
+    const { file: download } = await headwater.download(hw, { resident: 'never' });
     const looking = setInterval(look, LOOK_MS);
     try {
-      const { path, blob } = await download.done;
+      const { blob } = await download.done;
       look();
       const found = await sha256(blob);
       const same = found === wanted;
       of('hash').classList.add(same ? 'good' : 'bad');
       say('hash', `SHA-256 ${found}${same ? ' – what the publisher has' : `, but the publisher has ${wanted}`}`, same ? '' : 'bad');
-      made('a', '', { href: URL.createObjectURL(blob), download: path.split('/').pop() }).click();
       seen.file = { ...download.progress(), same };
     } catch (e) {
       say('file-say', `It failed: ${e.message}`, 'bad');
       of('download').disabled = false;
     } finally {
       clearInterval(looking);
-      // Its last bars go by.
-      setInterval(() => picture.draw(), LOOK_MS);
     }
   };
 }
