@@ -124,7 +124,7 @@ impl<'a> Demo<'a> {
         let about = json!({
             "control": control.address,
             "channel": channel.hw,
-            "playlist": self.channel.content_url(&origin.url)?,
+            "playlist": self.channel.content_url(&origin.url)?.as_str(),
             "film": { "hw": film.hw, "bytes": self.content.bytes(), "sha256": film.sha256.to_string() },
             "player": player.is_some(),
             "sources": sources.iter().map(Source::json).collect::<Vec<Value>>(),
