@@ -114,20 +114,20 @@ async function main() {
   });
   const browser = chromium(join(temp, 'chromium'), ['--window-size=1180,1040']);
   const result = { chromium: (await browser.version()).product };
-  result.demo = await demoPage(browser, demo);
-  progress('the demo\'s page plays and has the file');
-  result.shaka = await shakaPage(browser, demo, origin);
-  progress('Shaka plays');
-  result.download = await downloadPage(browser, demo, origin);
+  for (const [what, tried] of Object.entries({ demo: demoPage, shaka: shakaPage, download: downloadPage })) {
+    progress(`trying ${what}`);
+    result[what] = await tried(browser, demo, origin).catch((e) => ({ failed: e.stack }));
+  }
   server.close();
   parts.child.kill('SIGTERM');
   const [code] = await once(parts.child, 'exit');
   const { demo: d, shaka: s, download: l } = result;
   const bars = [
+    ...[d, s, l].map(({ failed }) => [!failed, failed]),
     [d.live_peers_percent >= PEERS_PERCENT && d.file_peers_percent >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % from peers`],
     [d.file_is_the_publishers, 'the demo\'s file is another one'],
     [s.frames_per_s >= FRAMES_PER_S && s.played_s >= Number(seconds) * 0.9, 'Shaka stood still'],
-    [s.errors.length === 0 && s.peers_percent >= PEERS_PERCENT, 'Shaka told of errors, or played from the origin'],
+    [s.errors?.length === 0 && s.peers_percent >= PEERS_PERCENT, 'Shaka told of errors, or played from the origin'],
     [l.untaken === 'page' && l.bytes === demo.film.bytes, 'a name that nobody took was not fetched by the page'],
     [l.handed === 'resident' && l.handed_the_name && l.after === 'page', 'a name that somebody took was not handed over'],
     [code === 0, `the demo ended with ${code}`],
