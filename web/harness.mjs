@@ -123,8 +123,8 @@ export function chromium(data, more = []) {
           return said.result.value;
         },
         async click(selector) {
-          const at = await this.run(`(() => { const r = document.querySelector(${JSON.stringify(selector)})
-            .getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`);
+          const at = await this.run(`(() => { const e = document.querySelector(${JSON.stringify(selector)});
+            e.scrollIntoView({ block: 'nearest' }); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`);
           for (const type of ['mousePressed', 'mouseReleased']) {
             const mouse = { type, x: at[0], y: at[1], button: 'left', clickCount: 1 };
             await call('Input.dispatchMouseEvent', mouse, sessionId);

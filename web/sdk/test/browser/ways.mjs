@@ -29,9 +29,9 @@ const percent = (peers, origin) => round((100 * peers) / Math.max(1, peers + ori
 async function demoPage(browser, demo) {
   const page = await browser.tab(demo.url);
   await until('a picture', async () => {
-    const failed = await page.run('seen.failed');
+    const failed = await page.run('globalThis.seen?.failed');
     if (failed) throw new Error(failed);
-    return page.run('seen.live?.frames > 0');
+    return page.run('globalThis.seen?.live?.frames > 0');
   });
   await page.click('#download');
   await until('half of the file', () => page.run('document.getElementById("bar").value > 0.5'));
@@ -51,7 +51,7 @@ async function demoPage(browser, demo) {
 async function shakaPage(browser, demo, origin) {
   const wants = new URLSearchParams({ control: demo.control, content: demo.channel });
   const page = await browser.tab(`${origin}/shaka.html?${wants}`);
-  const frames = () => page.run('video.getVideoPlaybackQuality().totalVideoFrames');
+  const frames = () => page.run('globalThis.player ? video.getVideoPlaybackQuality().totalVideoFrames : 0');
   await until('a picture of Shaka', async () => {
     const failed = await page.run('globalThis.seen?.failed');
     if (failed) throw new Error(failed);
@@ -112,7 +112,7 @@ async function main() {
     '/headwater.js': [join(sdk, 'dist/headwater.js'), 'text/javascript'],
     '/shaka-player.compiled.js': [join(sdk, 'node_modules/shaka-player/dist/shaka-player.compiled.js'), 'text/javascript'],
   });
-  const browser = chromium(join(temp, 'chromium'), ['--window-size=1180,1040']);
+  const browser = chromium(join(temp, 'chromium'), ['--window-size=1180,1250']);
   const result = { chromium: (await browser.version()).product };
   for (const [what, tried] of Object.entries({ demo: demoPage, shaka: shakaPage, download: downloadPage })) {
     progress(`trying ${what}`);
