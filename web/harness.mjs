@@ -65,7 +65,8 @@ export const ours = (name, args) => speaks(name, headwater, [...args, '--json', 
 // A peer that misbehaves, beside it.
 export const hostile = (name, args) => speaks(name, join(dirname(headwater), 'headwater-hostile'), [...args, '--exit-with-stdin']);
 
-function speaks(name, program, args) {
+// A program that speaks in JSON lines.
+export function speaks(name, program, args) {
   const child = start(name, program, args);
   const events = [];
   const states = [];
@@ -124,8 +125,8 @@ export function chromium(data, more = []) {
           return said.result.value;
         },
         async click(selector) {
-          const at = await this.run(`(() => { const r = document.querySelector(${JSON.stringify(selector)})
-            .getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`);
+          const at = await this.run(`(() => { const e = document.querySelector(${JSON.stringify(selector)});
+            e.scrollIntoView({ block: 'nearest' }); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`);
           for (const type of ['mousePressed', 'mouseReleased']) {
             const mouse = { type, x: at[0], y: at[1], button: 'left', clickCount: 1 };
             await call('Input.dispatchMouseEvent', mouse, sessionId);

@@ -13,7 +13,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
+use axum::http::header::{
+    ACCEPT_RANGES, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -142,6 +144,8 @@ async fn file(
     let headers = [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
         (ACCEPT_RANGES, "bytes".to_owned()),
+        // Pages of the publisher's site are peers, too.
+        (ACCESS_CONTROL_ALLOW_ORIGIN, "*".to_owned()),
         (ETAG, tag),
         (CONTENT_LENGTH, (range.end - range.start).to_string()),
     ];

@@ -46,6 +46,8 @@ export interface FileProgress {
   /** Where it is another one than was asked for: which, and why. */
   standIn: StandIn | null;
   bytes: number; total: number | null; peerBytes: number; originBytes: number; parents: number;
+  /** Bytes from each parent of now. */
+  sources: { node: string; bytes: number }[];
   /** Sent to others. */
   uploadedBytes: number;
 }
@@ -86,7 +88,7 @@ export class FileContent implements Content {
       name: this.name.name, standIn: this.standIn,
       bytes: (s?.peerBytes ?? 0) + (s?.originBytes ?? 0), total: this.#track?.bytes ?? null, peerBytes: s?.peerBytes ?? 0,
       originBytes: s?.originBytes ?? 0, parents: s?.edges().filter((e) => e.open).length ?? 0,
-      uploadedBytes: this.#serving?.uploadedBytes ?? 0,
+      sources: s?.edges().map(({ node, bytes }) => ({ node, bytes })) ?? [], uploadedBytes: this.#serving?.uploadedBytes ?? 0,
     };
   }
 

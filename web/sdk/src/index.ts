@@ -17,11 +17,14 @@ import type { FileTrack } from './log.ts';
 import { contentOf, parseName } from './name.ts';
 import { hex, random } from './octets.ts';
 import { Node } from './node.ts';
+import { handOver } from './resident.ts';
+import { type ShakaLibrary, type ShakaSource, shakaSource } from './shaka/scheme.ts';
 import { Stream, type StreamStatistics } from './stream.ts';
 
 export type { SessionWay } from './carrier.ts';
 export type { FileProgress } from './file.ts';
 export type { HlsLoader, HlsSource } from './hls/loader.ts';
+export type { ShakaLibrary, ShakaSource } from './shaka/scheme.ts';
 export type { StandIn } from './stand-in.ts';
 export type { StreamStatistics } from './stream.ts';
 
@@ -60,6 +63,8 @@ export type HeadwaterEvent = 'session' | 'no-session' | 'limited' | 'stand-in';
 export interface LiveStream {
   /** What hls.js takes. */
   hls(): HlsSource;
+  /** Registers a scheme with Shaka Player, whose namespace this is, and gives what its `load` takes. */
+  shaka(shaka: ShakaLibrary): ShakaSource;
   statistics(): StreamStatistics;
   /** Why nothing comes, in words; `null` while there is no reason. */
   readonly problem: string | null;
@@ -80,6 +85,14 @@ export interface FileOptions {
   /** Called when something came. */
   progress?(): void;
 }
+
+export interface DownloadOptions extends FileOptions {
+  /** Whether the peer that is installed on this machine is asked first; `try` where nothing is said. */
+  resident?: 'try' | 'never';
+}
+
+/** Who fetches a file: the peer of this machine as it seems, or this page. */
+export type Download = { by: 'resident' } | { by: 'page'; file: FileDownload };
 
 /** A page as a peer. */
 export class Headwater {
@@ -137,6 +150,7 @@ export class Headwater {
     this.#node.add(stream);
     return {
       hls: () => hlsSource(stream, options.origin ?? null),
+      shaka: (shaka) => shakaSource(shaka, stream, options.origin ?? null),
       statistics: () => stream.statistics(),
       get problem() { return stream.problem; },
       close: () => stream.close(),
@@ -173,6 +187,18 @@ export class Headwater {
     };
   }
 
+  /**
+   * What a click on "Download" does: hands the name to the peer of this machine where the browser seems to have one for `hw://`,
+   * else fetches it here and saves it as a download of the page's. To be called by a click. Throws for a name that is none.
+   */
+  async download(name: string, options: DownloadOptions = {}): Promise<Download> {
+    parseName(name);
+    if (options.resident !== 'never' && await handOver(name)) return { by: 'resident' };
+    const file = await this.file(name, options);
+    file.done.then(({ path, blob }) => save(path, blob), () => {});
+    return { by: 'page', file };
+  }
+
   /** Leaves: says goodbye to the control center and to parents. */
   close(): void {
     removeEventListener('pagehide', this.#leave);
@@ -190,6 +216,13 @@ const network = () => (navigator as { connection?: Network }).connection;
 function maySend(): boolean {
   const { type, saveData } = network() ?? {};
   return document.visibilityState !== 'hidden' && type !== 'cellular' && !saveData;
+}
+
+/** As browsers save what a page has made. */
+function save(path: string, blob: Blob): void {
+  const url = URL.createObjectURL(blob);
+  const link = Object.assign(document.createElement('a'), { href: url, download: path.split('/').pop() ?? '' });
+  link.click();
 }
 
 /** Where the control center's API is. */

@@ -6,6 +6,7 @@ mod content;
 mod fault;
 mod folder;
 mod live;
+mod page;
 mod receiver;
 mod result;
 mod run;
@@ -31,8 +32,12 @@ use stage::Stage;
 /// Fewer columns than any terminal has today, and not too many to read.
 const WIDTH: usize = 100;
 
-/// Uplinks of viewers: four times the channel's rate.
-const LIVE_UP: &str = "1Mbit/s";
+/// Uplinks of viewers: four times the channel's rate, and with a page enough for a file besides.
+const UPS: [(&str, &str, &str); 2] = [("live", "true", "1Mbit/s"), ("page", "true", "4Mbit/s")];
+/// What a page fetches in half a minute.
+const PAGE_FILE_SIZE: &str = "64MiB";
+/// As many as a legend has room for.
+const PAGE_PEERS: &str = "4";
 
 /// See it work: deliver a file or a live channel to peers on this machine, and measure
 ///
@@ -44,11 +49,20 @@ const LIVE_UP: &str = "1Mbit/s";
 /// viewers, each of whom has a probe (`headwater play --probe`) in place of a player. In the middle the viewer that feeds
 /// most others is killed. Printed is what the others saw (start-up, stalls, lag, gaps), and how many copies of the
 /// channel left publisher and origin; it ends with 1 if any of them saw the picture stand still or media missing.
+///
+/// With --page it is a channel and a file that stay there until Ctrl-C, and a page for your browser that is one more peer:
+/// it plays the one, downloads the other, and shows whom each byte came from.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Deliver a live channel instead of a file
     #[arg(long, conflicts_with_all = ["file", "file_size", "lightweight", "kills", "lose_state"])]
     live: bool,
+    /// Serve a page on this machine that plays a channel and downloads a file as a peer, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["live", "file", "lightweight", "kills", "lose_state", "no_kill"])]
+    page: bool,
+    /// The page's player: hls.min.js of hls.js (version 1), which is not in here. Without it the page has no picture
+    #[arg(long, value_name = "FILE", requires = "page")]
+    hls: Option<PathBuf>,
     /// How long viewers of the channel watch
     #[arg(long, value_name = "SECONDS", default_value_t = 40, requires = "live", value_parser = clap::value_parser!(u32).range(10..=3600))]
     seconds: u32,
@@ -56,13 +70,16 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
     /// Size of the generated file
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size, conflicts_with = "file")]
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", default_value_if("page", "true", PAGE_FILE_SIZE))]
+    #[arg(value_parser = parse_size, conflicts_with = "file")]
     file_size: u64,
-    /// Uplink of every part, the origin's too, or `unlimited`; of a channel's publisher and viewers, by default 1Mbit/s
-    #[arg(long, value_name = "RATE", default_value = "10MB/s", default_value_if("live", "true", LIVE_UP))]
+    /// Uplink of every part, the origin's too, or `unlimited`; of a channel's publisher and viewers, by default 1Mbit/s,
+    /// with --page 4Mbit/s
+    #[arg(long, value_name = "RATE", default_value = "10MB/s", default_value_ifs(UPS))]
     up: Up,
     /// Regular receivers, or viewers
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=200))]
+    #[arg(long, value_name = "N", default_value = "6", default_value_if("page", "true", PAGE_PEERS))]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=200))]
     peers: u32,
     /// Lightweight receivers, which can only dial
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=200))]
@@ -145,7 +162,12 @@ pub async fn run(args: Args) -> Result<()> {
         // Only words are lost if nobody reads them.
         let _ = writeln!(std::io::stderr(), "files and logs are in {}", kept.display());
     }
-    let outcome = ended.unwrap_or_else(|| Err(Ending::Interrupted.into()))?;
+    let outcome = match ended {
+        Some(ended) => ended?,
+        // That is how the one with a page ends.
+        None if args.page => Outcome { text: String::new(), problem: None },
+        None => return Err(Ending::Interrupted.into()),
+    };
     tidied?;
     print(&outcome.text).context("cannot print the result")?;
     match outcome.problem {
@@ -166,6 +188,10 @@ async fn play(args: &Args, folder: &Folder, stage: &mut Stage) -> Result<Outcome
     let text = |json: serde_json::Result<String>, table: String| {
         if args.json { json.map(|json| json + "\n") } else { Ok(format!("\n{table}")) }
     };
+    if args.page {
+        page::Demo::new(args, folder, stage)?.run().await?;
+        bail!("the demo ended");
+    }
     if args.live {
         let report = live::Demo::new(args, folder, stage)?.run().await?;
         let text = text(serde_json::to_string(&report), report.table())?;
@@ -252,6 +278,8 @@ mod tests {
         assert!(args.kills.is_empty() && !args.no_kill && !args.json && !args.live);
         let args = parsed(&["--live"]).unwrap();
         assert_eq!((args.live, args.peers, args.seconds, args.up.bytes_per_s()), (true, 6, 40, Some(125_000)));
+        let args = parsed(&["--page"]).unwrap();
+        assert_eq!((args.file_size, args.peers, args.up.bytes_per_s(), args.hls), (64 << 20, 4, Some(500_000), None));
     }
 
     #[test]
@@ -274,6 +302,10 @@ mod tests {
             &["--live", "--kill", "control@5"],
             &["--live", "--seconds", "9"],
             &["--seconds", "20"],
+            &["--page", "--live"],
+            &["--page", "--file", "x"],
+            &["--page", "--no-kill"],
+            &["--hls", "hls.min.js"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use headwater_model::Hash;
-use serde::Deserialize;
 use tokio::time::MissedTickBehavior;
 use url::Url;
 
@@ -16,7 +15,7 @@ use super::fault::{Due, Part, Schedule};
 use super::folder::Folder;
 use super::receiver::Receiver;
 use super::result::{Killed, ReceiverReport, Report, bound_s};
-use super::site::{Control, Origin, Site, free_ports};
+use super::site::{Control, NAME, NodeStarted, Origin, Published, Site, free_ports};
 use super::stage::Stage;
 use super::transfer::Transfer;
 use super::watch::{self, Counted};
@@ -68,16 +67,6 @@ struct Known {
     waypoint_node: String,
 }
 
-#[derive(Deserialize)]
-struct WaypointStarted {
-    node: String,
-}
-
-#[derive(Deserialize)]
-struct Published {
-    hw: String,
-}
-
 impl<'a> Demo<'a> {
     /// Checks what can be checked before anything is started, and makes the folders.
     ///
@@ -98,6 +87,7 @@ impl<'a> Demo<'a> {
         folder.ensure_room((parts.len() as u64 + OTHER_COPIES).saturating_mul(bytes))?;
         let site = Site {
             folder: folder.path().to_owned(),
+            name: NAME,
             file_name: content.file_name().to_owned(),
             up: args.up.option(),
             origin_up: args.up.option(),
@@ -133,7 +123,7 @@ impl<'a> Demo<'a> {
         self.start_origin().await?;
         self.publish().await?;
         self.start(Part::Waypoint)?;
-        let started: WaypointStarted = self.stage.children.first_line("waypoint").await?;
+        let started: NodeStarted = self.stage.children.first_line("waypoint").await?;
         self.known.waypoint_node = started.node;
         self.transfer().await?;
         self.settle().await?;
@@ -434,7 +424,7 @@ fn receiver_report(receiver: &Receiver, since_start: impl Fn(Instant) -> f64) ->
 }
 
 /// After which a publishing counts as failed.
-fn publish_limit(content_bytes: u64) -> Duration {
+pub fn publish_limit(content_bytes: u64) -> Duration {
     TRANSFER_EXTRA + Duration::from_secs_f64(content_bytes as f64 / SLOW_HASHING_BYTES_PER_S)
 }
 

@@ -21,9 +21,12 @@ const TRIES_MAX: u32 = 200;
 pub const NAME: &str = "demo";
 
 /// All that a part's command line needs and that is known before the first part is started.
+#[derive(Clone)]
 pub struct Site {
     /// The demo's folder.
     pub folder: PathBuf,
+    /// Under which the content is published.
+    pub name: &'static str,
     /// What the content's file is called, wherever it is.
     pub file_name: String,
     /// Everybody's uplink but the origin's, as an option's value; absent if unlimited.
@@ -65,6 +68,20 @@ pub struct Origin {
     /// Where it serves its folder.
     #[serde(deserialize_with = "url")]
     pub url: Url,
+}
+
+/// A peer or a waypoint, as it introduces itself.
+#[derive(Deserialize)]
+pub struct NodeStarted {
+    /// Its node id.
+    pub node: String,
+}
+
+/// What publishing a file tells.
+#[derive(Deserialize)]
+pub struct Published {
+    /// The content's name.
+    pub hw: String,
 }
 
 /// A URL that a part tells.
@@ -156,7 +173,7 @@ impl Site {
             "--origin",
             self.content_url(origin)?.as_str(),
             "--name",
-            NAME,
+            self.name,
             "--control",
             control.api.as_str(),
             "--token",
@@ -264,6 +281,7 @@ mod tests {
     fn site() -> Site {
         Site {
             folder: "/t/headwater-demo-1".into(),
+            name: NAME,
             file_name: "my film".into(),
             up: Some("10MB/s".into()),
             origin_up: Some("10MB/s".into()),

@@ -234,6 +234,8 @@ impl World {
                     }
                     self.tell_of(&node, version.content, FromCenter::Withdrawn);
                 }
+                // Only of streams, which are simulated in `live`.
+                Output::ChangeChildren(..) => {}
                 Output::Fetch(..) | Output::Record(_) | Output::Event(_) => {}
             }
         }

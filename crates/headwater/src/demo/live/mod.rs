@@ -1,7 +1,7 @@
 //! `headwater demo --live`: a channel from its encoder to its viewers, and one of these killed.
 
-mod encoder;
-mod parts;
+pub(super) mod encoder;
+pub(super) mod parts;
 mod publisher;
 mod result;
 mod run;

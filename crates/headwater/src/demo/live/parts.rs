@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use url::Url;
 
-use super::super::site::{Control, NAME, Site, arguments, local};
+use super::super::site::{Control, Site, arguments, local};
 use super::encoder::RATE;
 
 /// The publisher's name in the demo.
@@ -25,7 +25,7 @@ impl Site {
             "--live",
             self.content_url(origin)?.as_str(),
             "--name",
-            NAME,
+            self.name,
             "--rate",
             RATE,
             "--control",
@@ -88,12 +88,14 @@ impl Site {
 mod tests {
     use std::ffi::OsStr;
 
+    use super::super::super::site::NAME;
     use super::*;
 
     #[test]
     fn viewers_and_publisher_are_paced_and_probes_have_their_peer() {
         let site = Site {
             folder: "/t/headwater-demo-1".into(),
+            name: NAME,
             file_name: "index.m3u8".into(),
             up: Some("1Mbit/s".into()),
             origin_up: None,

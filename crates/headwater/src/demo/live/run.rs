@@ -11,7 +11,7 @@ use super::super::board::{Row, View};
 use super::super::children::{Event, READY_WITHIN, What};
 use super::super::fault::busiest;
 use super::super::folder::Folder;
-use super::super::site::{Control, Origin, Site, free_ports};
+use super::super::site::{Control, NAME, Origin, Site, free_ports};
 use super::super::stage::Stage;
 use super::encoder::{self, PLAYLIST};
 use super::parts::PUBLISHER;
@@ -50,6 +50,7 @@ impl<'a> Demo<'a> {
     pub fn new(args: &'a Args, folder: &Folder, stage: &'a mut Stage) -> Result<Demo<'a>> {
         let site = Site {
             folder: folder.path().to_owned(),
+            name: NAME,
             file_name: PLAYLIST.to_owned(),
             up: args.up.option(),
             // As of a server: what viewers' uplinks make of the channel is looked at.
