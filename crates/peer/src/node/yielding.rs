@@ -4,57 +4,51 @@ use super::Inner;
 use super::state::{Phase, State};
 use headwater_model::id::NodeId;
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_peer_core::{LATE, LOOK_EVERY, RoundTrip, Yields};
+use headwater_peer_core::{Delay, LATE, LOOK_EVERY, Yields};
 use headwater_wire::frame::DelayDatagram;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often a round trip to a parent begins.
-const TRIP_EVERY: Micros = Micros::from_millis(400);
-/// A probe that nobody echoes for so long is lost.
-const LOST: Micros = Micros::from_secs(2);
+/// How often a parent is probed.
+const PROBE_EVERY: Micros = Micros::from_millis(400);
 
-/// Round trips of probes to the parents of live streams: connections know only those of what asks for an
-/// acknowledgement, which children seldom send.
+/// Probes to the parents of live streams: by when an echo left, and when it is here, this node's line is known, whatever its
+/// uplink does.
 #[derive(Debug, Default)]
-pub(crate) struct Trips(Mutex<BTreeMap<NodeId, Trip>>);
+pub(crate) struct Delays(Mutex<BTreeMap<NodeId, Probed>>);
 
-/// The latest one to a node. It begins at a time that is the probe's number, too.
+/// A parent that is probed. The time of the latest probe is its number, too.
 #[derive(Clone, Copy, Debug)]
-struct Trip {
-    begins: Time,
-    took: Option<Micros>,
+struct Probed {
+    at: Time,
+    /// Of the latest echo, in microseconds of two clocks.
+    delay: Option<i64>,
 }
 
-impl Trips {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Trip>> {
+impl Delays {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Probed>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A probe's echo came.
-    pub(super) fn echoed(&self, now: Time, node: &NodeId, number: u64) {
-        if let Some(trip) = self.lock().get_mut(node).filter(|t| t.begins.0 == number && t.took.is_none()) {
-            trip.took = Some(now.since(trip.begins));
+    /// The echo of a probe that came to the parent at that time of its clock.
+    pub(super) fn echoed(&self, now: Time, node: &NodeId, number: u64, arrived_us: u64) {
+        if let Some(probed) = self.lock().get_mut(node).filter(|p| p.at.0 == number) {
+            probed.delay = Some((now.0 as i64).wrapping_sub(arrived_us as i64));
         }
     }
 
-    /// The latest trip to each of the `parents`, and to whom another one begins now.
-    fn look(&self, now: Time, parents: &[NodeId]) -> (Vec<RoundTrip>, Vec<NodeId>) {
-        let mut trips = self.lock();
-        trips.retain(|node, _| parents.contains(node));
-        let latest = trips.iter().map(|(node, trip)| {
-            let took = trip.took.unwrap_or(now.since(trip.begins));
-            RoundTrip { node: *node, took, over: trip.took.is_some() }
-        });
-        let latest = latest.collect();
-        let is_due = |trip: &Trip| {
-            let since = now.since(trip.begins);
-            since >= LOST || (trip.took.is_some() && since >= TRIP_EVERY)
-        };
-        let due: Vec<NodeId> = parents.iter().filter(|p| trips.get(p).is_none_or(is_due)).copied().collect();
-        trips.extend(due.iter().map(|node| (*node, Trip { begins: now, took: None })));
-        (latest, due)
+    /// The latest delay of each of the `parents`, and who is probed now.
+    fn look(&self, now: Time, parents: &[NodeId]) -> (Vec<Delay>, Vec<NodeId>) {
+        let mut probed = self.lock();
+        probed.retain(|node, _| parents.contains(node));
+        let delays = probed.iter().filter_map(|(node, p)| Some(Delay { node: *node, micros: p.delay? })).collect();
+        let is_due = |p: &Probed| now.since(p.at) >= PROBE_EVERY;
+        let due: Vec<NodeId> = parents.iter().filter(|p| probed.get(p).is_none_or(is_due)).copied().collect();
+        for node in &due {
+            probed.entry(*node).or_insert(Probed { at: now, delay: None }).at = now;
+        }
+        (delays, due)
     }
 }
 
@@ -88,8 +82,8 @@ pub(super) async fn to_streams(inner: Arc<Inner>) {
         let took = Rate::of(seen.files_bytes.saturating_sub(*before), now.since(*at).max(Micros(1)));
         (*before, *at) = (seen.files_bytes, now);
         yields.set_streams(seen.streams);
-        let (trips, due) = inner.trips.look(now, &seen.parents);
-        let files = yields.seen(now, &trips, seen.late, took);
+        let (delays, due) = inner.delays.look(now, &seen.parents);
+        let files = yields.seen(now, &delays, seen.late, took);
         inner.downlink.beside_streams(Some((seen.streams, files)));
         for parent in due {
             let connection = inner.lock().links.get(&parent).map(|l| l.connection.clone());
