@@ -141,7 +141,7 @@ async function main() {
     [faults || blocked || p.peers_percent_after_10_s >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers after 10 s`],
     [!blocked || (p.peer_bytes === 0 && result.node.limited === 'no UDP (as it says)'), 'the control center does not say why'],
     [p.wasted_bytes <= 0.02 * p.peer_bytes, 'more than 2 % came twice or wrong'],
-    [session === (noQuic ? 'websocket' : 'webtransport'), 'the session runs another way than it should'],
+    [blocked || session === (noQuic ? 'websocket' : 'webtransport'), 'the session runs another way than it should'],
     [blocked || result.node.udp_from === (noQuic ? 'claim' : 'test'), 'the control center does not know whether UDP gets through'],
     [result.node.page && result.node.accepts === 'dial-only' && !result.node.listens, 'the control center takes it for no page'],
   ];
