@@ -106,7 +106,9 @@ fn a_viewer_that_nobody_can_dial_watches_the_smaller_channel() {
     let gateway = ["--gateway", "127.0.0.1:0", "--up", "3Mbit/s"];
     let open = site.peer("viewer-0", &gateway);
     let light = site.peer("viewer-1", &[&gateway[..], &["--dial-only"]].concat());
-    [&open, &light].map(|p| p.until("a session", |v| v["control"] == true));
+    for peer in [&open, &light] {
+        peer.until("a session", |v| v["control"] == true);
+    }
     has_gone_well(&watch(&site, &name, 0..2, "8"));
     let much = |c: &Value| c["peer_bytes"].as_u64().is_some_and(|n| n > 180_000);
     until(&light, "much of the smaller one", "channel-small", much);

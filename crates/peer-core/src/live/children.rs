@@ -453,9 +453,7 @@ impl Channel {
                 self.tell_position(now, child, &lacks, out);
             }
         }
-        let is_over = |c: &ChildLink| {
-            self.control && c.ends_by.is_some_and(|by| by <= now) && !c.subscribed.is_empty()
-        };
+        let is_over = |c: &ChildLink| self.control && c.ends_by.is_some_and(|by| by <= now) && !c.subscribed.is_empty();
         let over: Vec<NodeId> = self.children.iter().filter(|(_, c)| is_over(c)).map(|(n, _)| *n).collect();
         for child in over {
             self.children.remove(&child);

@@ -502,8 +502,13 @@ fn children_come_and_go_by_name() {
     let change = |w: &mut World, came: &[u8], left: &[u8]| {
         w.generation += 1;
         let reach = Reach { addresses: vec![], certificate: Hash([1; 32]) };
-        let child =
-            |n: &u8| Child { node: id(*n), dial: false, punch: false, reach: reach.clone(), substreams: Substreams(ALL) };
+        let child = |n: &u8| Child {
+            node: id(*n),
+            dial: false,
+            punch: false,
+            reach: reach.clone(),
+            substreams: Substreams(ALL),
+        };
         let generation = Generation { epoch: 1, counter: w.generation };
         let (came, left) = (came.iter().map(child).collect(), left.iter().map(|n| id(*n)).collect());
         w.say(id(0), LiveInput::ChildrenChanged(ChildrenChange { version: track().version, generation, came, left }));

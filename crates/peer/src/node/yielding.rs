@@ -111,7 +111,7 @@ fn look(state: &State, now: Time) -> Option<Seen> {
                 let pushes = l.channel.parent_edges().filter(|e| !e.spare);
                 seen.parents.extend(pushes.map(|e| e.node));
             }
-            Phase::Asking | Phase::Opening | Phase::Failed => {}
+            Phase::Asking | Phase::Opening | Phase::StandIn(_) | Phase::Failed => {}
         }
     }
     (fetches && seen.streams.0 > 0).then_some(seen)
