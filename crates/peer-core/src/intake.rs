@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn another_limit_forgets_what_was_asked_for_under_the_former() {
+    fn what_was_asked_for_comes_at_the_new_limit() {
         let mut intake = Intake::default();
         intake.limit(Time(0), Some(Rate(1000)));
         assert_eq!(intake.charge(Time(0), 100_000), Some(Time(106 * S)));
@@ -155,6 +155,16 @@ mod tests {
         intake.limit(Time(S), Some(Rate(1000)));
         assert_eq!(intake.room(Time(S), Time(106 * S), 1000), 0);
         intake.limit(Time(S), Some(Rate(1_000_000)));
-        assert!(intake.room(Time(S), Time(106 * S), 1000) > 400);
+        // 105 kB are to come; a piece is 1060 bytes on the wire, and half a second is asked ahead.
+        assert_eq!(intake.frees_at(Time(200 * S)), Some(Time(S + 105_000)));
+        assert_eq!(intake.room(Time(S), Time(106 * S), 1000), 395_000 / 1060);
+        intake.limit(Time(2 * S), None);
+        assert_eq!(intake.room(Time(2 * S), Time(0), 1000), usize::MAX);
+        intake.limit(Time(2 * S), Some(Rate(1000)));
+        assert_eq!(
+            intake.frees_at(Time(200 * S)),
+            Some(Time(2 * S)),
+            "nothing is known of what was asked for without one"
+        );
     }
 }

@@ -455,8 +455,8 @@ fn a_spare_that_the_child_is_not_listed_with_pushes_until_the_control_center_spe
     let mut w = two_trees();
     w.assign(3, &[(1, ALL)], &[(0, ALL)]);
     w.run(2000);
-    w.assign(0, &[], &[]);
     w.say(id(0), LiveInput::Control(true));
+    w.assign(0, &[], &[]);
     w.run(5000);
     w.kill(1);
     let at = w.now;

@@ -407,7 +407,10 @@ fn assignment(mut a: proto::Assignment) -> Result<FromControl, WireError> {
     let (mut tickets, mut certificates) = (Vec::new(), PageCertificatesOf::new());
     let mut shown = |node: &[u8], shown: Option<proto::PageCertificates>| -> Result<(), WireError> {
         if let Some(shown) = shown {
-            certificates.insert(self::node("node", node)?, page_certificates(shown)?);
+            let shown = page_certificates(shown)?;
+            if !shown.is_empty() {
+                certificates.insert(self::node("node", node)?, shown);
+            }
         }
         Ok(())
     };
