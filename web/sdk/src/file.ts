@@ -2,7 +2,7 @@
 
 import { create, fromBinary } from '@bufbuild/protobuf';
 import {
-  AlarmMessageSchema, type Assignment, BadPieceSchema, CloseEdgeSchema, type ContentReport, ContentReportSchema, EdgeRefusal,
+  AlarmMessageSchema, type Assignment, BadPieceSchema, CancelSchema, CloseEdgeSchema, type ContentReport, ContentReportSchema, EdgeRefusal,
   EdgeSchema, JoinSchema, type Lease, LeaseDoneSchema, LeaseFailedSchema, LeaveSchema, type Log, OpenEdgeSchema, type Page,
   PageRequestSchema, StaticLogSchema, ParentLostSchema, type PeerMessage, Priority, RequestSchema, StarvingSchema, type Ticket, VersionSchema,
   type Version as WireVersion,
@@ -361,12 +361,14 @@ export class FileContent implements Content {
     const tell = (node: string, body: PeerMessage['body']) => this.node.link(node)?.say(body);
     switch (output.do) {
       case 'dial': return this.node.dial(output.parent);
-      case 'open-edge': return void this.#openEdge(output.node);
+      case 'open-edge': return this.#openEdge(output.node);
       case 'close-edge': return tell(output.node, { case: 'closeEdge', value: create(CloseEdgeSchema, { version, asChild: true }) });
       case 'ask': {
         const pieces = output.pieces.slice(0, MAX_NAMED_PIECES);
         return tell(output.node, { case: 'request', value: create(RequestSchema, { version, pieces }) });
       }
+      case 'unask':
+        return tell(output.node, { case: 'cancel', value: create(CancelSchema, { version, pieces: output.pieces }) });
       case 'ask-page': {
         const value = create(PageRequestSchema, { version, page: output.page });
         if (output.of !== null) return tell(output.of, { case: 'pageRequest', value });
@@ -418,11 +420,13 @@ export class FileContent implements Content {
     this.node.offer();
   }
 
-  async #openEdge(node: string): Promise<void> {
+  /** What follows may count on the ticket: it waits until this is said. */
+  #openEdge(node: string): void {
     const [link, given] = [this.node.link(node), this.#tickets.get(node)];
     if (!link || !given) return;
-    const proof = await proveTicket(given.secret, link.nonce, link.certificate);
-    link.say({ case: 'openEdge', value: create(OpenEdgeSchema, { version: this.#version(), ticket: given.ticket, proof }) });
+    const version = this.#version();
+    link.say(proveTicket(given.secret, link.nonce, link.certificate).then((proof) => (
+      { case: 'openEdge', value: create(OpenEdgeSchema, { version, ticket: given.ticket, proof }) })));
   }
 
   /** Runs of pieces that follow one another are asked for together. */

@@ -99,12 +99,18 @@ export class Link {
     return (await this.transport.createUnidirectionalStream()).getWriter() as WritableStreamDefaultWriter<Uint8Array>;
   }
 
-  say(body: PeerMessage['body']): void {
-    this.#write(framed(toBinary(PeerMessageSchema, create(PeerMessageSchema, { body }))));
+  /** Says one thing after the other, though one may still be in the making. */
+  say(body: PeerMessage['body'] | Promise<PeerMessage['body']>): void {
+    const made = async () => framed(toBinary(PeerMessageSchema, create(PeerMessageSchema, { body: await body })));
+    this.#write(made());
   }
 
-  #write(bytes: Uint8Array): void {
-    this.#writing = this.#writing.then(() => this.writer.write(bytes)).catch((e) => this.close(String(e)));
+  #write(bytes: Uint8Array | Promise<Uint8Array>): void {
+    const made = Promise.resolve(bytes);
+    // It may fail before its turn.
+    made.catch(() => {});
+    const written = this.#writing.then(async () => this.writer.write(await made));
+    this.#writing = written.catch((e) => this.close(String(e)));
   }
 
   /** Ends it; whoever uses it hears of it, once. */

@@ -371,7 +371,7 @@ export class Stream implements Content {
     const tell = (node: string, body: PeerMessage['body']) => this.node.link(node)?.say(body);
     switch (output.do) {
       case 'dial': return this.node.dial(output.parent);
-      case 'open-edge': return void this.#openEdge(output.node);
+      case 'open-edge': return this.#openEdge(output.node);
       case 'close-edge': return this.#closeEdge(output.node, version);
       case 'subscribe': {
         const from = output.from === null ? {} : { from: BigInt(output.from) };
@@ -413,11 +413,13 @@ export class Stream implements Content {
     this.node.link(node)?.say({ case: 'closeEdge', value: create(CloseEdgeSchema, { version, asChild: true }) });
   }
 
-  async #openEdge(node: string): Promise<void> {
+  /** What follows may count on the ticket: it waits until this is said. */
+  #openEdge(node: string): void {
     const [link, given] = [this.node.link(node), this.#tickets.get(node)];
     if (!link || !given) return;
-    const proof = await proveTicket(given.secret, link.nonce, link.certificate);
-    link.say({ case: 'openEdge', value: create(OpenEdgeSchema, { version: this.#version(), ticket: given.ticket, proof }) });
+    const version = this.#version();
+    link.say(proveTicket(given.secret, link.nonce, link.certificate).then((proof) => (
+      { case: 'openEdge', value: create(OpenEdgeSchema, { version, ticket: given.ticket, proof }) })));
   }
 
   async #fetchOrigin({ job, url, from, pieces }: Extract<Output, { do: 'fetch-origin' }>): Promise<void> {

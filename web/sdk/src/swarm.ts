@@ -10,6 +10,12 @@ import type { Alarm, Generation, Parent } from './live/channel.ts';
 /** Pieces that one parent is asked for at once, and their bytes. */
 const MAX_ASKED = 32;
 const MAX_ASKED_BYTES = 4 << 20;
+/** How much the latest piece says of a parent's pace. */
+const PACE_GAIN = 0.25;
+/** Of one of which nothing came yet. */
+const UNKNOWN_PACE = 100_000;
+/** A piece that is taken from one parent and asked of another is so much later for it. */
+const STEALING_TAKES = 100_000;
 /** A parent that sends nothing of what it was asked for is left after this time. */
 const SILENT = 2_000_000;
 /** A parent that is not connected, or does not answer, within this time is lost. */
@@ -53,6 +59,7 @@ export type SwarmOutput =
   | { do: 'open-edge'; node: string }
   | { do: 'close-edge'; node: string }
   | { do: 'ask'; node: string; pieces: number[] }
+  | { do: 'unask'; node: string; pieces: number[] }
   | { do: 'ask-page'; page: number; of: string | null }
   | { do: 'told-bad'; node: string; piece: number }
   | { do: 'fetch-origin'; run: number; pieces: number[] }
@@ -68,7 +75,10 @@ interface Edge {
   stage: 'dialling' | 'opening' | 'open' | 'failed';
   since: number;
   has: Set<number>;
+  /** In the order in which they come. */
   asked: Map<number, number>;
+  /** What a piece takes lately, when more are to come after it; null until one came. */
+  pace: number | null;
   heardAt: number;
   pieces: number;
   bytes: number;
@@ -156,7 +166,7 @@ export class Swarm {
         continue;
       }
       this.#edges.set(parent.node, {
-        entry: parent, stage: 'dialling', since: now, has: new Set(), asked: new Map(), heardAt: now,
+        entry: parent, stage: 'dialling', since: now, has: new Set(), asked: new Map(), pace: null, heardAt: now,
         pieces: edge?.pieces ?? 0, bytes: edge?.bytes ?? 0,
       });
       out.push({ do: 'dial', parent });
@@ -190,6 +200,8 @@ export class Swarm {
     const bytes = lengthOf(this.layout, piece);
     const edge = from === null ? undefined : this.#edges.get(from);
     if (edge) {
+      const took = now - edge.heardAt;
+      edge.pace = edge.pace === null ? took : edge.pace + (took - edge.pace) * PACE_GAIN;
       edge.heardAt = now;
       edge.asked.delete(piece);
     }
@@ -302,6 +314,31 @@ export class Swarm {
       asks.set(edge, [...(asks.get(edge) ?? []), piece]);
     }
     for (const [edge, pieces] of asks) out.push({ do: 'ask', node: edge.entry.node, pieces });
+    for (const [, edge] of open) if (!edge.asked.size) this.#steal(now, edge, out);
+  }
+
+  /**
+   * End game: a parent with nothing to do takes over a piece that would come much later from another. It is asked of one only,
+   * so that it is not sent twice.
+   */
+  #steal(now: number, thief: Edge, out: SwarmOutput[]): void {
+    let worst: { edge: Edge; piece: number; eta: number } | null = null;
+    for (const edge of this.#edges.values()) {
+      if (edge === thief || edge.stage !== 'open') continue;
+      // The first one is probably on its way.
+      const [, ...queue] = edge.asked.keys();
+      const at = queue.findLastIndex((piece) => thief.has.has(piece));
+      const piece = queue[at];
+      if (piece === undefined) continue;
+      const eta = (edge.pace ?? UNKNOWN_PACE) * (at + 2) - (now - edge.heardAt);
+      if (!worst || eta > worst.eta) worst = { edge, piece, eta };
+    }
+    if (!worst || worst.eta <= 2 * ((thief.pace ?? UNKNOWN_PACE) + STEALING_TAKES)) return;
+    const { edge, piece } = worst;
+    edge.asked.delete(piece);
+    thief.asked.set(piece, now);
+    thief.heardAt = now;
+    out.push({ do: 'unask', node: edge.entry.node, pieces: [piece] }, { do: 'ask', node: thief.entry.node, pieces: [piece] });
   }
 
   #watch(now: number, out: SwarmOutput[]): void {

@@ -9,7 +9,7 @@ const S = 1_000_000;
 const layout: Layout = { pieces: 1200, pieceBytes: 64 << 10, runPieces: 16, bytes: 1200 * (64 << 10) - 77 };
 const parent = (node: string): Parent => ({ node, substreams: 0, addresses: [], certificate: '1', pageCertificates: [] });
 
-interface Stub { has: Set<number>; silent?: boolean; liar?: boolean }
+interface Stub { has: Set<number>; silent?: boolean; liar?: boolean; slow?: number }
 interface Story {
   parents: Record<string, Stub>;
   /** The control center leases this many runs a second. */
@@ -38,6 +38,8 @@ function play(story: Story, seconds: number) {
     for (const o of out) carryOut(o);
   };
   const broken = new Set<string>();
+  /** Of slow ones, which send one piece after the other. */
+  const busyUntil = new Map<string, number>();
   const carryOut = (o: SwarmOutput) => {
     switch (o.do) {
       case 'dial': return after(20, () => ({ is: 'connected', node: o.parent.node }));
@@ -55,8 +57,17 @@ function play(story: Story, seconds: number) {
           asked.set(piece, o.node);
           if (story.parents[o.node]?.silent) continue;
           const right = !story.parents[o.node]?.liar || piece % 50;
-          after(30 + i, () => (broken.has(o.node) ? null
+          const { slow = 0 } = story.parents[o.node] as Stub;
+          const busy = Math.max(busyUntil.get(o.node) ?? 0, now + 30_000 + (slow ? 0 : i * 1000)) + slow * 1000;
+          if (slow) busyUntil.set(o.node, busy);
+          after((busy - now) / 1000, () => (broken.has(o.node) || asked.get(piece) !== o.node ? null
             : { is: right ? 'stored' : 'bad', from: o.node, piece } as SwarmInput));
+        }
+        return;
+      case 'unask':
+        for (const piece of o.pieces) {
+          assert.equal(asked.get(piece), o.node, 'only what was asked is taken back');
+          asked.delete(piece);
         }
         return;
       case 'ask-page': return after(25, () => ({ is: 'page', page: o.page }));
@@ -133,4 +144,12 @@ test('a lease that the origin does not fulfil is given back', () => {
   const { count } = play({ parents: {}, leases: 2, origin: false }, 5);
   assert.ok(count('lease-failed') >= 5);
   assert.equal(count('lease-done'), 0);
+});
+
+test('a slow parent does not keep the end waiting, and nothing comes twice', () => {
+  const slow = play({ parents: { a: { has: all }, b: { has: all, slow: 1500 } } }, 120);
+  assert.ok(slow.swarm.isComplete());
+  assert.ok(slow.count('unask') > 0 && slow.swarm.wastedBytes === 0);
+  const alone = play({ parents: { a: { has: all } } }, 60);
+  assert.ok(slow.seconds < alone.seconds + 3, `${slow.seconds} s, ${alone.seconds} s without it`);
 });
