@@ -13,7 +13,7 @@ use crate::test::Outcome;
 const MINUTES: &str = "0.5";
 const MINUTES_WITHOUT_QUIC: &str = "0.3";
 /// How long Shaka plays.
-const SHAKA_SECONDS: &str = "10";
+const SHAKA_SECONDS: &str = "25";
 
 /// Builds and tests what is in `web/sdk`.
 pub fn check() -> Result<Outcome> {
