@@ -1,6 +1,7 @@
 //! A downlink that is not to be filled: what is asked for is counted against its rate when it is asked for, so that no more
 //! comes than the rate lets through; what comes unasked (from an origin) when it is read. Several contents share it: each
 //! may ask for what its own share lets through, however much the others asked for, and for all of it where they do not.
+//! Live streams have it first, and wait for nothing: contents that are not live share what is left.
 
 use headwater_model::time::{Micros, Rate, Time};
 
@@ -8,12 +9,19 @@ use headwater_model::time::{Micros, Rate, Time};
 const AHEAD: Micros = Micros::from_millis(500);
 /// Of what an origin is asked for all comes at once: so much of the rate.
 const AT_ONCE: Micros = Micros::from_millis(150);
+/// Beside streams contents have this part of the limit at least, in percent.
+const LEAST_PERCENT: u64 = 10;
 /// What comes with a payload, in thousandths of it (headers, acknowledgements).
 const OVERHEAD_MILLI: u64 = 60;
 
 /// A node's downlink.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Intake {
+    /// The user's limit.
+    told: Option<Rate>,
+    /// What live streams take, and what other contents may beside them.
+    beside: Option<(Rate, Rate)>,
+    /// What follows from these.
     rate: Option<Rate>,
     /// Share of the content that is about to ask, in thousandths.
     share_milli: u64,
@@ -23,7 +31,7 @@ pub struct Intake {
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { rate: None, share_milli: 1000, busy_until: Time(0) }
+        Self { told: None, beside: None, rate: None, share_milli: 1000, busy_until: Time(0) }
     }
 }
 
@@ -33,8 +41,22 @@ impl Intake {
         self.share_milli = milli.clamp(1, 1000);
     }
 
-    /// At most `rate` from now on, in wire bytes; `None` for no limit.
+    /// At most `rate` from now on, in wire bytes, for streams and all; `None` for no limit.
     pub fn limit(&mut self, now: Time, rate: Option<Rate>) {
+        self.told = rate;
+        self.set_rate(now);
+    }
+
+    /// What live streams take from now on, and what other contents may beside them; `None` where there are no streams.
+    pub fn beside_streams(&mut self, now: Time, rates: Option<(Rate, Rate)>) {
+        self.beside = rates;
+        self.set_rate(now);
+    }
+
+    fn set_rate(&mut self, now: Time) {
+        let streams = self.beside.map_or(0, |(streams, _)| streams.0);
+        let left = |told: Rate| Rate(told.0.saturating_sub(streams).max(told.0 / 100 * LEAST_PERCENT));
+        let rate = self.told.map(left).into_iter().chain(self.beside.map(|(_, others)| others)).min();
         let before = std::mem::replace(&mut self.rate, rate);
         if before == rate {
             return;
@@ -166,5 +188,27 @@ mod tests {
             Some(Time(2 * S)),
             "nothing is known of what was asked for without one"
         );
+    }
+
+    #[test]
+    fn streams_have_the_downlink_first() {
+        // The user's limit; what streams take, and others may; what these have.
+        type Case = (Option<u64>, Option<(u64, u64)>, Option<u64>);
+        let cases: &[Case] = &[
+            (None, None, None),
+            (Some(1000), None, Some(1000)),
+            (None, Some((250, 700)), Some(700)),
+            (Some(1000), Some((250, 800)), Some(750)),
+            (Some(1000), Some((250, 700)), Some(700)),
+            (Some(1000), Some((5000, 700)), Some(100)),
+        ];
+        for (told, beside, has) in cases {
+            let mut intake = Intake::default();
+            intake.limit(Time(1), told.map(Rate));
+            intake.beside_streams(Time(1), beside.map(|(streams, others)| (Rate(streams), Rate(others))));
+            assert_eq!(intake.rate, has.map(Rate), "{told:?}, {beside:?}");
+            intake.beside_streams(Time(1), None);
+            assert_eq!(intake.rate, told.map(Rate));
+        }
     }
 }

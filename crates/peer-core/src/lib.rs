@@ -34,4 +34,4 @@ pub use storage::{Eviction, Kept, evict};
 pub use swarm::{Config, Input, Output, PageSource, PieceFrom, PieceOutcome, Swarm};
 pub use turns::{Turn, Turns};
 pub use uplink::{Probe, Uplink};
-pub use yields::{Delay, LATE, LOOK_EVERY, Yields};
+pub use yields::{Delay, Delays, LATE, LOOK_EVERY, Yields};

@@ -26,6 +26,8 @@ const LEAST_PERCENT: u64 = 10;
 const GROWS_PERCENT: u64 = 5;
 /// Senders whose shortest delays are remembered.
 const MAX_SENDERS: usize = 256;
+/// How often a sender is probed.
+const PROBE_EVERY: Micros = Micros::from_millis(400);
 
 /// How long the latest word of a stream's sender took to get here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +36,47 @@ pub struct Delay {
     pub node: NodeId,
     /// In microseconds, by this node's clock less the sender's: only differences between words of one sender mean anything.
     pub micros: i64,
+}
+
+/// What the senders of streams echo: by when an echo left, and when it is here, this node's line is known, whatever its
+/// uplink does.
+#[derive(Clone, Debug, Default)]
+pub struct Delays(BTreeMap<NodeId, Probed>);
+
+/// A sender that is probed.
+#[derive(Clone, Copy, Debug)]
+struct Probed {
+    /// When it last was; the probe's number, too.
+    at: Time,
+    is_echoed: bool,
+    /// Of the latest echo; none if the probe before this one was lost.
+    delay: Option<i64>,
+}
+
+impl Delays {
+    /// The echo of a probe that came to `node` at that time of its clock, in microseconds.
+    pub fn echoed(&mut self, now: Time, node: &NodeId, number: u64, arrived_us: u64) {
+        if let Some(probed) = self.0.get_mut(node).filter(|p| p.at.0 == number && !p.is_echoed) {
+            probed.is_echoed = true;
+            probed.delay = Some((now.0 as i64).wrapping_sub(arrived_us as i64));
+        }
+    }
+
+    /// The latest delay of each of the `senders`, and who is to be probed now, by which number.
+    pub fn look(&mut self, now: Time, senders: &[NodeId]) -> (Vec<Delay>, Vec<(NodeId, u64)>) {
+        self.0.retain(|node, _| senders.contains(node));
+        let delays = self.0.iter().filter_map(|(node, p)| Some(Delay { node: *node, micros: p.delay? })).collect();
+        let mut probes = Vec::new();
+        for node in senders.iter().take(MAX_SENDERS) {
+            let before = self.0.get(node).copied();
+            if before.is_none_or(|p| now.since(p.at) >= PROBE_EVERY) {
+                let delay = before.filter(|p| p.is_echoed).and_then(|p| p.delay);
+                self.0.insert(*node, Probed { at: now, is_echoed: false, delay });
+                probes.push((*node, now.0));
+            }
+        }
+        (delays, probes)
+    }
 }
 
 /// The shortest delay of a sender lately, and in the time before.
@@ -163,6 +206,30 @@ mod tests {
             }
             assert!(!is_cut || look(&mut yields, 100, slow, late) == MBIT / 5, "files never stand still");
         }
+    }
+
+    #[test]
+    fn a_sender_is_known_by_its_latest_echo_as_long_as_it_echoes() {
+        let (mut delays, node) = (Delays::default(), NodeId([1; 32]));
+        let at = |ms: u64| Time(ms * 1000);
+        let known = |delays: &mut Delays, ms: u64| {
+            let (known, probes) = delays.look(at(ms), &[node]);
+            (known.first().map(|d| d.micros), probes.first().map(|p| p.1))
+        };
+        // Its clock is far ahead.
+        let delay = Some(1_210_000 - 9_001_185_000);
+        assert_eq!(known(&mut delays, 1000), (None, Some(1_000_000)));
+        delays.echoed(at(1050), &node, 999_999, 0);
+        assert_eq!(known(&mut delays, 1200), (None, None), "nobody was asked that");
+        delays.echoed(at(1210), &node, 1_000_000, 9_001_185_000);
+        delays.echoed(at(1220), &node, 1_000_000, 1);
+        assert_eq!(known(&mut delays, 1390), (delay, None), "the first echo counts");
+        assert_eq!(known(&mut delays, 1400), (delay, Some(1_400_000)));
+        assert_eq!(known(&mut delays, 1600), (delay, None));
+        assert_eq!(known(&mut delays, 1800), (delay, Some(1_800_000)));
+        assert_eq!(known(&mut delays, 2000), (None, None), "the probe was lost");
+        assert_eq!(delays.look(at(2200), &[]), (vec![], vec![]));
+        assert_eq!(known(&mut delays, 2210), (None, Some(2_210_000)), "it is no sender any more, and is one again");
     }
 
     #[test]

@@ -11,25 +11,12 @@ use std::time::Instant;
 pub struct Downlink {
     begun: Instant,
     intake: Mutex<Intake>,
-    limits: Mutex<Limits>,
 }
-
-/// In wire bytes per second.
-#[derive(Clone, Copy, Debug, Default)]
-struct Limits {
-    /// The user's.
-    told: Option<Rate>,
-    /// What live streams take, and what files may beside them.
-    beside: Option<(Rate, Rate)>,
-}
-
-/// Files have this part of the user's limit at least, whatever streams take.
-const LEAST: u64 = 10;
 
 impl Downlink {
     /// Without a limit; `begun` is the moment that times are counted from.
     pub fn new(begun: Instant) -> Self {
-        Self { begun, intake: Mutex::new(Intake::default()), limits: Mutex::default() }
+        Self { begun, intake: Mutex::new(Intake::default()) }
     }
 
     /// To be charged while a swarm asks.
@@ -39,21 +26,12 @@ impl Downlink {
 
     /// Another limit from now on, in wire bytes.
     pub(crate) fn limit(&self, rate: Option<Rate>) {
-        self.change(|limits| limits.told = rate);
+        self.intake().limit(self.now(), rate);
     }
 
     /// What live streams take from now on, and what files may beside them; `None` where there are no streams.
     pub(crate) fn beside_streams(&self, rates: Option<(Rate, Rate)>) {
-        self.change(|limits| limits.beside = rates);
-    }
-
-    fn change(&self, how: impl FnOnce(&mut Limits)) {
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        how(&mut limits);
-        let streams = limits.beside.map_or(0, |(streams, _)| streams.0);
-        let told = limits.told.map(|told| Rate(told.0.saturating_sub(streams).max(told.0 / LEAST)));
-        let least = told.into_iter().chain(limits.beside.map(|(_, files)| files)).min();
-        self.intake().limit(self.now(), least);
+        self.intake().beside_streams(self.now(), rates);
     }
 
     /// `payload_bytes` were read that nobody had counted: returns when the next may be read.

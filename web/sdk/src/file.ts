@@ -3,14 +3,13 @@
 import { create, fromBinary } from '@bufbuild/protobuf';
 import {
   AlarmMessageSchema, type Assignment, BadPieceSchema, CancelSchema, CloseEdgeSchema, type ContentReport, ContentReportSchema, EdgeRefusal,
-  EdgeSchema, JoinSchema, type Lease, LeaseDoneSchema, LeaseFailedSchema, LeaveSchema, type Log, OpenEdgeSchema, type Page,
-  PageRequestSchema, StaticLogSchema, ParentLostSchema, type PeerMessage, Priority, RequestSchema, StarvingSchema, type Ticket, VersionSchema,
+  EdgeSchema, JoinSchema, type Lease, LeaseDoneSchema, LeaseFailedSchema, LeaveSchema, type Log, type Page,
+  PageRequestSchema, StaticLogSchema, ParentLostSchema, type PeerMessage, Priority, RequestSchema, StarvingSchema, VersionSchema,
   type Version as WireVersion,
 } from './wire/headwater_pb.ts';
 import type { Content } from './content.ts';
 import { clock } from './control.ts';
-import { proveTicket } from './identity.ts';
-import type { Link } from './link.ts';
+import type { GivenTicket, Link } from './link.ts';
 import { type FileTrack, verifyFileLog } from './log.ts';
 import { PAGE_LEAVES, root, trueLeaves } from './merkle.ts';
 import type { Name } from './name.ts';
@@ -59,7 +58,7 @@ export class FileContent implements Content {
   #track: FileTrack | null = null;
   #swarm: Swarm | null = null;
   #leaves = new Map<number, string[]>();
-  #tickets = new Map<string, { ticket: Ticket; secret: Uint8Array }>();
+  #tickets = new Map<string, GivenTicket>();
   #jobs = new Map<number, AbortController>();
   #pending: (() => void)[] = [];
   #writing = new Set<number>();
@@ -420,13 +419,9 @@ export class FileContent implements Content {
     this.node.offer();
   }
 
-  /** What follows may count on the ticket: it waits until this is said. */
   #openEdge(node: string): void {
-    const [link, given] = [this.node.link(node), this.#tickets.get(node)];
-    if (!link || !given) return;
-    const version = this.#version();
-    link.say(proveTicket(given.secret, link.nonce, link.certificate).then((proof) => (
-      { case: 'openEdge', value: create(OpenEdgeSchema, { version, ticket: given.ticket, proof }) })));
+    const given = this.#tickets.get(node);
+    if (given) this.node.link(node)?.openEdge(this.#version(), given);
   }
 
   /** Runs of pieces that follow one another are asked for together. */

@@ -28,6 +28,8 @@ export type { ShakaLibrary, ShakaSource } from './shaka/scheme.ts';
 export type { StandIn } from './stand-in.ts';
 export type { StreamStatistics } from './stream.ts';
 
+/** What a page saves the browser has begun to read by then. */
+const SAVE_BEGINS_WITHIN_MS = 60_000;
 const DEFAULT_MEMORY_BYTES = 128 << 20;
 /** On devices with little memory. */
 const SMALL_MEMORY_BYTES = 48 << 20;
@@ -223,6 +225,7 @@ function save(path: string, blob: Blob): void {
   const url = URL.createObjectURL(blob);
   const link = Object.assign(document.createElement('a'), { href: url, download: path.split('/').pop() ?? '' });
   link.click();
+  setTimeout(() => URL.revokeObjectURL(url), SAVE_BEGINS_WITHIN_MS);
 }
 
 /** Where the control center's API is. */

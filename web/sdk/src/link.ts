@@ -2,13 +2,13 @@
 
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import {
-  DataHeaderSchema, PeerHelloSchema, type PeerMessage, PeerMessageSchema, type Version,
+  DataHeaderSchema, OpenEdgeSchema, PeerHelloSchema, type PeerMessage, PeerMessageSchema, type Ticket, type Version,
 } from './wire/headwater_pb.ts';
 import {
   ByteReader, MAX_DATA_HEADER_BYTES, MAX_PEER_FRAME_BYTES, MAX_PIECE_BYTES, PEER_CONTROL_STREAM,
   PEER_DATA_STREAM, PEER_LIVE_STREAM, framed,
 } from './frame.ts';
-import type { Identity } from './identity.ts';
+import { type Identity, proveTicket } from './identity.ts';
 import type { Parent } from './live/channel.ts';
 import { type Octets, concat, random, text, unhex, whole } from './octets.ts';
 import { PAGE_PATH, within } from './carrier.ts';
@@ -20,6 +20,9 @@ const DIAL_PATIENCE_MS = 6_000;
 const INSTANCE = new DataView(random(8).buffer).getBigUint64(0);
 const PROBE = 1;
 const ECHO = 2;
+
+/** What lets this page be a child of one parent. */
+export interface GivenTicket { ticket: Ticket; secret: Uint8Array }
 
 export interface LinkUser {
   message(link: Link, body: PeerMessage['body']): void;
@@ -103,6 +106,12 @@ export class Link {
   say(body: PeerMessage['body'] | Promise<PeerMessage['body']>): void {
     const made = async () => framed(toBinary(PeerMessageSchema, create(PeerMessageSchema, { body: await body })));
     this.#write(made());
+  }
+
+  /** Shows a parent a ticket. What is said next may count on it: it waits until the proof is made. */
+  openEdge(version: Version, { ticket, secret }: GivenTicket): void {
+    this.say(proveTicket(secret, this.nonce, this.certificate).then((proof) => (
+      { case: 'openEdge', value: create(OpenEdgeSchema, { version, ticket, proof }) })));
   }
 
   #write(bytes: Uint8Array | Promise<Uint8Array>): void {

@@ -4,7 +4,7 @@ import { create, fromBinary } from '@bufbuild/protobuf';
 import {
   type Assignment, AlarmMessageSchema, BehindSchema, type Child as WireChild, CloseEdgeSchema, ContentReportSchema,
   type ContentReport, EdgeSchema, EntriesWantedSchema, JoinSchema, LeaveSchema, LiveCancelSchema, LiveReportSchema,
-  LiveRequestSchema, OpenEdgeSchema, type Parent as WireParent, ParentLostSchema, type PeerMessage, Priority, type Ticket,
+  LiveRequestSchema, type Parent as WireParent, ParentLostSchema, type PeerMessage, Priority,
   SubscribeSchema, type Version as WireVersion, VersionSchema, EdgeRefusal, type LiveEntry as WireLiveEntry,
   type Log, StaticLogSchema,
 } from './wire/headwater_pb.ts';
@@ -12,10 +12,9 @@ import { Channel, type Input, type Output, type Parent } from './live/channel.ts
 import type { StreamObject, Verdict } from './live/window.ts';
 import { type Listed, type LiveEntry, type LiveTrack, verifyLiveEntry, verifyLiveLog } from './log.ts';
 import { type Octets, equal, hex, leaf, whole } from './octets.ts';
-import { proveTicket } from './identity.ts';
 import { clock } from './control.ts';
 import type { Content } from './content.ts';
-import type { Link } from './link.ts';
+import type { GivenTicket, Link } from './link.ts';
 import type { Name } from './name.ts';
 import type { Node } from './node.ts';
 import { fetchRange } from './origin.ts';
@@ -35,7 +34,6 @@ const MAX_LOG_BYTES = 8 << 20;
 /** A segment whose end has not come when so many later ones are whole will not be. */
 const OVERTAKEN = 3;
 
-interface GivenTicket { ticket: Ticket; secret: Uint8Array }
 
 /** How a stream fares. */
 export interface StreamStatistics {
@@ -413,13 +411,9 @@ export class Stream implements Content {
     this.node.link(node)?.say({ case: 'closeEdge', value: create(CloseEdgeSchema, { version, asChild: true }) });
   }
 
-  /** What follows may count on the ticket: it waits until this is said. */
   #openEdge(node: string): void {
-    const [link, given] = [this.node.link(node), this.#tickets.get(node)];
-    if (!link || !given) return;
-    const version = this.#version();
-    link.say(proveTicket(given.secret, link.nonce, link.certificate).then((proof) => (
-      { case: 'openEdge', value: create(OpenEdgeSchema, { version, ticket: given.ticket, proof }) })));
+    const given = this.#tickets.get(node);
+    if (given) this.node.link(node)?.openEdge(this.#version(), given);
   }
 
   async #fetchOrigin({ job, url, from, pieces }: Extract<Output, { do: 'fetch-origin' }>): Promise<void> {

@@ -117,13 +117,16 @@ impl Trees {
     /// Whether a connection can come about, and did not fail of late.
     pub(super) fn connects(&self, now: Time, a: &Member, b: &Member) -> bool {
         let pair = (&a.info.node, &b.info.node);
-        let source = self.source.and_then(|s| self.member(s)).map(|s| s.info.node);
         // There is one source: nobody can be choosy about it.
-        let no_choice = source.is_some_and(|s| s == a.info.node || s == b.info.node);
+        let no_choice = || self.is_source(a) || self.is_source(b);
         self.can_connect(a, b)
             && !a.shuns(b)
             && !b.shuns(a)
-            && !self.failed.rest(now, pair, a.since.max(b.since), no_choice, &self.config)
+            && !self.failed.rest(now, pair, a.since.max(b.since), no_choice(), &self.config)
+    }
+
+    fn is_source(&self, m: &Member) -> bool {
+        self.source.and_then(|s| self.member(s)).is_some_and(|s| std::ptr::eq(s, m))
     }
 
     /// Whether `parent` stands where a parent of `child` may be.

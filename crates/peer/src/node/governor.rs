@@ -151,7 +151,7 @@ pub(crate) async fn read_datagrams(inner: &Inner, node: NodeId, connection: &Pee
                 }
             }
             Ok(DelayDatagram::Echo { number, arrived_us }) => {
-                inner.delays.echoed(inner.now(), &node, number, arrived_us);
+                inner.echoes.lock().echoed(inner.now(), &node, number, arrived_us);
                 if let Some(governor) = &inner.governor {
                     governor.echoed(inner.now(), node, number, arrived_us);
                 }

@@ -318,7 +318,7 @@ pub(crate) struct Inner {
     pub(crate) downlink: Arc<Downlink>,
     /// Keeps the user's own traffic from waiting; an operator's node has none.
     pub(crate) governor: Option<governor::Governor>,
-    pub(crate) delays: yielding::Delays,
+    pub(crate) echoes: yielding::Echoes,
     pub(crate) way: Way,
     pub(crate) https_clients: https_fetch::Clients,
     /// Leased runs that are fetched at once, beside one of each content.
@@ -501,7 +501,7 @@ impl Node {
             https_port,
             gateway,
             pacer: Pacer::new(config.limits.up),
-            delays: yielding::Delays::default(),
+            echoes: yielding::Echoes::default(),
             governor: governor::Governor::new(Time(1), config.steps_aside, config.limits.up, random_seed()),
             begun,
             instance: random_seed(),

@@ -4,51 +4,18 @@ use super::Inner;
 use super::state::{Phase, State};
 use headwater_model::id::NodeId;
 use headwater_model::time::{Micros, Rate, Time};
-use headwater_peer_core::{Delay, LATE, LOOK_EVERY, Yields};
+use headwater_peer_core::{Delays, LATE, LOOK_EVERY, Yields};
 use headwater_wire::frame::DelayDatagram;
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often a parent is probed.
-const PROBE_EVERY: Micros = Micros::from_millis(400);
-
-/// Probes to the parents of live streams: by when an echo left, and when it is here, this node's line is known, whatever its
-/// uplink does.
+/// What echoes of probes to the parents of live streams say.
 #[derive(Debug, Default)]
-pub(crate) struct Delays(Mutex<BTreeMap<NodeId, Probed>>);
+pub(crate) struct Echoes(Mutex<Delays>);
 
-/// A parent that is probed. The time of the latest probe is its number, too.
-#[derive(Clone, Copy, Debug)]
-struct Probed {
-    at: Time,
-    /// Of the latest echo, in microseconds of two clocks.
-    delay: Option<i64>,
-}
-
-impl Delays {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Probed>> {
+impl Echoes {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Delays> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The echo of a probe that came to the parent at that time of its clock.
-    pub(super) fn echoed(&self, now: Time, node: &NodeId, number: u64, arrived_us: u64) {
-        if let Some(probed) = self.lock().get_mut(node).filter(|p| p.at.0 == number) {
-            probed.delay = Some((now.0 as i64).wrapping_sub(arrived_us as i64));
-        }
-    }
-
-    /// The latest delay of each of the `parents`, and who is probed now.
-    fn look(&self, now: Time, parents: &[NodeId]) -> (Vec<Delay>, Vec<NodeId>) {
-        let mut probed = self.lock();
-        probed.retain(|node, _| parents.contains(node));
-        let delays = probed.iter().filter_map(|(node, p)| Some(Delay { node: *node, micros: p.delay? })).collect();
-        let is_due = |p: &Probed| now.since(p.at) >= PROBE_EVERY;
-        let due: Vec<NodeId> = parents.iter().filter(|p| probed.get(p).is_none_or(is_due)).copied().collect();
-        for node in &due {
-            probed.entry(*node).or_insert(Probed { at: now, delay: None }).at = now;
-        }
-        (delays, due)
     }
 }
 
@@ -82,14 +49,14 @@ pub(super) async fn to_streams(inner: Arc<Inner>) {
         let took = Rate::of(seen.files_bytes.saturating_sub(*before), now.since(*at).max(Micros(1)));
         (*before, *at) = (seen.files_bytes, now);
         yields.set_streams(seen.streams);
-        let (delays, due) = inner.delays.look(now, &seen.parents);
+        let (delays, probes) = inner.echoes.lock().look(now, &seen.parents);
         let files = yields.seen(now, &delays, seen.late, took);
         inner.downlink.beside_streams(Some((seen.streams, files)));
-        for parent in due {
+        for (parent, number) in probes {
             let connection = inner.lock().links.get(&parent).map(|l| l.connection.clone());
             if let Some(connection) = connection {
                 // One that does not go out is a lost one.
-                let _ = connection.send_datagram(DelayDatagram::Probe { number: now.0 }.encode());
+                let _ = connection.send_datagram(DelayDatagram::Probe { number }.encode());
             }
         }
     }

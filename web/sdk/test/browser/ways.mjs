@@ -37,7 +37,6 @@ async function demoPage(browser, demo) {
   await until('half of the file', () => page.run('document.getElementById("bar").value > 0.5'));
   await page.picture(join(out, 'demo.png'));
   await until('the file', () => page.run('seen.file !== null'), 120_000);
-  await sleep(3_000);
   await page.picture(join(out, 'demo-done.png'));
   const { live, file } = await page.run('seen');
   await page.close();

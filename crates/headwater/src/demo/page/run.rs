@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use axum::body::Bytes;
 use headwater_model::Hash;
 use serde::Deserialize;
@@ -26,6 +26,8 @@ use super::server;
 const FIRST_SEGMENTS: u64 = 4;
 /// Copies of the file on the disk beside the viewers': the origin's and the waypoint's.
 const OTHER_COPIES: u64 = 2;
+/// It is hashed as a whole, here and in the page.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 const WAYPOINT: &str = "waypoint";
 
 /// A demo with a page.
@@ -65,8 +67,12 @@ impl<'a> Demo<'a> {
     /// Makes the folders.
     ///
     /// # Errors
-    /// If the disk is not fit, or there are no ports.
+    /// If the file is too large or the disk is not fit, or there are no ports.
     pub fn new(args: &'a Args, folder: &Folder, stage: &'a mut Stage) -> Result<Demo<'a>> {
+        ensure!(
+            args.file_size <= MAX_FILE_BYTES,
+            "the page compares the file as a whole: with --page, --file-size 1GiB at most"
+        );
         let content = Content::Generated(args.file_size);
         folder.ensure_room((u64::from(args.peers) + OTHER_COPIES).saturating_mul(args.file_size))?;
         let channel = Site {
