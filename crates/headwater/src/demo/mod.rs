@@ -33,7 +33,7 @@ use stage::Stage;
 const WIDTH: usize = 100;
 
 /// Uplinks of viewers: four times the channel's rate, and with a page enough for a file besides.
-const UPS: [(&str, &str, &str); 2] = [("live", "true", "1Mbit/s"), ("page", "true", "4Mbit/s")];
+const UPS: [(&str, &str, &str); 2] = [("live", "true", "1Mbit/s"), ("page", "true", "16Mbit/s")];
 /// What a page fetches in half a minute.
 const PAGE_FILE_SIZE: &str = "64MiB";
 /// As many as a legend has room for.
@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(value_parser = parse_size, conflicts_with = "file")]
     file_size: u64,
     /// Uplink of every part, the origin's too, or `unlimited`; of a channel's publisher and viewers, by default 1Mbit/s,
-    /// with --page 4Mbit/s
+    /// with --page 16Mbit/s
     #[arg(long, value_name = "RATE", default_value = "10MB/s", default_value_ifs(UPS))]
     up: Up,
     /// Regular receivers, or viewers

@@ -570,6 +570,14 @@ fn an_entry_that_is_missing_is_waited_for_until_it_is_given_up() {
     assert!(!later.node(0).channel.awaits_entries(), "it came");
     passes(&mut alone, 1000);
     assert!(!alone.node(0).channel.awaits_entries(), "nobody has it");
+    // Of two parents one says the end first, the other then the beginning in two messages.
+    let mut newcomer = World::new(0);
+    say(&mut newcomer, &entries[3..]);
+    assert!(!newcomer.node(0).channel.awaits_entries());
+    say(&mut newcomer, &entries[..2]);
+    assert!(newcomer.node(0).channel.awaits_entries(), "what is between may come");
+    say(&mut newcomer, &entries[2..3]);
+    assert!(!newcomer.node(0).channel.awaits_entries());
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl Window {
             return Entered::Useless;
         }
         self.unknown.remove(&number);
-        self.miss_before(now, entry);
+        self.miss_around(now, entry);
         let pieces = entry.leaves.len() as u32;
         let object = self.objects.entry(entry.object).or_insert_with(|| Object {
             kind: entry.kind,
@@ -249,13 +249,16 @@ impl Window {
         same_kind && (entry.leaves.is_empty() || (is_free && ![before, after].into_iter().flatten().any(overlaps)))
     }
 
-    /// The entry before this one is missing, if it is not here.
-    fn miss_before(&mut self, now: Time, entry: &LiveEntry) {
+    /// The entry before this one is missing, if it is not here; so is the one before the next, which may have been the
+    /// oldest here: newcomers hear from several parents.
+    fn miss_around(&mut self, now: Time, entry: &LiveEntry) {
         let is_first = self.newest.is_none();
-        if let Some(previous) = entry.previous.filter(|p| !is_first && *p > self.gone)
-            && !self.entries.contains_key(&previous)
-        {
-            self.unknown.entry(previous).or_insert((now, None));
+        let next = self.entries.range(entry.number..).next().and_then(|(_, k)| k.signed.entry.previous);
+        let before = [entry.previous.filter(|_| !is_first), next.filter(|p| *p != entry.number)];
+        for previous in before.into_iter().flatten().filter(|p| *p > self.gone) {
+            if !self.entries.contains_key(&previous) {
+                self.unknown.entry(previous).or_insert((now, None));
+            }
         }
     }
 

@@ -84,7 +84,7 @@ export class Window {
     if (this.entries.has(number)) return 'known';
     if ((number <= this.#gone && this.#newest) || !this.#fits(entry) || this.entries.size >= MAX_ENTRIES) return 'useless';
     this.#unknown.delete(number);
-    this.#missBefore(now, entry);
+    this.#missAround(now, entry);
     const object = this.objects.entry(entry.object, () => ({
       kind: entry.kind, listed: null, bytes: null, entries: new Sorted(), numbers: [], timeUnixMs: 0, lost: false,
     }));
@@ -123,9 +123,13 @@ export class Window {
       && !overlaps(this.#byPiece.upTo(entry.firstPiece)) && !overlaps(this.#byPiece.from(entry.firstPiece));
   }
 
-  #missBefore(now: number, { previous }: LiveEntry): void {
-    if (previous !== null && this.#newest && previous > this.#gone && !this.entries.has(previous)) {
-      this.#unknown.entry(previous, () => ({ since: now, asked: null }));
+  /** The entry before this one, and the one before the next, which may have been the oldest here. */
+  #missAround(now: number, { number, previous }: LiveEntry): void {
+    const next = this.entries.from(number)?.[1].entry.previous ?? null;
+    for (const before of [this.#newest ? previous : null, next === number ? null : next]) {
+      if (before !== null && before > this.#gone && !this.entries.has(before)) {
+        this.#unknown.entry(before, () => ({ since: now, asked: null }));
+      }
     }
   }
 
