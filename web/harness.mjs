@@ -2,7 +2,7 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { createSocket } from 'node:dgram';
-import { createReadStream, createWriteStream, rmSync, statSync } from 'node:fs';
+import { createReadStream, createWriteStream, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { connect, createServer as createTcpServer } from 'node:net';
@@ -87,6 +87,19 @@ export function speaks(name, program, args) {
   return { child, name, heard, event: (e) => heard(e, (v) => v.event === e), events, now: () => last, states };
 }
 
+// Packets of UDP to these addresses are swallowed, but for those between programs that listen there, until the end.
+export function swallowUdp(addresses) {
+  const nft = (rules) => execFileSync('nft', ['-f', '-'], { input: rules });
+  const table = `headwater_test_${process.pid}`;
+  nft(`table ip ${table} {
+    chain in {
+      type filter hook input priority 0; policy accept;
+      ip saddr 127.0.0.1 ip daddr { ${addresses.join(', ')} } meta l4proto udp drop
+    }
+  }`);
+  process.on('exit', () => nft(`delete table ip ${table}`));
+}
+
 // Chromium by its DevTools protocol, over a pipe: no port, no library.
 export function chromium(data, more = []) {
   const flags = [
@@ -114,6 +127,8 @@ export function chromium(data, more = []) {
   return {
     child,
     version: () => call('Browser.getVersion'),
+    // Bytes of memory of all of the browser's processes, as far as they share none.
+    memory: () => tree(child.pid).reduce((all, pid) => all + privateBytes(pid), 0),
     // One in a window of its own stays in the foreground.
     async tab(url, newWindow = false) {
       const { targetId } = await call('Target.createTarget', { url, newWindow });
@@ -133,6 +148,11 @@ export function chromium(data, more = []) {
           }
         },
         shown: () => call('Page.bringToFront', {}, sessionId),
+        // Bytes of JavaScript that are in use when what is not has been collected.
+        async heap() {
+          await call('HeapProfiler.collectGarbage', {}, sessionId);
+          return (await call('Runtime.getHeapUsage', {}, sessionId)).usedSize;
+        },
         close: () => call('Target.closeTarget', { targetId }),
         async picture(path) {
           const { data } = await call('Page.captureScreenshot', { format: 'png' }, sessionId);
@@ -141,6 +161,25 @@ export function chromium(data, more = []) {
       };
     },
   };
+}
+
+// A process and all that it started.
+function tree(root) {
+  const parents = new Map();
+  for (const name of readdirSync('/proc').filter((n) => /^\d+$/.test(n))) {
+    const parent = read(`/proc/${name}/stat`).split(') ').at(-1)?.split(' ')[1];
+    parents.set(Number(name), Number(parent));
+  }
+  const below = (pid) => pid === root || (parents.has(pid) && pid > 1 && below(parents.get(pid)));
+  return [...parents.keys()].filter(below);
+}
+
+const privateBytes = (pid) => [...read(`/proc/${pid}/smaps_rollup`).matchAll(/^Private_\w+: +(\d+) kB$/gm)]
+  .reduce((all, [, kb]) => all + Number(kb) * 1024, 0);
+
+// Nothing of a process that is gone.
+function read(path) {
+  try { return readFileSync(path, 'utf8'); } catch { return ''; }
 }
 
 // A site of files: path to file and media type; all with these headers.

@@ -1,10 +1,11 @@
 //! Step `browser`: the SDK for pages builds and decides as `peer-core` does, and a page in Chromium plays a channel that
-//! native peers bring; once with its session over WebTransport, and once over a WebSocket.
+//! native peers bring; once with its session over WebTransport, and once over a WebSocket. And `cargo xtask pages`: all that
+//! is tried with pages, as long as it takes.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 
 use crate::shell::{build_headwater, find_program, run};
 use crate::test::Outcome;
@@ -15,9 +16,63 @@ const MINUTES_WITHOUT_QUIC: &str = "0.3";
 /// How long Shaka plays.
 const SHAKA_SECONDS: &str = "25";
 
+/// All runs with pages but the long one: script and what it is given after the program.
+const RUNS: [(&str, &[&str]); 10] = [
+    ("run", &["3", "out/pages/plays"]),
+    ("run", &["3", "out/pages/faults", "faults"]),
+    ("run", &["0.5", "out/pages/blocked", "blocked"]),
+    ("run", &["0.5", "out/pages/no-quic", "no-quic"]),
+    ("run", &["0.5", "out/pages/no-peers", "no-peers"]),
+    ("run", &["0.5", "out/pages/no-udp", "no-udp"]),
+    ("senders", &["16", "out/pages/senders"]),
+    ("ways", &["60", "out/pages/ways"]),
+    ("file", &["500", "out/pages/file"]),
+    ("file", &["16", "out/pages/hostile", "hostile"]),
+];
+
+/// Runs all that is tried with pages, then one page for so many minutes; what is written lies in `web/sdk/out/pages`.
+///
+/// # Errors
+/// If something is missing that it needs, or a run misses a bar: all others are run nevertheless.
+pub fn pages(minutes: u64) -> Result<String> {
+    if let Some(program) = missing(&["node", "npm", "chromium", "ffmpeg"]) {
+        bail!("no {program}: `cargo xtask test --only packages` installs what there is for Debian");
+    }
+    let sdk = Path::new("web/sdk");
+    let npm = |arguments: &[&str]| run(Command::new("npm").args(arguments).current_dir(sdk));
+    npm(&["ci", "--no-audit", "--no-fund"])?;
+    npm(&["run", "build"])?;
+    let headwater = build_headwater()?;
+    run(Command::new("cargo").args(["build", "--release", "-p", "headwater-hostile"]))?;
+    let minutes = minutes.to_string();
+    let long = ["run", minutes.as_str(), "out/pages/long"];
+    let runs = RUNS.iter().map(|(script, more)| [&[*script], *more].concat());
+    let runs: Vec<Vec<&str>> = runs.chain((minutes != "0").then(|| long.to_vec())).collect();
+    let mut failed = Vec::new();
+    for words in &runs {
+        println!("--- {}", words.join(" "));
+        if let Err(e) = page(&headwater, words) {
+            println!("{e:#}");
+            failed.push(words.join(" "));
+        }
+    }
+    ensure!(failed.is_empty(), "of {} runs these missed a bar: {}", runs.len(), failed.join("; "));
+    Ok(format!("{} runs with pages, all bars met", runs.len()))
+}
+
+/// One of them: the script and its arguments.
+fn page(headwater: &Path, words: &[&str]) -> Result<()> {
+    let Some((script, more)) = words.split_first() else { return Ok(()) };
+    let script = format!("test/browser/{script}.mjs");
+    run(Command::new("node").arg(script).arg(headwater).args(more).current_dir("web/sdk"))
+}
+
+fn missing(programs: &[&'static str]) -> Option<&'static str> {
+    programs.iter().copied().find(|p| find_program(p).is_none())
+}
+
 /// Builds and tests what is in `web/sdk`.
 pub fn check() -> Result<Outcome> {
-    let missing = |programs: &[&'static str]| programs.iter().copied().find(|p| find_program(p).is_none());
     if let Some(program) = missing(&["node", "npm"]) {
         return Ok(Outcome::Skipped(format!("no {program}")));
     }
@@ -31,13 +86,10 @@ pub fn check() -> Result<Outcome> {
         return Ok(Outcome::Passed(format!("without a page: no {program}")));
     }
     let headwater = build_headwater()?;
-    let watch = |script: &str, more: &[&str]| {
-        let script = format!("test/browser/{script}.mjs");
-        run(Command::new("node").arg(script).arg(&headwater).args(more).current_dir(sdk))
-    };
-    watch("run", &[MINUTES])?;
-    watch("run", &[MINUTES_WITHOUT_QUIC, "out/browser/no-quic", "no-quic"])?;
-    watch("ways", &[SHAKA_SECONDS])?;
+    page(&headwater, &["run", MINUTES])?;
+    page(&headwater, &["run", MINUTES_WITHOUT_QUIC, "out/browser/no-quic", "no-quic"])?;
+    page(&headwater, &["senders", "8", "out/browser/senders"])?;
+    page(&headwater, &["ways", SHAKA_SECONDS])?;
     Ok(Outcome::Passed(format!(
         "a page played for {MINUTES} min, for {MINUTES_WITHOUT_QUIC} min without QUIC, and Shaka for {SHAKA_SECONDS} s"
     )))

@@ -75,6 +75,12 @@ enum Task {
         #[arg(long, value_name = "PATH")]
         measures: Option<std::path::PathBuf>,
     },
+    /// All that is tried with pages in Chromium: faults, what a network blocks, liars, large files, and one page for long
+    Pages {
+        /// How long the last page plays; 0 for none
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+    },
     /// Kill what writes to a piece store at random moments, fill a small disk, and kill a `get`: what is held must be right
     Kills {
         /// How often a writing process is killed; a tenth as often a `get`
@@ -135,6 +141,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
             let seed = seed.unwrap_or_else(seed_from_clock);
             println!("{}", soak::run(soak::Plan { minutes, seed, program, measures })?);
         }
+        Task::Pages { minutes } => println!("{}", browser::pages(minutes)?),
         Task::Chaos { runs, seed } => {
             println!("{}", chaos::run(runs, seed.unwrap_or_else(seed_from_clock))?);
         }

@@ -79,14 +79,16 @@ async function main() {
   const browser = chromium(join(temp, 'chromium'));
   const page = await browser.tab(`${at}/file.html?keep&control=${cc.address}&content=${encodeURIComponent(name)}`);
   await until('the page', () => page.run('document.readyState === "complete" && Boolean(globalThis.seen)'));
-  const begun = Date.now();
+  const [begun, browserBefore] = [Date.now(), browser.memory()];
   await page.click('#fetch');
   let heap = 0;
+  let memory = 0;
   await until('the file', async () => {
     heap = Math.max(heap, await page.run('performance.memory.usedJSHeapSize'));
+    memory = Math.max(memory, browser.memory());
     return page.run('Boolean(seen.failed ?? seen.done)');
   }, 120_000, 200);
-  const seconds = (Date.now() - begun) / 1000;
+  const [seconds, sent] = [(Date.now() - begun) / 1000, origin.sent() - before];
   const seen = await page.run('seen');
   if (seen.failed) throw new Error(seen.failed);
   await page.picture(join(out, 'file.png'));
@@ -99,6 +101,13 @@ async function main() {
       return btoa(s); })()`);
     parts.update(Buffer.from(text, 'base64'));
   }
+  // The same file from the origin as any page fetches it, neither verified nor kept.
+  const plain = await page.run(`(async () => {
+    const begun = performance.now();
+    const reader = (await fetch(${JSON.stringify(origin.url)})).body.getReader();
+    let bytes = 0;
+    for (let part = await reader.read(); !part.done; part = await reader.read()) bytes += part.value.length;
+    return { bytes, seconds: (performance.now() - begun) / 1000 }; })()`);
   const id = await page.run('headwater.node');
   const lied = await Promise.all(liars.map(async (l) => {
     const about = (event) => l.events.filter((e) => e.event === event && [e.to, e.by, e.node].includes(id)).length;
@@ -107,8 +116,9 @@ async function main() {
   }));
   const result = {
     megabytes: Number(megabytes), seconds: round(seconds), mb_per_s: round(Number(megabytes) / seconds),
-    sha256_right: parts.digest('hex') === wanted, heap_mb: round(heap / 1e6), peer_bytes: seen.done.peerBytes,
-    origin_bytes: seen.done.originBytes, origin_sent: origin.sent() - before, parents: seen.done.parents,
+    plain_fetch_mb_per_s: round(plain.bytes / 1e6 / plain.seconds), sha256_right: parts.digest('hex') === wanted,
+    heap_mb: round(heap / 1e6), browser_grew_mb: round((memory - browserBefore) / 1e6), peer_bytes: seen.done.peerBytes,
+    origin_bytes: seen.done.originBytes, origin_sent: sent, parents: seen.done.parents,
     peers_percent: round((100 * seen.done.peerBytes) / seen.done.bytes, 1), lied,
   };
   const bars = [

@@ -1,12 +1,13 @@
 // A page as a peer: an encoder pushes a channel, native peers pass it on, a page in Chromium plays it with hls.js and the
 // SDK, which has no peer on its machine. Prints what was seen as JSON; ends with 1 if a bar is missed, with 2 on wrong usage.
 //
-//   node run.mjs HEADWATER [MINUTES] [FOLDER] [faults | blocked | no-quic]
+//   node run.mjs HEADWATER [MINUTES] [FOLDER] [faults | blocked | no-quic | no-peers | no-udp]
 //
 // With faults the peer that brings most is killed after a quarter of the time, the control center after half of it, and all
 // peers after three quarters: what follows comes from the publisher. Blocked, the page's policy lets it reach the control
 // center and the origin only. No-quic, what stands before the control center lets TCP through and swallows UDP: the page's
-// session runs over a WebSocket there, and over WebTransport else.
+// session runs over a WebSocket there, and over WebTransport else. No-peers, what the page sends to the peers over UDP is
+// swallowed; no-udp, all that it sends over UDP. Both need root and nft, and are undone at the end.
 //
 // Needs ffmpeg with libx264 and Chromium with H.264, and `npm run build` before.
 
@@ -16,21 +17,28 @@ import { loadavg, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
-  SEGMENT_S, chromium, drift, encoder, harness, ours, progress, removed, round, site, sleep, spread, tcpOnly, until,
+  SEGMENT_S, chromium, drift, encoder, harness, ours, progress, removed, round, site, sleep, spread, swallowUdp, tcpOnly, until,
 } from '../../../harness.mjs';
 
 const PEERS = 4;
-const [faults, blocked, noQuic] = ['faults', 'blocked', 'no-quic'].map((m) => process.argv[5] === m);
+const MODES = ['faults', 'blocked', 'no-quic', 'no-peers', 'no-udp'];
+const [faults, blocked, noQuic, noPeers, noUdp] = MODES.map((m) => process.argv[5] === m);
+const firewalled = noPeers || noUdp;
+// What peers and the control center listen at, so that a rule can tell them from the page.
+const [AT_CONTROL, AT_PEERS] = firewalled ? ['127.0.0.3', '127.0.0.2'] : ['127.0.0.1', '127.0.0.1'];
 // Bars: what a viewer would see, and what a publisher saves.
-const START_UP_S = blocked ? 4 : 2;
+const START_UP_S = blocked || firewalled ? 4 : 2;
 const PEERS_PERCENT = 85;
 const SETTLED_MS = 10_000;
 const DRIFT_S = SEGMENT_S;
+// What a page has at the end beside what it had after a quarter of the time; a segment more or less may be held.
+const GROWS = 1.1;
+const HEAP_SLACK_MB = 4;
 
 const sdk = join(dirname(fileURLToPath(import.meta.url)), '../..');
 const [program, minutes = '3', folder = 'out/browser', mode] = process.argv.slice(2);
-if (!program || !(Number(minutes) > 0) || (mode && !faults && !blocked && !noQuic)) {
-  console.error('usage: node run.mjs HEADWATER [MINUTES] [FOLDER] [faults | blocked | no-quic]');
+if (!program || !(Number(minutes) > 0) || (mode && !MODES.includes(mode))) {
+  console.error(`usage: node run.mjs HEADWATER [MINUTES] [FOLDER] [${MODES.join(' | ')}]`);
   process.exit(2);
 }
 const { headwater, out } = harness(program, folder);
@@ -40,14 +48,15 @@ async function main() {
   await mkdir(out, { recursive: true });
   const temp = await mkdtemp(join(tmpdir(), 'headwater-page-'));
   process.on('exit', () => removed(temp));
-  const control = ours('control', ['control', '--listen', '127.0.0.1:0', '--data', join(temp, 'control')]);
+  if (firewalled) swallowUdp(noUdp ? [AT_PEERS, AT_CONTROL] : [AT_PEERS]);
+  const control = ours('control', ['control', '--listen', `${AT_CONTROL}:0`, '--data', join(temp, 'control')]);
   const cc = await control.heard('its address', (v) => v.address);
   const api = async (path) => (await fetch(`${cc.api}${path}`, { headers: { authorization: `Bearer ${cc.admin_token}` } })).json();
   const key = join(temp, 'key');
   execFileSync(headwater, ['key', 'new', '--out', key]);
   const publisher = ours('publisher', [
     'publish', '--live-push', '127.0.0.1:0', '--name', 'channel', '--control', cc.api, '--token', cc.admin_token,
-    '--key', key, '--data', join(temp, 'publisher'), '--listen', '127.0.0.1:0', '--rate', '2.5Mbit/s',
+    '--key', key, '--data', join(temp, 'publisher'), '--listen', `${AT_PEERS}:0`, '--rate', '2.5Mbit/s',
     '--log-listen', '127.0.0.1:0',
   ]);
   const { push_url: pushed, public_url: published } = await publisher.event('listens');
@@ -58,7 +67,7 @@ async function main() {
   const log = new URL(decodeURIComponent(/log=([^&]*)/.exec(name)[1])).origin;
   const only = `connect-src ws://${cc.address} ${new URL(published).origin} ${log}`;
   const four = Array.from({ length: PEERS }, (_, n) => ours(`peer-${n + 1}`, [
-    'peer', '--control', cc.address, '--cc', cc.node, '--data', join(temp, `peer-${n + 1}`), '--listen', '127.0.0.1:0',
+    'peer', '--control', cc.address, '--cc', cc.node, '--data', join(temp, `peer-${n + 1}`), '--listen', `${AT_PEERS}:0`,
     '--no-gateway', '--no-port-mapping', '--up', '5Mbit/s', '--fetch', name,
   ]));
   for (const p of four) p.id = (await p.event('started')).node;
@@ -73,7 +82,7 @@ async function main() {
   const browser = chromium(join(temp, 'chromium'));
   const version = (await browser.version()).product;
   const seenAt = noQuic ? await tcpOnly(cc.address) : cc.address;
-  const wants = new URLSearchParams({ control: seenAt, content: name, ...(blocked ? { origin: new URL('index.m3u8', published) } : {}) });
+  const wants = new URLSearchParams({ control: seenAt, content: name, ...(blocked || firewalled ? { origin: new URL('index.m3u8', published) } : {}) });
   const page = await browser.tab(`${origin}/hls.html?${wants}`);
   await until('a picture', () => page.run('globalThis.seen && (seen.failed ?? (seen.first_frame !== null))'));
   const failed = await page.run('seen.failed');
@@ -83,6 +92,9 @@ async function main() {
   const session = await page.run('headwater.session');
   const node = await api(`/v1/nodes/${await page.run('seen.node')}`);
   const happened = [];
+  // After each quarter: an hour of it shows whether anything grows.
+  const memory = [];
+  const measured = async () => memory.push({ heap_mb: round((await page.heap()) / 1e6, 1), browser_mb: round(browser.memory() / 1e6, 0) });
   const mark = async (what) => happened.push({ what, at: await page.run('Math.round(performance.now())') });
   if (faults) {
     const sources = await page.run('stream.statistics().sources');
@@ -91,18 +103,22 @@ async function main() {
     victim.child.kill('SIGKILL');
     await mark(`killed ${victim.name}`);
   }
+  await measured();
   await sleep(measureMs / 4);
+  await measured();
   await page.picture(join(out, 'page.png'));
   if (faults) {
     control.child.kill('SIGKILL');
     await mark('killed the control center');
   }
   await sleep(measureMs / 4);
+  await measured();
   if (faults) {
     four.forEach((p) => p.child.kill('SIGKILL'));
     await mark('killed all peers');
   }
   await sleep(measureMs / 4);
+  await measured();
 
   const seen = await page.run('seen');
   const playing = seen.samples.filter((s) => s.at > seen.first_frame + 1000);
@@ -126,7 +142,7 @@ async function main() {
       held_bytes: last.heldBytes, lag_p95_ms: round(last.lagP95Ms, 0),
       peers_percent_after_10_s: round((100 * fromPeers) / Math.max(1, fromPeers + fromOrigin), 1),
     },
-    happened, session,
+    happened, session, memory,
     node: { page: node.page, accepts: node.accepts, listens: node.listens, udp: node.udp, udp_from: node.udp_from, limited: node.limited, client: node.client, enrolled: node.enrolled },
     peers: four.map((p) => ({ uploaded_bytes: p.now().contents[0].uploaded_bytes })),
   };
@@ -138,11 +154,13 @@ async function main() {
     [p.seconds >= measureMs / 1000 - 3 && p.frames >= p.seconds * 24, 'the page has too few frames'],
     [p.buffered_s.min > 0, 'nothing was buffered for a moment'],
     [p.behind_the_clock_s <= DRIFT_S, 'the page fell behind the clock'],
-    [faults || blocked || p.peers_percent_after_10_s >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers after 10 s`],
-    [!blocked || (p.peer_bytes === 0 && result.node.limited === 'no UDP (as it says)'), 'the control center does not say why'],
+    [faults || blocked || firewalled || p.peers_percent_after_10_s >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers after 10 s`],
+    [!(blocked || firewalled) || (p.peer_bytes === 0 && result.node.limited === 'no UDP (as it says)'), 'the control center does not say why'],
+    [memory.at(-1).heap_mb <= GROWS * memory[0].heap_mb + HEAP_SLACK_MB, 'the page\'s heap grew'],
+    [Number(minutes) < 30 || memory.at(-1).browser_mb <= GROWS * memory[0].browser_mb, 'the browser\'s memory grew'],
     [p.wasted_bytes <= 0.02 * p.peer_bytes, 'more than 2 % came twice or wrong'],
-    [blocked || session === (noQuic ? 'websocket' : 'webtransport'), 'the session runs another way than it should'],
-    [blocked || result.node.udp_from === (noQuic ? 'claim' : 'test'), 'the control center does not know whether UDP gets through'],
+    [blocked || noPeers || session === (noQuic || noUdp ? 'websocket' : 'webtransport'), 'the session runs another way than it should'],
+    [blocked || firewalled || result.node.udp_from === (noQuic ? 'claim' : 'test'), 'the control center does not know whether UDP gets through'],
     [result.node.page && result.node.accepts === 'dial-only' && !result.node.listens, 'the control center takes it for no page'],
   ];
   result.missed = bars.filter(([held]) => !held).map(([, what]) => what);
