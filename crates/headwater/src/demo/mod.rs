@@ -279,7 +279,7 @@ mod tests {
         let args = parsed(&["--live"]).unwrap();
         assert_eq!((args.live, args.peers, args.seconds, args.up.bytes_per_s()), (true, 6, 40, Some(125_000)));
         let args = parsed(&["--page"]).unwrap();
-        assert_eq!((args.file_size, args.peers, args.up.bytes_per_s(), args.hls), (64 << 20, 4, Some(500_000), None));
+        assert_eq!((args.file_size, args.peers, args.up.bytes_per_s(), args.hls), (64 << 20, 4, Some(2_000_000), None));
     }
 
     #[test]
