@@ -88,7 +88,6 @@ pub fn check() -> Result<Outcome> {
     let headwater = build_headwater()?;
     page(&headwater, &["run", MINUTES])?;
     page(&headwater, &["run", MINUTES_WITHOUT_QUIC, "out/browser/no-quic", "no-quic"])?;
-    page(&headwater, &["senders", "8", "out/browser/senders"])?;
     page(&headwater, &["ways", SHAKA_SECONDS])?;
     Ok(Outcome::Passed(format!(
         "a page played for {MINUTES} min, for {MINUTES_WITHOUT_QUIC} min without QUIC, and Shaka for {SHAKA_SECONDS} s"
