@@ -34,7 +34,7 @@ const WIDTH: usize = 100;
 
 /// Uplinks of viewers: four times the channel's rate, and with a page enough for a file besides.
 const UPS: [(&str, &str, &str); 2] = [("live", "true", "1Mbit/s"), ("page", "true", "16Mbit/s")];
-/// What a page fetches in half a minute.
+/// What a page fetches in ten seconds.
 const PAGE_FILE_SIZE: &str = "64MiB";
 /// As many as a legend has room for.
 const PAGE_PEERS: &str = "4";

@@ -21,13 +21,23 @@ import {
 } from '../../../harness.mjs';
 
 const PEERS = 4;
-const MODES = ['faults', 'blocked', 'no-quic', 'no-peers', 'no-udp'];
-const [faults, blocked, noQuic, noPeers, noUdp] = MODES.map((m) => process.argv[5] === m);
-const firewalled = noPeers || noUdp;
 // What peers and the control center listen at, so that a rule can tell them from the page.
-const [AT_CONTROL, AT_PEERS] = firewalled ? ['127.0.0.3', '127.0.0.2'] : ['127.0.0.1', '127.0.0.1'];
+const [AT_CONTROL, AT_PEERS] = ['127.0.0.3', '127.0.0.2'];
+// What is in the page's way, and what must come of it: `limited` pages play from the origin, and are told to the control
+// center as such; how the session runs and whether UDP has shown itself is not looked at where it is left out.
+const ALL = { session: 'webtransport', udpFrom: 'test', peers: true };
+const LIMITED = { limited: 'no UDP (as it says)' };
+const MODES = {
+  '': ALL,
+  faults: { ...ALL, faults: true, peers: false },
+  blocked: { ...LIMITED, policy: true },
+  'no-quic': { tcpOnly: true, session: 'websocket', udpFrom: 'claim', peers: true },
+  'no-peers': { ...LIMITED, swallowed: [AT_PEERS] },
+  'no-udp': { ...LIMITED, swallowed: [AT_PEERS, AT_CONTROL], session: 'websocket' },
+};
+const mode = MODES[process.argv[5] ?? ''];
 // Bars: what a viewer would see, and what a publisher saves.
-const START_UP_S = blocked || firewalled ? 4 : 2;
+const START_UP_S = mode?.limited ? 4 : 2;
 const PEERS_PERCENT = 85;
 const SETTLED_MS = 10_000;
 const DRIFT_S = SEGMENT_S;
@@ -36,9 +46,9 @@ const GROWS = 1.1;
 const HEAP_SLACK_MB = 4;
 
 const sdk = join(dirname(fileURLToPath(import.meta.url)), '../..');
-const [program, minutes = '3', folder = 'out/browser', mode] = process.argv.slice(2);
-if (!program || !(Number(minutes) > 0) || (mode && !MODES.includes(mode))) {
-  console.error(`usage: node run.mjs HEADWATER [MINUTES] [FOLDER] [${MODES.join(' | ')}]`);
+const [program, minutes = '3', folder = 'out/browser'] = process.argv.slice(2);
+if (!program || !(Number(minutes) > 0) || !mode) {
+  console.error(`usage: node run.mjs HEADWATER [MINUTES] [FOLDER] [${Object.keys(MODES).filter(Boolean).join(' | ')}]`);
   process.exit(2);
 }
 const { headwater, out } = harness(program, folder);
@@ -48,7 +58,7 @@ async function main() {
   await mkdir(out, { recursive: true });
   const temp = await mkdtemp(join(tmpdir(), 'headwater-page-'));
   process.on('exit', () => removed(temp));
-  if (firewalled) swallowUdp(noUdp ? [AT_PEERS, AT_CONTROL] : [AT_PEERS]);
+  if (mode.swallowed) swallowUdp(mode.swallowed);
   const control = ours('control', ['control', '--listen', `${AT_CONTROL}:0`, '--data', join(temp, 'control')]);
   const cc = await control.heard('its address', (v) => v.address);
   const api = async (path) => (await fetch(`${cc.api}${path}`, { headers: { authorization: `Bearer ${cc.admin_token}` } })).json();
@@ -78,11 +88,11 @@ async function main() {
     '/hls.html': [join(sdk, 'examples/hls.html'), 'text/html'],
     '/headwater.js': [join(sdk, 'dist/headwater.js'), 'text/javascript'],
     '/hls.min.js': [join(sdk, 'node_modules/hls.js/dist/hls.min.js'), 'text/javascript'],
-  }, blocked ? { 'content-security-policy': only } : {});
+  }, mode.policy ? { 'content-security-policy': only } : {});
   const browser = chromium(join(temp, 'chromium'));
   const version = (await browser.version()).product;
-  const seenAt = noQuic ? await tcpOnly(cc.address) : cc.address;
-  const wants = new URLSearchParams({ control: seenAt, content: name, ...(blocked || firewalled ? { origin: new URL('index.m3u8', published) } : {}) });
+  const seenAt = mode.tcpOnly ? await tcpOnly(cc.address) : cc.address;
+  const wants = new URLSearchParams({ control: seenAt, content: name, ...(mode.limited ? { origin: new URL('index.m3u8', published) } : {}) });
   const page = await browser.tab(`${origin}/hls.html?${wants}`);
   await until('a picture', () => page.run('globalThis.seen && (seen.failed ?? (seen.first_frame !== null))'));
   const failed = await page.run('seen.failed');
@@ -96,7 +106,7 @@ async function main() {
   const memory = [];
   const measured = async () => memory.push({ heap_mb: round((await page.heap()) / 1e6, 1), browser_mb: round(browser.memory() / 1e6, 0) });
   const mark = async (what) => happened.push({ what, at: await page.run('Math.round(performance.now())') });
-  if (faults) {
+  if (mode.faults) {
     const sources = await page.run('stream.statistics().sources');
     const best = sources.sort((a, b) => b.bytes - a.bytes)[0]?.node;
     const victim = four.find((p) => p.id === best) ?? four[0];
@@ -107,13 +117,13 @@ async function main() {
   await sleep(measureMs / 4);
   await measured();
   await page.picture(join(out, 'page.png'));
-  if (faults) {
+  if (mode.faults) {
     control.child.kill('SIGKILL');
     await mark('killed the control center');
   }
   await sleep(measureMs / 4);
   await measured();
-  if (faults) {
+  if (mode.faults) {
     four.forEach((p) => p.child.kill('SIGKILL'));
     await mark('killed all peers');
   }
@@ -154,13 +164,13 @@ async function main() {
     [p.seconds >= measureMs / 1000 - 3 && p.frames >= p.seconds * 24, 'the page has too few frames'],
     [p.buffered_s.min > 0, 'nothing was buffered for a moment'],
     [p.behind_the_clock_s <= DRIFT_S, 'the page fell behind the clock'],
-    [faults || blocked || firewalled || p.peers_percent_after_10_s >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers after 10 s`],
-    [!(blocked || firewalled) || (p.peer_bytes === 0 && result.node.limited === 'no UDP (as it says)'), 'the control center does not say why'],
+    [!mode.peers || p.peers_percent_after_10_s >= PEERS_PERCENT, `less than ${PEERS_PERCENT} % came from peers after 10 s`],
+    [!mode.limited || (p.peer_bytes === 0 && result.node.limited === mode.limited), 'the control center does not say why'],
     [memory.at(-1).heap_mb <= GROWS * memory[0].heap_mb + HEAP_SLACK_MB, 'the page\'s heap grew'],
     [Number(minutes) < 30 || memory.at(-1).browser_mb <= GROWS * memory[0].browser_mb, 'the browser\'s memory grew'],
     [p.wasted_bytes <= 0.02 * p.peer_bytes, 'more than 2 % came twice or wrong'],
-    [blocked || noPeers || session === (noQuic || noUdp ? 'websocket' : 'webtransport'), 'the session runs another way than it should'],
-    [blocked || firewalled || result.node.udp_from === (noQuic ? 'claim' : 'test'), 'the control center does not know whether UDP gets through'],
+    [!mode.session || session === mode.session, 'the session runs another way than it should'],
+    [!mode.udpFrom || result.node.udp_from === mode.udpFrom, 'the control center does not know whether UDP gets through'],
     [result.node.page && result.node.accepts === 'dial-only' && !result.node.listens, 'the control center takes it for no page'],
   ];
   result.missed = bars.filter(([held]) => !held).map(([, what]) => what);
