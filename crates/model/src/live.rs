@@ -106,6 +106,7 @@ impl LiveTerms {
         Rate(self.rate.0.div_ceil(u64::from(self.substreams.get())))
     }
     /// The substream that carries `piece`.
+    #[inline]
     pub fn substream_of(&self, piece: u64) -> u8 {
         (piece % u64::from(self.substreams.get())) as u8
     }

@@ -14,7 +14,7 @@ pub mod scenario;
 mod small;
 mod world;
 
-pub use live::{LiveOutcome, run_live};
+pub use live::{LiveOutcome, LiveSample, run_live, run_live_watched};
 pub use outcome::{Bar, Flow, HostOutcome, IntoSite, Outcome};
 pub use scenario::{Scenario, ScenarioError};
 pub use small::{long_world, small_world};

@@ -2,9 +2,10 @@
 
 use std::fmt::Display;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use headwater_simulator::{Scenario, run_live};
+use headwater_simulator::{Scenario, run_live_watched, run_watched};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -31,11 +32,23 @@ pub async fn run(args: Args) -> Result<()> {
     let scenario = Scenario::read(&args.scenario)?;
     let is_live = scenario.live.is_some();
     let (missed, violated) = if is_live {
-        let outcome = tokio::task::spawn_blocking(move || run_live(&scenario, seed)).await??;
+        let run = move || {
+            let mut told = Told::new(json);
+            run_live_watched(&scenario, seed, |s| {
+                told.tell(|| format!("{:.0} of {:.0} s simulated; {} viewers", s.at_s, s.of_s, s.viewers));
+            })
+        };
+        let outcome = tokio::task::spawn_blocking(run).await??;
         show(&outcome, json)?;
         (outcome.missed().count(), outcome.violations.len())
     } else {
-        let outcome = tokio::task::spawn_blocking(move || headwater_simulator::run(&scenario, seed)).await??;
+        let run = move || {
+            let mut told = Told::new(json);
+            run_watched(&scenario, seed, |s| {
+                told.tell(|| format!("{:.0} s simulated; {} have everything", s.at_s, s.complete));
+            })
+        };
+        let outcome = tokio::task::spawn_blocking(run).await??;
         show(&outcome, json)?;
         (outcome.missed().count(), outcome.violations.len())
     };
@@ -47,4 +60,24 @@ pub async fn run(args: Args) -> Result<()> {
 
 fn show(outcome: &(impl Serialize + Display), json: bool) -> Result<()> {
     if json { print_json(outcome) } else { print(&outcome.to_string()) }
+}
+
+/// Says on standard error now and then how far a long run is, unless its output is for a program.
+struct Told(Option<Instant>);
+
+impl Told {
+    const EVERY: Duration = Duration::from_secs(5);
+
+    fn new(json: bool) -> Told {
+        Told((!json).then(Instant::now))
+    }
+
+    fn tell(&mut self, words: impl FnOnce() -> String) {
+        if let Some(last) = &mut self.0
+            && last.elapsed() >= Self::EVERY
+        {
+            *last = Instant::now();
+            eprintln!("{}", words());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use headwater_model::id::NodeId;
 use headwater_model::live::{SignedLiveEntry, Substreams};
 use headwater_model::report::EdgeReport;
 use headwater_model::time::{Micros, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -429,15 +429,11 @@ impl Channel {
         }
     }
 
-    /// The first piece of each substream that is missing here, of those that should come.
-    fn lacks(&mut self) -> BTreeMap<u8, u64> {
-        let (terms, begin) = (self.terms(), self.begin());
-        let end = self.window.end_piece();
-        let mut lacks: BTreeMap<u8, u64> = terms.all().iter().map(|s| (s, terms.next_of(s, end))).collect();
-        for (piece, _) in self.window.missing().range(begin..).rev() {
-            lacks.insert(terms.substream_of(*piece), *piece);
-        }
-        lacks
+    /// By substream: the first piece that is missing here, of those that should come.
+    fn lacks(&mut self) -> Vec<u64> {
+        let (terms, begin, end) = (self.terms(), self.begin(), self.window.end_piece());
+        let first = (0..).zip(self.window.first_missing(begin));
+        first.map(|(substream, missing)| missing.unwrap_or_else(|| terms.next_of(substream, end))).collect()
     }
 
     /// Children that have heard nothing for a while learn that this node is alive, and where it is.
@@ -461,11 +457,11 @@ impl Channel {
         }
     }
 
-    fn tell_position(&mut self, now: Time, child: NodeId, lacks: &BTreeMap<u8, u64>, out: &mut Vec<LiveOutput>) {
+    fn tell_position(&mut self, now: Time, child: NodeId, lacks: &[u64], out: &mut Vec<LiveOutput>) {
         let newest = self.window.newest_entry().unwrap_or(0);
         if let Some(link) = self.children.get_mut(&child) {
             link.told_at = now;
-            let of = link.subscribed.iter().filter_map(|s| Some((s, *lacks.get(&s)?)));
+            let of = link.subscribed.iter().filter_map(|s| Some((s, *lacks.get(usize::from(s))?)));
             out.push(LiveOutput::TellPosition(child, newest, of.collect()));
         }
     }

@@ -192,6 +192,11 @@ impl Lane {
             false => self.pushed_to > piece && self.parent_lacks.is_some_and(|lacks| lacks > piece),
         }
     }
+    /// No piece from this one on is passed over.
+    pub(super) fn passed_over_to(&self) -> u64 {
+        let by_former = if self.former.is_none() { self.from } else { 0 };
+        by_former.max(self.parent_lacks.map_or(0, |lacks| lacks.min(self.pushed_to)))
+    }
     /// A piece came; how long after the loss of its parent, if it is the first since.
     pub(super) fn came(&mut self, now: Time, from: Option<NodeId>, piece: u64, bytes: u64) -> Option<Micros> {
         let is_parent = from.is_some() && from == self.parent;
@@ -521,16 +526,10 @@ impl Channel {
         if self.lanes.iter().all(|l| l.former.is_none()) {
             return;
         }
-        let terms = self.terms();
-        let mut owed = Substreams::default();
-        for piece in self.window.missing().range(self.begin.unwrap_or(0)..).map(|(p, _)| *p) {
-            let substream = terms.substream_of(piece);
-            if self.lanes.get(usize::from(substream)).is_some_and(|l| piece < l.from) {
-                owed.insert(substream);
-            }
-        }
-        for (substream, lane) in (0..).zip(&mut self.lanes) {
-            if !owed.contains(substream) || now.since(lane.since) >= HAND_OVER {
+        let first_missing = self.window.first_missing(self.begin.unwrap_or(0));
+        for (lane, first) in self.lanes.iter_mut().zip(first_missing) {
+            let owes = first.is_some_and(|piece| piece < lane.from);
+            if !owes || now.since(lane.since) >= HAND_OVER {
                 lane.former = None;
             }
         }
@@ -593,20 +592,22 @@ impl Channel {
     /// Parents that have what they should push, and push too little of it.
     fn behind(&mut self, now: Time) -> BTreeMap<NodeId, Substreams> {
         let (terms, begin) = (self.terms(), self.begin());
-        let mut oldest: BTreeMap<u8, u64> = BTreeMap::new();
+        let mut oldest: Vec<Option<u64>> = vec![None; self.lanes.len()];
         for (piece, m) in self.window.missing().range(begin..) {
-            let substream = terms.substream_of(*piece);
-            // What it passed over it will not push any more, however fast it is; nor what a former one owes.
-            let is_its = self.lanes.get(usize::from(substream)).is_some_and(|l| *piece >= l.from);
-            if is_its && now.since(m.known_at) >= LAGS_AFTER && !m.at_origin && m.passed_over.is_none() {
-                oldest.entry(substream).or_insert(*piece);
+            if now.since(m.known_at) < LAGS_AFTER || m.at_origin || m.passed_over.is_some() {
+                // What it passed over it will not push any more, however fast it is.
+                continue;
+            }
+            let substream = usize::from(terms.substream_of(*piece));
+            let (Some(lane), Some(oldest)) = (self.lanes.get(substream), oldest.get_mut(substream)) else { continue };
+            // Nor what a former one owes.
+            if *piece >= lane.from {
+                oldest.get_or_insert(*piece);
             }
         }
         let least = Rate(terms.substream_rate().0 * self.config.behind_percent / 100);
         let mut behind: BTreeMap<NodeId, Substreams> = BTreeMap::new();
-        for (substream, lane) in self.lanes.iter_mut().enumerate() {
-            let substream = substream as u8;
-            let waits_for = oldest.get(&substream).copied();
+        for ((substream, lane), waits_for) in (0..).zip(&mut self.lanes).zip(oldest) {
             let parent_has_it = waits_for.zip(lane.parent_lacks).is_some_and(|(piece, lacks)| lacks > piece);
             let Some(parent) = lane.parent.filter(|_| parent_has_it && now.since(lane.since) >= SETTLES) else {
                 lane.lags = None;

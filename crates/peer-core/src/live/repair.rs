@@ -1,7 +1,7 @@
 //! Pieces that did not come by themselves: asked of spares and parents while there is time, fetched from the origin when
 //! a player would else wait, given up when nobody needs them any more. And those that nobody pushes: helpers have until then.
 
-use super::feeds::Feed;
+use super::feeds::{Feed, Lane};
 use super::window::Missing;
 use super::{Channel, LiveOutput};
 use headwater_model::id::NodeId;
@@ -18,14 +18,30 @@ const FLOWS: Micros = Micros::from_millis(600);
 /// Pieces looked at in one go.
 const MAX_LOOKED_AT: usize = 4096;
 
-/// Substreams, by what others can do about them.
-struct Others {
+/// What holds of all pieces of a substream at one moment.
+#[derive(Clone, Copy, Default)]
+struct Ways {
+    /// Somebody pushes it, or did until just now.
+    fed: bool,
+    /// Its parent pushed something lately.
+    flows: bool,
     /// Parents or spares can be asked.
-    asked: Substreams,
+    asked: bool,
     /// Helpers can.
-    help: Substreams,
-    /// Nobody is to push them.
-    pulled: Substreams,
+    help: bool,
+    /// Nobody is to push it.
+    pulled: bool,
+    /// How long its parent needs for what is missing of it, as far as that was looked at.
+    comes_in: Micros,
+}
+
+/// What holds of all pieces of an object at one moment.
+#[derive(Clone, Copy)]
+struct Wanted {
+    object: u64,
+    /// When a player needs it, if one does.
+    due: Option<Time>,
+    has_origin: bool,
 }
 
 /// What is to be done about a piece.
@@ -43,29 +59,15 @@ impl Channel {
         if self.is_source || self.paused {
             return;
         }
-        self.pass_over(now);
         let begin = self.begin();
-        let due = self.due(now);
-        let others = Others {
-            asked: self.feeds.values().fold(Substreams::default(), |all, f| all.or(f.may_be_asked())),
-            help: self.feeds.values().fold(Substreams::default(), |all, f| all.or(f.may_help())),
-            pulled: self.left_to_helpers(),
-        };
+        self.pass_over(now, begin);
         let mut asks_of_helpers: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut asks: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut not_asked: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
         let mut from_origin: Vec<u64> = Vec::new();
         let mut given_up: Vec<u64> = Vec::new();
-        // What lies before a newcomer's beginning is nobody's business but a player's.
-        let concerns = |(p, m): &(&u64, &Missing)| **p >= begin || due.contains_key(&m.object);
-        let missing = self.window.missing().iter().filter(concerns);
-        let pieces: Vec<u64> = missing.map(|(p, _)| *p).take(MAX_LOOKED_AT).collect();
-        let mut before: BTreeMap<u8, u64> = BTreeMap::new();
-        for piece in pieces {
-            let of_lane = before.entry(self.terms().substream_of(piece)).or_default();
-            *of_lane += u64::from(piece >= begin);
-            let comes_in = self.piece_time().times(*of_lane);
-            match self.need(now, piece, begin, &due, (comes_in, &others)) {
+        for (piece, need) in self.needs(now, begin) {
+            match need {
                 Need::Nothing => {}
                 Need::AskHelper => {
                     if let Some((node, former)) = self.ask_helper(now, piece) {
@@ -98,26 +100,58 @@ impl Channel {
         }
     }
 
-    /// How long a parent takes for a piece of a substream.
-    fn piece_time(&self) -> Micros {
-        self.terms().substream_rate().time_for(u64::from(self.track().piece_bytes))
+    /// Pieces about which something is to be done, in their order.
+    fn needs(&mut self, now: Time, begin: u64) -> Vec<(u64, Need)> {
+        let due = self.due(now);
+        let mut ways = self.ways(now);
+        let terms = self.terms();
+        let piece_time = terms.substream_rate().time_for(u64::from(self.track().piece_bytes));
+        // What lies before a newcomer's beginning is nobody's business but a player's.
+        let first_due = due.keys().filter_map(|object| self.window.pieces_of(*object).next()).min();
+        let missing = self.window.missing();
+        let early = missing.range(first_due.map_or(begin, |p| p.min(begin))..begin);
+        let early = early.filter(|(_, m)| due.contains_key(&m.object));
+        let mut wanted: Option<Wanted> = None;
+        let mut needs = Vec::new();
+        for (piece, m) in early.chain(missing.range(begin..)).take(MAX_LOOKED_AT) {
+            let Some(ways) = ways.get_mut(usize::from(terms.substream_of(*piece))) else { continue };
+            if *piece >= begin {
+                ways.comes_in = ways.comes_in + piece_time;
+            }
+            let wanted = match wanted.filter(|w| w.object == m.object) {
+                Some(known) => known,
+                None => {
+                    let (due, has_origin) = (due.get(&m.object).copied(), self.has_origin(m.object));
+                    *wanted.insert(Wanted { object: m.object, due, has_origin })
+                }
+            };
+            match self.need(now, m, wanted, *piece < begin, *ways) {
+                Need::Nothing => {}
+                need => needs.push((*piece, need)),
+            }
+        }
+        needs
     }
 
-    /// `comes_in` is how long its parent needs for it and what comes before it.
-    fn need(
-        &self,
-        now: Time,
-        piece: u64,
-        begin: u64,
-        due: &BTreeMap<u64, Time>,
-        (comes_in, others): (Micros, &Others),
-    ) -> Need {
-        let Some(m) = self.window.missing().get(&piece) else { return Need::Nothing };
+    /// By substream.
+    fn ways(&self, now: Time) -> Vec<Ways> {
+        let any = |of: fn(&Feed) -> Substreams| self.feeds.values().fold(Substreams::default(), |all, f| all.or(of(f)));
+        let (asked, help, pulled) = (any(Feed::may_be_asked), any(Feed::may_help), self.left_to_helpers());
+        let of = |(substream, lane): (u8, &Lane)| Ways {
+            fed: lane.parent.is_some() || now.since(lane.since) < UNFED,
+            flows: lane.pushed_at.is_some_and(|at| now.since(at) < FLOWS),
+            asked: asked.contains(substream),
+            help: help.contains(substream),
+            pulled: pulled.contains(substream),
+            comes_in: Micros(0),
+        };
+        (0..).zip(&self.lanes).map(of).collect()
+    }
+
+    /// `early` pieces lie before those that are pushed here.
+    fn need(&self, now: Time, m: &Missing, wanted: Wanted, early: bool, ways: Ways) -> Need {
         let c = &self.config;
-        let player = due.get(&m.object).copied();
-        if piece < begin && player.is_none() {
-            return Need::Nothing;
-        }
+        let player = wanted.due;
         let by = player.unwrap_or(m.known_at + c.in_time);
         if now >= by + c.give_up && now.since(m.known_at) >= c.in_time {
             return Need::GiveUp;
@@ -125,22 +159,18 @@ impl Channel {
         if m.at_origin {
             return Need::Nothing;
         }
-        let substream = self.terms().substream_of(piece);
-        let lane = self.lanes.get(usize::from(substream));
-        let fed = lane.is_some_and(|l| l.parent.is_some() || now.since(l.since) < UNFED);
         // Nobody pushes it, and helpers may bring it.
-        let is_pulled = others.help.contains(substream) && (piece < begin || others.pulled.contains(substream));
-        let somebody = is_pulled || others.asked.contains(substream);
+        let is_pulled = ways.help && (early || ways.pulled);
+        let somebody = is_pulled || ways.asked;
         let left = Micros(by.0.saturating_sub(now.0));
-        let comes = fed && piece >= begin && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
-        let flows = lane.and_then(|l| l.pushed_at).is_some_and(|at| now.since(at) < FLOWS);
-        let in_time = comes && flows && comes_in < left;
+        let comes = ways.fed && !early && m.passed_over.is_none_or(|at| now.since(at) < MAY_COME);
+        let in_time = comes && ways.flows && ways.comes_in < left;
         // Where nobody could bring it, waiting helps nobody.
-        let waits_in_vain = !fed && !somebody;
-        let origin_helps = player.is_some() && self.has_origin(m.object);
+        let waits_in_vain = !ways.fed && !somebody;
+        let origin_helps = player.is_some() && wanted.has_origin;
         // Whole segments from before this node came would take uplinks that are for what others need now. What is pulled
         // comes from the origin in many requests, over a line whose uplink may be full.
-        let ahead = match (is_pulled, piece < begin) {
+        let ahead = match (is_pulled, early) {
             (true, false) => c.origin_ahead_of_helpers,
             (false, false) => c.origin_ahead,
             (_, true) => c.ask_ahead,
@@ -149,12 +179,12 @@ impl Channel {
             return Need::Origin;
         }
         // What has no other source, as initialisation sections, parents are asked for when helpers had their time.
-        if is_pulled && (left > ahead || !others.asked.contains(substream)) {
+        if is_pulled && (left > ahead || !ways.asked) {
             let asked = m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_helper_again);
             return if asked { Need::Nothing } else { Need::AskHelper };
         }
         // So would asking others for what is only late.
-        if in_time || (origin_helps && (comes || piece < begin)) || (comes && left > c.ask_ahead) {
+        if in_time || (origin_helps && (comes || early)) || (comes && left > c.ask_ahead) {
             return Need::Nothing;
         }
         if m.asked.is_some_and(|(_, at)| now.since(at) < c.ask_again) { Need::Nothing } else { Need::Ask }
@@ -166,9 +196,10 @@ impl Channel {
     }
 
     /// Pieces before one that its parent pushed later were passed over: it does not have them, or lost them on the way.
-    fn pass_over(&mut self, now: Time) {
+    fn pass_over(&mut self, now: Time, begin: u64) {
+        let Some(end) = self.lanes.iter().map(Lane::passed_over_to).max().filter(|end| *end > begin) else { return };
         let terms = self.terms();
-        for (piece, m) in self.window.missing_mut() {
+        for (piece, m) in self.window.missing_mut().range_mut(begin..end) {
             let lane = self.lanes.get(usize::from(terms.substream_of(*piece)));
             if m.passed_over.is_none() && lane.is_some_and(|l| l.passed_over(*piece)) {
                 m.passed_over = Some(now);

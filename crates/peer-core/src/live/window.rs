@@ -143,6 +143,22 @@ impl Window {
     pub(crate) fn missing_mut(&mut self) -> &mut BTreeMap<u64, Missing> {
         &mut self.missing
     }
+    /// By substream: the first piece from `begin` on that is missing.
+    pub(crate) fn first_missing(&self, begin: u64) -> Vec<Option<u64>> {
+        let terms = self.track.terms;
+        let mut first = vec![None; usize::from(terms.substreams.get())];
+        let mut left = first.len();
+        for piece in self.missing.range(begin..).map(|(p, _)| *p) {
+            if let Some(of) = first.get_mut(usize::from(terms.substream_of(piece))).filter(|of| of.is_none()) {
+                *of = Some(piece);
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        first
+    }
     pub(crate) fn entries(&self) -> &BTreeMap<u64, Known> {
         &self.entries
     }

@@ -74,11 +74,34 @@ struct World<'a> {
     violations: Vec<String>,
 }
 
+/// How far a run with a live channel is.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveSample {
+    /// Virtual seconds.
+    pub at_s: f64,
+    /// Virtual seconds when it is over.
+    pub of_s: f64,
+    /// Viewers that are there, those that leave among them.
+    pub viewers: usize,
+}
+
 /// Runs a scenario with a live channel; the same seed gives the same outcome.
 ///
 /// # Errors
 /// [`ScenarioError`] when there is no live channel, a number is out of range, or only the lab can run it.
 pub fn run_live(scenario: &Scenario, seed: u64) -> Result<LiveOutcome, ScenarioError> {
+    run_live_watched(scenario, seed, |_| {})
+}
+
+/// As [`run_live`]; `watch` sees the world once per simulated second.
+///
+/// # Errors
+/// As [`run_live`].
+pub fn run_live_watched(
+    scenario: &Scenario,
+    seed: u64,
+    watch: impl FnMut(&LiveSample),
+) -> Result<LiveOutcome, ScenarioError> {
     scenario.layout()?;
     scenario.check_simulable()?;
     let Some(live) = &scenario.live else {
@@ -91,7 +114,7 @@ pub fn run_live(scenario: &Scenario, seed: u64) -> Result<LiveOutcome, ScenarioE
         return Err(ScenarioError::LabOnly("a content beside a live channel".into()));
     }
     let mut world = World::new(scenario, live, seed)?;
-    world.run();
+    world.run(watch);
     Ok(world.outcome())
 }
 
@@ -147,12 +170,12 @@ impl<'a> World<'a> {
         Ok(world)
     }
 
-    fn run(&mut self) {
+    fn run(&mut self, mut watch: impl FnMut(&LiveSample)) {
         let round = self.shared.inside.min(self.shared.across);
         let end = self.zero + span(self.live.seconds);
         let kill_after = |s: f64| self.zero + SETTLED.min(span(self.live.seconds / 2.0)).max(span(s));
         let mut kill_at = self.live.kill_parent_every_s.map(kill_after);
-        let (mut looks_at, mut now) = (self.zero, Time(0));
+        let (mut looks_at, mut now, mut watched_at) = (self.zero, Time(0), Time(0));
         let mut published = Vec::new();
         while now < end && self.violations.len() < VIOLATIONS_MAX {
             let until = (now + round).min(end);
@@ -174,6 +197,11 @@ impl<'a> World<'a> {
                 kill_at = Some(at + span(every));
             }
             self.looks(now, &mut looks_at);
+            if now >= watched_at {
+                watched_at = now + Micros::from_secs(1);
+                let viewers = self.nodes.iter().flatten().count().saturating_sub(1);
+                watch(&LiveSample { at_s: now.0 as f64 / 1e6, of_s: end.0 as f64 / 1e6, viewers });
+            }
         }
         self.check(now);
     }

@@ -71,7 +71,7 @@ fn the_same_seed_gives_the_same_run_on_any_number_of_threads() {
         let live = scenario.live.as_ref().unwrap();
         let mut world = World::new(&scenario, live, 5).unwrap();
         world.boxes.resize_with(threads, Outbox::default);
-        world.run();
+        world.run(|_| {});
         world.outcome()
     };
     let one = on(1);
