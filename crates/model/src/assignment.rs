@@ -35,7 +35,7 @@ pub struct Parent {
     pub class: SourceClass,
     /// Whether this child dials.
     pub dial: bool,
-    /// What the parent should give.
+    /// What the parent should give; of a helper, what it has left over for this node.
     pub promised: Rate,
     /// Where.
     pub reach: Reach,

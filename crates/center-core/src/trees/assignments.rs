@@ -76,12 +76,12 @@ impl Trees {
         self.freshen_helpers(now, ix);
         self.freshen_spares(now, ix, false);
         self.generation.counter += 1;
-        if let Some(a) = self.assignment(ix, self.generation) {
+        if let Some(a) = self.assignment(now, ix, self.generation) {
             self.out.extend(self.node_of(ix).map(|node| DcmOutput::Assign(node, a)));
         }
     }
 
-    fn assignment(&self, ix: Ix, generation: Generation) -> Option<Assignment> {
+    fn assignment(&self, now: Time, ix: Ix, generation: Generation) -> Option<Assignment> {
         let spots = |tree: u8| self.spot(tree, ix);
         let parents = self.by_member(|tree| spots(tree)?.parent);
         let spares = self.by_member(|tree| spots(tree)?.spare);
@@ -96,7 +96,7 @@ impl Trees {
             generation,
             parents: parents.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
             spares: spares.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
-            helpers: self.helpers_of(ix),
+            helpers: self.helpers_of(now, ix),
             children: children.into_iter().filter_map(|(c, trees)| self.as_child(ix, c, trees)).collect(),
             source: self.source == Some(ix),
         })
@@ -122,15 +122,18 @@ impl Trees {
     pub(super) fn told_wrong(&self, node: &NodeId, told: &Assignment) -> Option<String> {
         let ix = self.by_node.get(node).copied().filter(|ix| !self.untold.contains_key(ix))?;
         self.member(ix).filter(|m| m.away_since.is_none())?;
-        let now = self.assignment(ix, told.generation)?;
+        let now = self.assignment(Time(0), ix, told.generation)?;
         let set = |a: &Assignment| a.children.iter().map(|c| (c.node, c.substreams)).collect::<BTreeMap<_, _>>();
         (set(&now) != set(told)).then(|| format!("{node:?} was told of {:?}, has {:?}", set(told), set(&now)))
     }
 
-    fn helpers_of(&self, ix: Ix) -> Vec<Parent> {
+    fn helpers_of(&self, now: Time, ix: Ix) -> Vec<Parent> {
         let helpers = self.member(ix).map(|m| m.helpers.as_slice()).unwrap_or_default();
-        let entries = helpers.iter().filter_map(|h| self.as_parent(ix, *h, self.terms.all()));
-        entries.map(|entry| Parent { promised: Rate(0), ..entry }).collect()
+        let entry = |h: Ix| {
+            let entry = self.as_parent(ix, h, self.terms.all())?;
+            Some(Parent { promised: self.help_for_each(now, h), ..entry })
+        };
+        helpers.iter().filter_map(|h| entry(*h)).collect()
     }
 
     /// The trees for which `of` names the same member, as one set.

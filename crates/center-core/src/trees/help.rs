@@ -8,7 +8,7 @@ use super::place::{Where, could_connect};
 use crate::dcm::Ix;
 use crate::trust::Standing;
 use headwater_model::node::SourceClass;
-use headwater_model::time::{Micros, Time};
+use headwater_model::time::{Micros, Rate, Time};
 
 /// Helpers of one member.
 const HELPERS: usize = 8;
@@ -19,6 +19,10 @@ const HANDSHAKE_BYTES: u64 = 4096;
 const HANDSHAKES: Micros = Micros::from_millis(150);
 /// For so long after it came a newcomer may need what was there before it.
 const NEWCOMER: Micros = Micros::from_secs(10);
+/// So long after it came it holds that, asks for it no more, and can help the next ones.
+const FILLED: Micros = Micros::from_secs(3);
+/// So many times as many as could help are looked at for those that can.
+const LOOKED_AT: usize = 4;
 /// What is worth another connection: twice as much at least, as powers of two.
 const FAR_MORE: u32 = 2;
 /// Less is not worth a connection, in percent of a substream's rate.
@@ -88,16 +92,33 @@ impl Trees {
         }
     }
 
-    /// Those who have most left over for each that they help.
+    /// Those who have most left over for each that they help. Newcomers have those first that hold what was before them.
+    /// Where slots are scarce all are of use to them: with what is pushed to these.
     fn choose_helpers(&self, now: Time, ix: Ix, known: &[Ix], most: usize) -> Vec<Ix> {
+        let Some(m) = self.member(ix) else { return Vec::new() };
+        let most = most.saturating_sub(known.len());
+        if now >= m.newcomer_until || self.is_scarce() {
+            return self.helpers_where(now, ix, known, most, |_| true);
+        }
+        let mut some = self.helpers_where(now, ix, known, most, |h| has_filled(now, h));
+        if some.len() < most {
+            some.extend(self.helpers_where(now, ix, known, most - some.len(), |h| !has_filled(now, h)));
+        }
+        some
+    }
+
+    fn helpers_where(&self, now: Time, ix: Ix, known: &[Ix], most: usize, fits: impl Fn(&Member) -> bool) -> Vec<Ix> {
         let Some(m) = self.member(ix) else { return Vec::new() };
         let shelves = SHELVES.into_iter().filter(|a| could_connect(m.accepts(), *a));
         let shelves: Vec<_> = shelves.filter_map(|a| self.lending.helpers.get(&a)).collect();
         let each = self.config.max_considered / shelves.len().max(1);
-        let fits = |(_, h): &&(_, Ix)| !known.contains(h) && self.can_help_out(now, ix, *h);
-        let mut best: Vec<_> = shelves.into_iter().flat_map(|s| s.iter().take(each)).filter(fits).collect();
+        let fits = |(_, h): &&(_, Ix)| {
+            self.member(*h).is_some_and(&fits) && !known.contains(h) && self.can_help_out(now, ix, *h)
+        };
+        let some = shelves.into_iter().flat_map(|s| s.iter().take(each * LOOKED_AT).filter(fits).take(each));
+        let mut best: Vec<_> = some.collect();
         best.sort();
-        best.into_iter().map(|(_, h)| *h).take(most.saturating_sub(known.len())).collect()
+        best.into_iter().map(|(_, h)| *h).take(most).collect()
     }
 
     pub(super) fn set_helpers(&mut self, ix: Ix, new: Vec<Ix>) {
@@ -115,6 +136,16 @@ impl Trees {
         let before = self.help_of(helper);
         self.member_mut(helper).map(change);
         self.help_changed(helper, before);
+    }
+
+    /// What a helper has for each of those that ask it at this time. Nothing is promised where slots are scarce, as it all
+    /// goes to those to whom nobody pushes, nor by newcomers.
+    pub(super) fn help_for_each(&self, now: Time, helper: Ix) -> Rate {
+        let Some(h) = self.member(helper).filter(|h| has_filled(now, h) && !self.is_scarce()) else { return Rate(0) };
+        let asks = |m: &Member| !has_filled(now, m) || m.spots.iter().any(|s| s.parent.is_none());
+        let asking = h.helped.iter().filter(|c| self.member(**c).is_some_and(asks)).count() as u64;
+        let left = self.left_over(helper, h) / asking.max(1);
+        Rate(self.terms.substream_rate().0.saturating_mul(left) / 100)
     }
 
     /// Those whom it helps get others in its place.
@@ -186,9 +217,18 @@ impl Trees {
     fn can_be_pulled(&self, tree: u8, child: Ix, part: u64) -> bool {
         let is_leaf = self.member(child).is_some_and(|m| m.weight(tree) == 0)
             && self.spot(tree, child).is_some_and(|s| s.children.is_empty());
-        let slots: u64 = self.trees.iter().map(|t| t.capacity).sum();
-        let is_scarce = slots < self.by_node.len() as u64 * self.trees.len() as u64;
         let unfed: usize = self.trees.iter().map(|t| t.hungry.len()).sum();
-        is_leaf && is_scarce && unfed as u64 * 100 * 100 < self.lending.left_over * part
+        is_leaf && self.is_scarce() && unfed as u64 * 100 * 100 < self.lending.left_over * part
     }
+
+    /// Whether peers have too few slots for all.
+    fn is_scarce(&self) -> bool {
+        let slots: u64 = self.trees.iter().map(|t| t.capacity).sum();
+        slots < self.by_node.len() as u64 * self.trees.len() as u64
+    }
+}
+
+/// Whether a member holds what was there before it came, as far as its player needs that.
+fn has_filled(now: Time, m: &Member) -> bool {
+    now + NEWCOMER >= m.newcomer_until + FILLED
 }

@@ -129,6 +129,26 @@ fn newcomers_have_helpers_for_a_while() {
 }
 
 #[test]
+fn helpers_promise_each_what_they_have_and_newcomers_help_as_they_can() {
+    let mut w = World::with_source(50_000);
+    w.joins(open(0, 12_000));
+    w.wait(30);
+    (1..3).for_each(|n| w.joins(open(n, 1000)));
+    w.pass(200);
+    let promise = |w: &World, n: u32, by: u32| {
+        w.told[&id(n)].helpers.iter().find(|h| h.node == id(by)).map(|h| h.promised.0)
+    };
+    let (alone, shared) = (promise(&w, 1, 0).unwrap(), promise(&w, 2, 0).unwrap());
+    assert!(alone < 12_000_000 / 8 && shared > 0 && shared * 2 <= alone, "{alone} and {shared} bytes/s");
+    assert_eq!(promise(&w, 2, 1), Some(0), "who came just now promises nothing");
+    w.wait(30);
+    w.joins(open(3, 1000));
+    w.pass(200);
+    let helpers = &w.told[&id(3)].helpers;
+    assert!(helpers.len() > 1 && helpers.iter().all(|h| h.promised.0 > 0), "who came long ago does: {helpers:?}");
+}
+
+#[test]
 fn helpers_that_came_later_and_have_far_more_left_over_take_places() {
     // Slots of 4 x 3000 kbit/s do not do for 14; the rest is pulled from what these have left over.
     let mut w = World::with_source(50_000);

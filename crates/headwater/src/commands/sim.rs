@@ -35,7 +35,9 @@ pub async fn run(args: Args) -> Result<()> {
         let run = move || {
             let mut told = Told::new(json);
             run_live_watched(&scenario, seed, |s| {
-                told.tell(|| format!("{:.0} of {:.0} s simulated; {} viewers", s.at_s, s.of_s, s.viewers));
+                let (at, of, viewers) = (s.at_s, s.of_s, s.viewers);
+                let fares = format!("{:.1} copies left the source, {:.0} pieces are missing at each", s.copies, s.missing);
+                told.tell(|| format!("{at:.0} of {of:.0} s simulated; {viewers} viewers, {fares}"));
             })
         };
         let outcome = tokio::task::spawn_blocking(run).await??;

@@ -1,6 +1,6 @@
 //! Who pushes what to this node: parents, spares, and which of them carries which substream; and who helps.
 
-use super::{Channel, LiveOutput};
+use super::{Channel, LiveConfig, LiveOutput};
 use crate::edges::{EdgeStage, EdgeView};
 use headwater_model::assignment::{Assignment, Parent};
 use headwater_model::id::{Hash, NodeId};
@@ -22,6 +22,8 @@ const SETTLES: Micros = Micros::from_millis(1500);
 /// A parent that is not connected, or does not answer, within these times is lost.
 const CONNECTS_WITHIN: Micros = Micros::from_secs(4);
 const ANSWERS_WITHIN: Micros = Micros::from_millis(1500);
+/// A helper is asked for so many pieces at once, however little it has left over: it has the next one when it sent one.
+const HELP_MIN: usize = 2;
 /// An assigned parent that is not open after this time has a spare in its place.
 const SLOW_TO_OPEN: Micros = Micros::from_millis(800);
 
@@ -45,6 +47,8 @@ pub(super) struct Feed {
     may: Substreams,
     /// A helper for these.
     helps: Substreams,
+    /// What it has for this node as a helper; 0 where that is not known.
+    help: Rate,
     /// It was told to push these.
     pub(super) subscribed: Substreams,
     /// What the tickets name that it was shown.
@@ -69,6 +73,7 @@ impl Feed {
             gives: Substreams::default(),
             may: Substreams::default(),
             helps: Substreams::default(),
+            help: Rate(0),
             subscribed: Substreams::default(),
             shown: Substreams::default(),
             ends_by: None,
@@ -90,6 +95,15 @@ impl Feed {
     /// Substreams of which it may be asked for what it need not send at once.
     pub(super) fn may_help(&self) -> Substreams {
         if self.is_open() { self.helps } else { Substreams::default() }
+    }
+    /// How many pieces it may be asked for at once as a helper: what it soon brings, where that is known.
+    pub(super) fn most_asked_to_help(&self, piece_bytes: u64, config: &LiveConfig) -> usize {
+        let most = config.max_asked_of_helper;
+        if self.help.0 == 0 {
+            return most;
+        }
+        let soon = self.help.bytes_in(config.helped_within) / piece_bytes.max(1);
+        usize::try_from(soon).unwrap_or(most).clamp(HELP_MIN.min(most), most)
     }
     /// All that the control center names it for.
     fn named(&self) -> Substreams {
@@ -220,6 +234,12 @@ impl Channel {
         of(|f| f.helps).without(of(|f| f.gives.or(f.may)))
     }
 
+    /// What all helpers have for this node, those that are being dialled too.
+    pub(super) fn help(&self) -> Rate {
+        let may_come = |f: &&Feed| !matches!(f.stage, Stage::Failed(_));
+        Rate(self.feeds.values().filter(may_come).fold(0, |all, f| all.saturating_add(f.help.0)))
+    }
+
     pub(super) fn assigned(&mut self, now: Time, assignment: Assignment, out: &mut Vec<LiveOutput>) {
         if assignment.generation <= self.generation {
             return;
@@ -232,6 +252,7 @@ impl Channel {
         for (node, feed) in &mut self.feeds {
             let is_named = assignment.senders().any(|p| p.node == *node);
             (feed.gives, feed.may, feed.helps) = Default::default();
+            feed.help = Rate(0);
             feed.ends_by = if is_named { None } else { Some(feed.ends_by.unwrap_or(now + HAND_OVER)) };
         }
         for parent in assignment.parents {
@@ -241,7 +262,9 @@ impl Channel {
             self.name_feed(now, spare, |f| &mut f.may, out);
         }
         for helper in assignment.helpers {
+            let (node, promised) = (helper.node, helper.promised);
             self.name_feed(now, helper, |f| &mut f.helps, out);
+            self.feeds.get_mut(&node).into_iter().for_each(|f| f.help = promised);
         }
         self.show_tickets(out);
         self.children_assigned(now, &assignment.children);
@@ -593,7 +616,9 @@ impl Channel {
     fn behind(&mut self, now: Time) -> BTreeMap<NodeId, Substreams> {
         let (terms, begin) = (self.terms(), self.begin());
         let mut oldest: Vec<Option<u64>> = vec![None; self.lanes.len()];
-        for (piece, m) in self.window.missing().range(begin..) {
+        // What no parent has yet none can push.
+        let end = self.lanes.iter().filter_map(|l| l.parent_lacks).max().unwrap_or(begin).max(begin);
+        for (piece, m) in self.window.missing().range(begin..end) {
             if now.since(m.known_at) < LAGS_AFTER || m.at_origin || m.passed_over.is_some() {
                 // What it passed over it will not push any more, however fast it is.
                 continue;

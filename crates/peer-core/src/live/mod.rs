@@ -62,6 +62,9 @@ pub struct LiveConfig {
     pub max_asked: usize,
     /// Requests to one helper at once: who is faster is asked for more.
     pub max_asked_of_helper: usize,
+    /// Helpers that can bring the first segment within this time have so much longer: only then is the origin asked. Each is
+    /// asked at once for what it brings within it.
+    pub helped_within: Micros,
     /// Fetches from the origin at once, and pieces of each.
     pub max_origin_jobs: usize,
     /// See `max_origin_jobs`.
@@ -89,7 +92,8 @@ impl Default for LiveConfig {
             in_time: Micros::from_secs(5),
             max_asked: 64,
             max_asked_of_helper: 12,
-            max_origin_jobs: 6,
+            helped_within: Micros::from_millis(600),
+            max_origin_jobs: 10,
             max_origin_pieces: 64,
             max_children: 4096,
             push_within: Micros::from_secs(8),

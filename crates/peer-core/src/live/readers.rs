@@ -39,6 +39,8 @@ impl Channel {
     pub(super) fn reads(&mut self, now: Time, reader: u64, object: u64, out: &mut Vec<LiveOutput>) {
         let sequence = self.window.objects().get(&object).and_then(|o| o.listed.as_ref()).map(|l| l.sequence);
         let plays = self.readers.get(&reader).and_then(|r| r.plays);
+        let begins_within =
+            if self.is_helped_with(object) { self.config.ask_ahead + self.config.helped_within } else { BEGINS_WITHIN };
         let next = match (sequence, plays) {
             (None, plays) => Reader { read_at: now, plays, other: Some(object) },
             (Some(sequence), Some(p)) if (p.last..p.last.saturating_add(JUMP)).contains(&sequence) => {
@@ -48,12 +50,18 @@ impl Channel {
                 Reader { read_at: now, plays, other: None }
             }
             (Some(sequence), _) => {
-                let plays = Some(Plays { first: sequence, due: now + BEGINS_WITHIN, begun: false, last: sequence });
+                let plays = Some(Plays { first: sequence, due: now + begins_within, begun: false, last: sequence });
                 Reader { read_at: now, plays, other: None }
             }
         };
         self.set_reader(reader, next);
         self.mend(now, out);
+    }
+
+    /// Whether helpers can bring an object soon.
+    fn is_helped_with(&self, object: u64) -> bool {
+        let (help, bytes) = (self.help(), self.window.objects().get(&object).and_then(|o| o.bytes));
+        help.0 > 0 && bytes.is_some_and(|bytes| help.time_for(bytes) <= self.config.helped_within)
     }
 
     fn set_reader(&mut self, number: u64, reader: Reader) {

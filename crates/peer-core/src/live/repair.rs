@@ -238,8 +238,9 @@ impl Channel {
     fn ask_helper(&mut self, now: Time, piece: u64) -> Option<(NodeId, Option<NodeId>)> {
         let substream = self.terms().substream_of(piece);
         let last = self.window.missing().get(&piece)?.asked.map(|(node, _)| node);
-        let most = self.config.max_asked_of_helper;
-        let could = self.feeds.iter().filter(|(_, f)| f.may_help().contains(substream) && f.asked.len() < most);
+        let piece_bytes = u64::from(self.track().piece_bytes);
+        let could = self.feeds.iter().filter(|(_, f)| f.may_help().contains(substream));
+        let could = could.filter(|(_, f)| f.asked.len() < f.most_asked_to_help(piece_bytes, &self.config));
         // Pieces that follow one another go to one of them, so that the origin can bring what is left in few requests.
         let follows = |f: &Feed| piece.checked_sub(1).is_some_and(|before| f.asked.contains_key(&before));
         let rank = |n: &NodeId, f: &Feed| (Some(*n) == last, !follows(f), f.asked.len(), *n);

@@ -107,6 +107,8 @@ struct World {
     piece: u64,
     published: BTreeMap<u64, Time>,
     has_origin: bool,
+    /// What each helper has left over for whom it helps.
+    help: Rate,
     /// How often each was started again.
     restarts: BTreeMap<u8, u8>,
     /// The parents of each, as last assigned.
@@ -127,6 +129,7 @@ impl World {
             piece: 0,
             published: BTreeMap::new(),
             has_origin: true,
+            help: Rate(0),
             restarts: BTreeMap::new(),
             parents: BTreeMap::new(),
         }
@@ -174,7 +177,7 @@ impl World {
             generation: Generation { epoch: 1, counter: self.generation },
             parents: parents.iter().map(entry).collect(),
             spares: spares.iter().map(entry).collect(),
-            helpers: helpers.iter().map(entry).collect(),
+            helpers: helpers.iter().map(entry).map(|h| Parent { promised: self.help, ..h }).collect(),
             children: self.parents.iter().filter_map(of).collect(),
             source: node == 0,
         };
@@ -649,9 +652,11 @@ fn a_newcomer_s_player_begins_at_once_and_goes_on_from_peers() {
     assert!(fourth.origin.iter().all(|p| *p < (first + 2) * PIECES), "{:?}", fourth.origin);
 }
 
-/// A newcomer, whose player begins with the segment that is the `back`th from the newest one.
-fn newcomer(helpers: &[u8], back: usize) -> (World, u64) {
+/// A newcomer, whose player begins with the segment that is the `back`th from the newest one, and whose helpers have so
+/// many times the stream's rate left over each.
+fn newcomer(helpers: &[u8], back: usize, help: u64) -> (World, u64) {
     let mut w = two_trees();
+    w.help = Rate(track().terms.rate.0 * help);
     w.run(6000);
     w.newcomer(4);
     w.assign_with_helpers(4, &[(1, 0b0011), (2, 0b1100)], &[(0, ALL)], helpers);
@@ -665,7 +670,7 @@ fn newcomer(helpers: &[u8], back: usize) -> (World, u64) {
 #[test]
 fn helpers_bring_a_newcomer_what_was_before_it() {
     for helpers in [&[2, 3][..], &[]] {
-        let (mut w, first) = newcomer(helpers, 4);
+        let (mut w, first) = newcomer(helpers, 4, 0);
         w.run(400);
         assert!(w.node(4).channel.is_here(first), "the first segment is here");
         for object in first + 1..first + 6 {
@@ -683,16 +688,32 @@ fn helpers_bring_a_newcomer_what_was_before_it() {
 }
 
 #[test]
+fn helpers_with_much_left_over_bring_the_first_segment_too() {
+    let (mut w, first) = newcomer(&[2, 3], 4, 2);
+    w.run(500);
+    assert!(w.node(4).channel.is_here(first), "the first segment is here");
+    for object in first + 1..first + 6 {
+        w.run(1000);
+        w.say(id(4), LiveInput::Reads { reader: 1, object });
+    }
+    let s = w.node(4).channel.state();
+    assert!(s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
+    // Of the second one, which is needed within a second then, helpers bring what they can until the origin has to.
+    let from_origin = |object: u64| w.node(4).origin.iter().filter(|p| **p / PIECES == object).count() as u64;
+    assert_eq!([0, 1, 2, 3].map(|n| from_origin(first + n)), [0, PIECES / 2, 0, 0]);
+}
+
+#[test]
 fn where_helpers_are_dead_or_slow_the_origin_brings_it_in_time() {
-    for dead in [true, false] {
-        let (mut w, first) = newcomer(&[2, 3], 3);
+    for (dead, help, within_ms) in [(true, 0, 1000), (false, 0, 1000), (true, 2, 1200), (false, 2, 1200)] {
+        let (mut w, first) = newcomer(&[2, 3], 3, help);
         for helper in [2, 3] {
             let n = w.nodes.get_mut(&id(helper)).unwrap();
             (n.dead, n.up) = (dead, Some(15));
         }
-        w.run(1000);
+        w.run(within_ms);
         let s = w.node(4).channel.state();
-        assert!(w.node(4).channel.is_here(first) && s.origin_bytes > 0, "dead: {dead}, {s:?}");
+        assert!(w.node(4).channel.is_here(first) && s.origin_bytes > 0, "dead: {dead}, {help}: {s:?}");
     }
 }
 

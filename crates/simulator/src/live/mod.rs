@@ -83,6 +83,10 @@ pub struct LiveSample {
     pub of_s: f64,
     /// Viewers that are there, those that leave among them.
     pub viewers: usize,
+    /// What left the source and the origin since the sample before, in copies of the stream.
+    pub copies: f64,
+    /// Pieces that a viewer lacks and that should come, on average.
+    pub missing: f64,
 }
 
 /// Runs a scenario with a live channel; the same seed gives the same outcome.
@@ -175,7 +179,8 @@ impl<'a> World<'a> {
         let end = self.zero + span(self.live.seconds);
         let kill_after = |s: f64| self.zero + SETTLED.min(span(self.live.seconds / 2.0)).max(span(s));
         let mut kill_at = self.live.kill_parent_every_s.map(kill_after);
-        let (mut looks_at, mut now, mut watched_at) = (self.zero, Time(0), Time(0));
+        let (mut looks_at, mut now) = (self.zero, Time(0));
+        let (mut watched_at, mut watched_sent) = (now, Sent::default());
         let mut published = Vec::new();
         while now < end && self.violations.len() < VIOLATIONS_MAX {
             let until = (now + round).min(end);
@@ -197,13 +202,26 @@ impl<'a> World<'a> {
                 kill_at = Some(at + span(every));
             }
             self.looks(now, &mut looks_at);
-            if now >= watched_at {
-                watched_at = now + Micros::from_secs(1);
-                let viewers = self.nodes.iter().flatten().count().saturating_sub(1);
-                watch(&LiveSample { at_s: now.0 as f64 / 1e6, of_s: end.0 as f64 / 1e6, viewers });
+            if now >= watched_at + Micros::from_secs(1) {
+                let sent = self.sent();
+                watch(&self.sample(now, end, sent.since(&watched_sent).all() / now.since(watched_at).as_secs_f64()));
+                (watched_at, watched_sent) = (now, sent);
             }
         }
         self.check(now);
+    }
+
+    /// How it stands; `sent` is what leaves the source and the origin, in bytes per second.
+    fn sample(&self, now: Time, end: Time, sent: f64) -> LiveSample {
+        let viewers = || self.nodes.iter().flatten().filter(|n| n.host.is_some());
+        let missing: usize = viewers().map(|n| n.channel.state().missing).sum();
+        LiveSample {
+            at_s: now.0 as f64 / 1e6,
+            of_s: end.0 as f64 / 1e6,
+            viewers: viewers().count(),
+            copies: sent / (self.live.mbit * MBIT),
+            missing: missing as f64 / viewers().count().max(1) as f64,
+        }
     }
 
     /// All nodes do what is due before `until`.

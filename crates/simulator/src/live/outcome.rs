@@ -119,7 +119,7 @@ impl Sent {
     pub(super) fn since(&self, before: &Sent) -> Sent {
         Sent { pushed: self.pushed - before.pushed, fetched: self.fetched - before.fetched }
     }
-    fn all(&self) -> f64 {
+    pub(super) fn all(&self) -> f64 {
         (self.pushed + self.fetched) as f64
     }
 }

@@ -2,10 +2,10 @@
 
 use super::messages::Nx;
 use headwater_model::time::{Micros, Time};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Who waits for the uplink.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Turn {
     /// What is pushed to a child of a substream.
     Child(Nx, u8),
@@ -35,7 +35,11 @@ pub(super) struct Fetch {
 pub(super) struct Uplink {
     /// Bytes per second.
     rate: f64,
-    turns: VecDeque<Turn>,
+    /// What is pushed goes before what is fetched: a publisher whose line the origin shares cannot have its stream wait.
+    pushes: VecDeque<Turn>,
+    fetched: VecDeque<Turn>,
+    /// Those in both.
+    waiting: BTreeSet<Turn>,
     pub(super) sending: Option<Sending>,
     pub(super) fetches: BTreeMap<u64, Fetch>,
     next_fetch: u64,
@@ -51,7 +55,9 @@ impl Uplink {
     pub(super) fn new(rate: f64) -> Uplink {
         Uplink {
             rate,
-            turns: VecDeque::new(),
+            pushes: VecDeque::new(),
+            fetched: VecDeque::new(),
+            waiting: BTreeSet::new(),
             sending: None,
             fetches: BTreeMap::new(),
             next_fetch: 0,
@@ -65,8 +71,11 @@ impl Uplink {
     /// It has something to send.
     pub(super) fn wants(&mut self, turn: Turn) {
         let is_sent = self.sending.is_some_and(|s| s.turn == turn);
-        if !is_sent && !self.turns.contains(&turn) {
-            self.turns.push_back(turn);
+        if !is_sent && self.waiting.insert(turn) {
+            match turn {
+                Turn::Child(..) => self.pushes.push_back(turn),
+                Turn::Fetch(_) => self.fetched.push_back(turn),
+            }
         }
     }
 
@@ -85,7 +94,9 @@ impl Uplink {
 
     /// Who is next.
     pub(super) fn next_turn(&mut self) -> Option<Turn> {
-        self.turns.pop_front()
+        let turn = self.pushes.pop_front().or_else(|| self.fetched.pop_front())?;
+        self.waiting.remove(&turn);
+        Some(turn)
     }
 
     /// A piece goes out from now on: when its last byte has left.
@@ -102,7 +113,7 @@ impl Uplink {
             Turn::Child(..) => self.pushed_bytes += sent.bytes,
             Turn::Fetch(_) => self.fetched_bytes += sent.bytes,
         }
-        self.turns.push_back(sent.turn);
+        self.wants(sent.turn);
         Some(sent)
     }
 }
