@@ -135,9 +135,8 @@ fn helpers_promise_each_what_they_have_and_newcomers_help_as_they_can() {
     w.wait(30);
     (1..3).for_each(|n| w.joins(open(n, 1000)));
     w.pass(200);
-    let promise = |w: &World, n: u32, by: u32| {
-        w.told[&id(n)].helpers.iter().find(|h| h.node == id(by)).map(|h| h.promised.0)
-    };
+    let promise =
+        |w: &World, n: u32, by: u32| w.told[&id(n)].helpers.iter().find(|h| h.node == id(by)).map(|h| h.promised.0);
     let (alone, shared) = (promise(&w, 1, 0).unwrap(), promise(&w, 2, 0).unwrap());
     assert!(alone < 12_000_000 / 8 && shared > 0 && shared * 2 <= alone, "{alone} and {shared} bytes/s");
     assert_eq!(promise(&w, 2, 1), Some(0), "who came just now promises nothing");

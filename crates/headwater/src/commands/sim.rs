@@ -36,7 +36,8 @@ pub async fn run(args: Args) -> Result<()> {
             let mut told = Told::new(json);
             run_live_watched(&scenario, seed, |s| {
                 let (at, of, viewers) = (s.at_s, s.of_s, s.viewers);
-                let fares = format!("{:.1} copies left the source, {:.0} pieces are missing at each", s.copies, s.missing);
+                let fares =
+                    format!("{:.1} copies left the source, {:.0} pieces are missing at each", s.copies, s.missing);
                 told.tell(|| format!("{at:.0} of {of:.0} s simulated; {viewers} viewers, {fares}"));
             })
         };

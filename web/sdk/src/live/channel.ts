@@ -22,6 +22,7 @@ export const CONFIG = {
   giveUp: 4_000_000,
   inTime: 5_000_000,
   maxAsked: 64,
+  // As many connections as browsers make to one host.
   maxOriginJobs: 6,
   maxOriginPieces: 64,
 };
@@ -34,6 +35,8 @@ const UNFED = 400_000;
 const FLOWS = 600_000;
 /** Pieces looked at in one go. */
 const MAX_LOOKED_AT = 4096;
+/** Lags that are kept until a heartbeat says them: there is none while the control center is away. */
+const MAX_LAGS = 4096;
 const TICK = 50_000;
 /** An origin that did not give what was asked for is left alone for so long, as one that refuses pages of other sites. */
 const ORIGIN_RESTS = 2_000_000;
@@ -207,7 +210,7 @@ export class Channel {
     const known = this.window.entryOf(piece);
     if (piece < this.begin() || !this.#control || !known) return;
     const ms = this.#control.ms + (now - this.#control.at) / 1000;
-    this.lags.push(Math.max(0, ms - known.entry.timeUnixMs));
+    if (this.lags.length < MAX_LAGS) this.lags.push(Math.max(0, ms - known.entry.timeUnixMs));
   }
 
   // ---- what did not come by itself (repair.rs) ----
