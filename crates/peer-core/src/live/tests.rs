@@ -667,23 +667,29 @@ fn newcomer(helpers: &[u8], back: usize, help: u64) -> (World, u64) {
     (w, first)
 }
 
+/// The newcomer's player goes on to the sixth segment: how many pieces of each came from the origin.
+fn plays_on(w: &mut World, first: u64) -> Vec<u64> {
+    for object in first + 1..first + 6 {
+        w.run(1000);
+        w.say(id(4), LiveInput::Reads { reader: 1, object });
+    }
+    let fourth = w.node(4);
+    let s = fourth.channel.state();
+    assert!(s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
+    assert!((first..first + 5).all(|o| fourth.channel.is_here(o)));
+    let from_origin = |object: u64| fourth.origin.iter().filter(|p| **p / PIECES == object).count() as u64;
+    (first..first + 5).map(from_origin).collect()
+}
+
 #[test]
 fn helpers_bring_a_newcomer_what_was_before_it() {
     for helpers in [&[2, 3][..], &[]] {
         let (mut w, first) = newcomer(helpers, 4, 0);
         w.run(400);
         assert!(w.node(4).channel.is_here(first), "the first segment is here");
-        for object in first + 1..first + 6 {
-            w.run(1000);
-            w.say(id(4), LiveInput::Reads { reader: 1, object });
-        }
-        let s = w.node(4).channel.state();
-        assert!(s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
-        assert!((first..first + 5).all(|o| w.node(4).channel.is_here(o)));
+        let from_origin = plays_on(&mut w, first);
         // What is needed at once comes from the origin. The third segment helpers have a second for.
-        let from_origin = |object: u64| w.node(4).origin.iter().filter(|p| **p / PIECES == object).count() as u64;
-        assert_eq!([0, 1].map(|n| from_origin(first + n)), [PIECES; 2]);
-        assert_eq!(from_origin(first + 2), if helpers.is_empty() { PIECES } else { 0 });
+        assert_eq!(from_origin[..3], [PIECES, PIECES, if helpers.is_empty() { PIECES } else { 0 }]);
     }
 }
 
@@ -692,15 +698,8 @@ fn helpers_with_much_left_over_bring_the_first_segment_too() {
     let (mut w, first) = newcomer(&[2, 3], 4, 2);
     w.run(500);
     assert!(w.node(4).channel.is_here(first), "the first segment is here");
-    for object in first + 1..first + 6 {
-        w.run(1000);
-        w.say(id(4), LiveInput::Reads { reader: 1, object });
-    }
-    let s = w.node(4).channel.state();
-    assert!(s.wasted_bytes == 0 && s.missing == 0, "{s:?}");
     // Of the second one, which is needed within a second then, helpers bring what they can until the origin has to.
-    let from_origin = |object: u64| w.node(4).origin.iter().filter(|p| **p / PIECES == object).count() as u64;
-    assert_eq!([0, 1, 2, 3].map(|n| from_origin(first + n)), [0, PIECES / 2, 0, 0]);
+    assert_eq!(plays_on(&mut w, first)[..4], [0, PIECES / 2, 0, 0]);
 }
 
 #[test]

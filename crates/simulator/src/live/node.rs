@@ -168,7 +168,7 @@ impl Node {
     /// It dies: nothing is said to anybody, who notice in time.
     pub(super) fn die(&mut self, now: Time, out: &mut Outbox) {
         self.gone = true;
-        for other in std::mem::take(&mut self.links) {
+        for other in self.partners() {
             self.serial += 1;
             let what = Event::Said(self.nx, Message::Gone);
             out.mail.push((other, Due { at: now + NOTICED, from: self.nx, serial: self.serial, what }));
@@ -286,8 +286,15 @@ impl Node {
         out.ended.push(self.nx);
     }
 
+    /// Nodes that have connections with it, and the origin: they notice that it is gone.
+    fn partners(&mut self) -> BTreeSet<Nx> {
+        let mut partners = std::mem::take(&mut self.links);
+        partners.insert(SOURCE);
+        partners
+    }
+
     fn go(&mut self, now: Time, shared: &Shared, out: &mut Outbox) {
-        for other in std::mem::take(&mut self.links) {
+        for other in self.partners() {
             self.send(now, other, Message::Gone, shared, out);
         }
         self.gone = true;
@@ -419,7 +426,10 @@ impl Node {
             }
             Message::HelloBack => return self.connected(now, from, shared, out),
             Message::Gone => {
-                self.links.remove(&from);
+                self.uplink.fetches.retain(|_, f| f.node != from);
+                if !self.links.remove(&from) && self.nx == SOURCE {
+                    return;
+                }
                 LiveInput::Lost { node, why: "the connection is gone".into() }
             }
             Message::Fetch(ends, pieces) => {
