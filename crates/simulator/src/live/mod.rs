@@ -49,6 +49,16 @@ const ZERO_UNIX_MS: u64 = 1_700_000_000_000;
 /// Logarithmic mean and deviation of sessions in seconds (benchmarks, "Sessions").
 const SESSION_LOG: (f64, f64) = (4.384, 1.427);
 
+/// What was counted when somebody watched last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    at: Time,
+    sent: Sent,
+    /// By viewers, from viewers and the source.
+    received: u64,
+    assignments: u64,
+}
+
 struct World<'a> {
     scenario: &'a Scenario,
     live: &'a Live,
@@ -83,10 +93,18 @@ pub struct LiveSample {
     pub of_s: f64,
     /// Viewers that are there, those that leave among them.
     pub viewers: usize,
-    /// What left the source and the origin since the sample before, in copies of the stream.
-    pub copies: f64,
+    /// What the source pushed since the sample before, in copies of the stream.
+    pub pushed: f64,
+    /// What was fetched from the origin meanwhile, in such copies.
+    pub fetched: f64,
+    /// What viewers sent one another meanwhile, in such copies.
+    pub from_viewers: f64,
     /// Pieces that a viewer lacks and that should come, on average.
     pub missing: f64,
+    /// Assignments a second.
+    pub assignments: f64,
+    /// Stalls so far.
+    pub stalls: usize,
 }
 
 /// Runs a scenario with a live channel; the same seed gives the same outcome.
@@ -97,7 +115,7 @@ pub fn run_live(scenario: &Scenario, seed: u64) -> Result<LiveOutcome, ScenarioE
     run_live_watched(scenario, seed, |_| {})
 }
 
-/// As [`run_live`]; `watch` sees the world once per simulated second.
+/// As [`run_live`]; `watch` sees the world once per segment, as much goes on in its rhythm.
 ///
 /// # Errors
 /// As [`run_live`].
@@ -180,7 +198,7 @@ impl<'a> World<'a> {
         let kill_after = |s: f64| self.zero + SETTLED.min(span(self.live.seconds / 2.0)).max(span(s));
         let mut kill_at = self.live.kill_parent_every_s.map(kill_after);
         let (mut looks_at, mut now) = (self.zero, Time(0));
-        let (mut watched_at, mut watched_sent) = (now, Sent::default());
+        let mut watched = Watched::default();
         let mut published = Vec::new();
         while now < end && self.violations.len() < VIOLATIONS_MAX {
             let until = (now + round).min(end);
@@ -202,25 +220,41 @@ impl<'a> World<'a> {
                 kill_at = Some(at + span(every));
             }
             self.looks(now, &mut looks_at);
-            if now >= watched_at + Micros::from_secs(1) {
-                let sent = self.sent();
-                watch(&self.sample(now, end, sent.since(&watched_sent).all() / now.since(watched_at).as_secs_f64()));
-                (watched_at, watched_sent) = (now, sent);
+            if now >= watched.at + span(self.live.segment_s) {
+                watch(&self.sample(now, end, &mut watched));
             }
         }
         self.check(now);
     }
 
-    /// How it stands; `sent` is what leaves the source and the origin, in bytes per second.
-    fn sample(&self, now: Time, end: Time, sent: f64) -> LiveSample {
-        let viewers = || self.nodes.iter().flatten().filter(|n| n.host.is_some());
-        let missing: usize = viewers().map(|n| n.channel.state().missing).sum();
+    /// How it stands, and what was sent since `before`.
+    fn sample(&self, now: Time, end: Time, before: &mut Watched) -> LiveSample {
+        let alive = || self.nodes.iter().flatten().filter(|n| n.host.is_some());
+        let (viewers, mut missing, mut received, mut stalls) = (alive().count(), 0, 0, 0);
+        for node in alive() {
+            let state = node.channel.state();
+            missing += state.missing;
+            received += state.peer_bytes;
+            stalls += node.watch.as_ref().map_or(0, |w| w.player.stalls().len());
+        }
+        received += self.gone.iter().map(Viewer::peer_bytes).sum::<u64>();
+        stalls += self.gone.iter().map(Viewer::stalls).sum::<usize>();
+        let watched = Watched { at: now, sent: self.sent(), received, assignments: self.control.totals().assignments };
+        let before = std::mem::replace(before, watched);
+        let (span, sent) = (now.since(before.at).as_secs_f64().max(1e-6), watched.sent.since(&before.sent));
+        let copies = |bytes: u64| bytes as f64 / span / (self.live.mbit * MBIT);
+        // Of killed viewers nobody counts what they had.
+        let from_peers = received.saturating_sub(before.received);
         LiveSample {
             at_s: now.0 as f64 / 1e6,
             of_s: end.0 as f64 / 1e6,
-            viewers: viewers().count(),
-            copies: sent / (self.live.mbit * MBIT),
-            missing: missing as f64 / viewers().count().max(1) as f64,
+            viewers,
+            pushed: copies(sent.pushed),
+            fetched: copies(sent.fetched),
+            from_viewers: copies(from_peers.saturating_sub(sent.pushed)),
+            missing: missing as f64 / viewers.max(1) as f64,
+            assignments: (watched.assignments - before.assignments) as f64 / span,
+            stalls,
         }
     }
 

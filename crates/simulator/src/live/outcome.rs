@@ -68,6 +68,10 @@ pub struct LiveOutcome {
     pub lag_max_s: f64,
     /// What 95 % of its pieces do not pass, at the viewer where that is longest.
     pub lag_p95_worst_s: Option<f64>,
+    /// What so many percent of all pieces do not pass, from 0 to 100.
+    pub lag_percentiles_s: Vec<f64>,
+    /// What so many percent of the viewers that began do not pass, from 0 to 100.
+    pub start_up_percentiles_s: Vec<f64>,
     /// From the last word of a parent that was lost until another one pushes its substream: the median.
     pub fed_again_p50_s: Option<f64>,
     /// … and what 99 % do not pass.
@@ -195,6 +199,12 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
+    pub(super) fn peer_bytes(&self) -> u64 {
+        self.peer_bytes
+    }
+    pub(super) fn stalls(&self) -> usize {
+        self.stalls
+    }
     pub(super) fn of(now: Time, node: &Node) -> Viewer {
         let state = node.channel.state();
         let player = node.watch.as_ref().map(|w| {
@@ -289,6 +299,8 @@ impl LiveOutcome {
             lag_p99_s: run.lags.at_s(0.99),
             lag_max_s: run.lags.at_s(1.0),
             lag_p95_worst_s: worst.max_by(f64::total_cmp),
+            lag_percentiles_s: (0..=100).map(|percent| run.lags.at_s(f64::from(percent) / 100.0)).collect(),
+            start_up_percentiles_s: (0..=100).filter_map(start_up).collect(),
             fed_again_p50_s: fed_again_s(50),
             fed_again_p99_s: fed_again_s(99),
             fed_again: fed_again.count(),

@@ -1,14 +1,19 @@
 //! `headwater sim`: a scenario under virtual time.
 
+mod report;
+
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use headwater_simulator::{Scenario, run_live_watched, run_watched};
 use serde::Serialize;
 
 use super::{print, print_json};
+use report::Page;
 
 /// Simulate a scenario under virtual time, and set what comes out beside its bound
 ///
@@ -25,33 +30,48 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Write a page for a browser: what came out beside its bounds, and how the run went
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
 }
 
 pub async fn run(args: Args) -> Result<()> {
     let (json, seed) = (args.json, args.seed);
     let scenario = Scenario::read(&args.scenario)?;
-    let is_live = scenario.live.is_some();
-    let (missed, violated) = if is_live {
+    let about = scenario.about.clone();
+    // Before the run: it may take long.
+    let report = args
+        .report
+        .map(|path| File::create(&path).with_context(|| format!("the report cannot be written to {}", path.display())));
+    let report = report.transpose()?;
+    let (missed, violated) = if scenario.live.is_some() {
         let run = move || {
-            let mut told = Told::new(json);
-            run_live_watched(&scenario, seed, |s| {
-                let (at, of, viewers) = (s.at_s, s.of_s, s.viewers);
-                let fares =
-                    format!("{:.1} copies left the source, {:.0} pieces are missing at each", s.copies, s.missing);
+            let (mut told, mut samples) = (Told::new(json), Vec::new());
+            let outcome = run_live_watched(&scenario, seed, |s| {
+                samples.push(*s);
+                let (at, of, viewers, copies) = (s.at_s, s.of_s, s.viewers, s.pushed + s.fetched);
+                let fares = format!("{copies:.1} copies left the source, {:.0} pieces are missing at each", s.missing);
                 told.tell(|| format!("{at:.0} of {of:.0} s simulated; {viewers} viewers, {fares}"));
-            })
+            });
+            (outcome, samples)
         };
-        let outcome = tokio::task::spawn_blocking(run).await??;
+        let (outcome, samples) = tokio::task::spawn_blocking(run).await?;
+        let outcome = outcome?;
+        write(report, || Page::of_stream(about, &outcome, &samples))?;
         show(&outcome, json)?;
         (outcome.missed().count(), outcome.violations.len())
     } else {
         let run = move || {
-            let mut told = Told::new(json);
-            run_watched(&scenario, seed, |s| {
+            let (mut told, mut samples) = (Told::new(json), Vec::new());
+            let outcome = run_watched(&scenario, seed, |s| {
+                samples.push(s.clone());
                 told.tell(|| format!("{:.0} s simulated; {} have everything", s.at_s, s.complete));
-            })
+            });
+            (outcome, samples)
         };
-        let outcome = tokio::task::spawn_blocking(run).await??;
+        let (outcome, samples) = tokio::task::spawn_blocking(run).await?;
+        let outcome = outcome?;
+        write(report, || Page::of_file(about, &outcome, &samples))?;
         show(&outcome, json)?;
         (outcome.missed().count(), outcome.violations.len())
     };
@@ -59,6 +79,11 @@ pub async fn run(args: Args) -> Result<()> {
         bail!("{missed} bars missed, {violated} invariants violated");
     }
     Ok(())
+}
+
+fn write(report: Option<File>, page: impl FnOnce() -> Page) -> Result<()> {
+    let Some(mut file) = report else { return Ok(()) };
+    file.write_all(page().html()?.as_bytes()).context("the report cannot be written")
 }
 
 fn show(outcome: &(impl Serialize + Display), json: bool) -> Result<()> {
