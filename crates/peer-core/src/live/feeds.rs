@@ -47,8 +47,6 @@ pub(super) struct Feed {
     may: Substreams,
     /// A helper for these.
     helps: Substreams,
-    /// What it has for this node as a helper; 0 where that is not known.
-    help: Rate,
     /// It was told to push these.
     pub(super) subscribed: Substreams,
     /// What the tickets name that it was shown.
@@ -73,7 +71,6 @@ impl Feed {
             gives: Substreams::default(),
             may: Substreams::default(),
             helps: Substreams::default(),
-            help: Rate(0),
             subscribed: Substreams::default(),
             shown: Substreams::default(),
             ends_by: None,
@@ -96,13 +93,18 @@ impl Feed {
     pub(super) fn may_help(&self) -> Substreams {
         if self.is_open() { self.helps } else { Substreams::default() }
     }
+    /// What it has for this node as a helper; 0 where that is not known.
+    fn help(&self) -> Rate {
+        if self.helps.is_empty() { Rate(0) } else { self.entry.promised }
+    }
     /// How many pieces it may be asked for at once as a helper: what it soon brings, where that is known.
     pub(super) fn most_asked_to_help(&self, piece_bytes: u64, config: &LiveConfig) -> usize {
         let most = config.max_asked_of_helper;
-        if self.help.0 == 0 {
+        let help = self.help();
+        if help.0 == 0 {
             return most;
         }
-        let soon = self.help.bytes_in(config.helped_within) / piece_bytes.max(1);
+        let soon = help.bytes_in(config.helped_within) / piece_bytes.max(1);
         usize::try_from(soon).unwrap_or(most).clamp(HELP_MIN.min(most), most)
     }
     /// All that the control center names it for.
@@ -237,7 +239,7 @@ impl Channel {
     /// What all helpers have for this node, those that are being dialled too.
     pub(super) fn help(&self) -> Rate {
         let may_come = |f: &&Feed| !matches!(f.stage, Stage::Failed(_));
-        Rate(self.feeds.values().filter(may_come).fold(0, |all, f| all.saturating_add(f.help.0)))
+        Rate(self.feeds.values().filter(may_come).fold(0, |all, f| all.saturating_add(f.help().0)))
     }
 
     pub(super) fn assigned(&mut self, now: Time, assignment: Assignment, out: &mut Vec<LiveOutput>) {
@@ -252,7 +254,6 @@ impl Channel {
         for (node, feed) in &mut self.feeds {
             let is_named = assignment.senders().any(|p| p.node == *node);
             (feed.gives, feed.may, feed.helps) = Default::default();
-            feed.help = Rate(0);
             feed.ends_by = if is_named { None } else { Some(feed.ends_by.unwrap_or(now + HAND_OVER)) };
         }
         for parent in assignment.parents {
@@ -261,10 +262,9 @@ impl Channel {
         for spare in assignment.spares {
             self.name_feed(now, spare, |f| &mut f.may, out);
         }
+        // Last: what a node promises that has several roles is what it promises as a helper.
         for helper in assignment.helpers {
-            let (node, promised) = (helper.node, helper.promised);
             self.name_feed(now, helper, |f| &mut f.helps, out);
-            self.feeds.get_mut(&node).into_iter().for_each(|f| f.help = promised);
         }
         self.show_tickets(out);
         self.children_assigned(now, &assignment.children);

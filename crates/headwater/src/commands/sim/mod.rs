@@ -4,8 +4,7 @@ mod report;
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -39,19 +38,19 @@ pub async fn run(args: Args) -> Result<()> {
     let (json, seed) = (args.json, args.seed);
     let scenario = Scenario::read(&args.scenario)?;
     let about = scenario.about.clone();
-    // Before the run: it may take long.
-    let report = args
-        .report
-        .map(|path| File::create(&path).with_context(|| format!("the report cannot be written to {}", path.display())));
-    let report = report.transpose()?;
+    let report = args.report;
+    report.as_deref().map(check_writable).transpose()?;
     let (missed, violated) = if scenario.live.is_some() {
         let run = move || {
             let (mut told, mut samples) = (Told::new(json), Vec::new());
             let outcome = run_live_watched(&scenario, seed, |s| {
                 samples.push(*s);
-                let (at, of, viewers, copies) = (s.at_s, s.of_s, s.viewers, s.pushed + s.fetched);
-                let fares = format!("{copies:.1} copies left the source, {:.0} pieces are missing at each", s.missing);
-                told.tell(|| format!("{at:.0} of {of:.0} s simulated; {viewers} viewers, {fares}"));
+                told.tell(|| {
+                    let (at, of, viewers, copies) = (s.at_s, s.of_s, s.viewers, s.pushed + s.fetched);
+                    let fares =
+                        format!("{copies:.1} copies left the source, {:.0} pieces are missing at each", s.missing);
+                    format!("{at:.0} of {of:.0} s simulated; {viewers} viewers, {fares}")
+                });
             });
             (outcome, samples)
         };
@@ -81,9 +80,15 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn write(report: Option<File>, page: impl FnOnce() -> Page) -> Result<()> {
-    let Some(mut file) = report else { return Ok(()) };
-    file.write_all(page().html()?.as_bytes()).context("the report cannot be written")
+/// The run may take long: whether the report can be written shows before it. What an earlier run wrote stays until then.
+fn check_writable(path: &Path) -> Result<()> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map(drop).with_context(|| format!("the report cannot be written to {}", path.display()))
+}
+
+fn write(report: Option<PathBuf>, page: impl FnOnce() -> Page) -> Result<()> {
+    let Some(path) = report else { return Ok(()) };
+    std::fs::write(&path, page().html()?).with_context(|| format!("the report cannot be written to {}", path.display()))
 }
 
 fn show(outcome: &(impl Serialize + Display), json: bool) -> Result<()> {

@@ -50,6 +50,10 @@ struct Line {
     values: Vec<f64>,
 }
 
+fn fact(what: &'static str, value: String, bound: Option<String>) -> Fact {
+    Fact { what, value, bound }
+}
+
 impl Plot {
     /// At these seconds.
     fn over_time(at: &[f64]) -> Plot {
@@ -103,7 +107,6 @@ impl Page {
             shares("Lag: from the source to a viewer, of all pieces", "lag", &o.lag_percentiles_s),
             shares("Start-up: from a player's start to its first picture", "start-up", &o.start_up_percentiles_s),
         ];
-        let fact = |what, value: String, bound: Option<String>| Fact { what, value, bound };
         let number = |v: f64| format!("{v:.3}");
         let maybe = |v: Option<f64>| v.map_or("-".into(), number);
         let one = || Some("1".into());
@@ -159,7 +162,6 @@ impl Page {
             ),
             over_time("Alarms so far", "", vec![line("alarms", |s| s.alarms as f64)]),
         ];
-        let fact = |what, value: String, bound: Option<String>| Fact { what, value, bound };
         let seconds = |v: f64| format!("{v:.1}");
         let facts = vec![
             fact("hosts that have it", format!("{} of {}", o.complete, o.nodes), Some(o.nodes.to_string())),
