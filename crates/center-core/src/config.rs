@@ -20,6 +20,11 @@ pub struct Config {
     /// Links from other regions that the members of a region have together (requirement S7), so that about one copy of
     /// the content comes in however many they are; a member without parents may always have one.
     pub far_links: u32,
+    /// Members of a live stream that are near one another form a cluster when they are so many, and none any more when they
+    /// are fewer than that (T5).
+    pub cluster_opens: u32,
+    /// See `cluster_opens`.
+    pub cluster_closes: u32,
     /// Spare parents named in an assignment.
     pub spares: u32,
     /// Most children of one peer in one content.
@@ -71,6 +76,8 @@ impl Default for Config {
             parents: 8,
             max_parents: 24,
             far_links: 6,
+            cluster_opens: 8,
+            cluster_closes: 4,
             spares: 2,
             max_children: 200,
             max_waypoint_children: 4000,

@@ -1,7 +1,8 @@
 //! Invariants of the trees as code, and their numbers for people.
 
 use super::Trees;
-use super::index::{Lending, Tree, is_hungry};
+use super::clusters::{Cluster, WORLD};
+use super::index::{Tree, is_hungry};
 use super::member::Member;
 use crate::dcm::{Ix, Problem};
 use crate::trust::Standing;
@@ -22,6 +23,10 @@ pub struct TreesStats {
     pub max_depth: u32,
     /// The mean of all places below the source.
     pub mean_depth: f64,
+    /// Clusters that are smaller than all members together.
+    pub clusters: usize,
+    /// Copies that come in to each of them, on average.
+    pub copies_in: f64,
 }
 
 impl Trees {
@@ -34,16 +39,21 @@ impl Trees {
         };
         let (mut sum, mut rooted) = (0u64, 0u64);
         for (tree, t) in self.all_trees().zip(&self.trees) {
-            s.edges += t.fed.len();
             s.unfed += t.hungry.len();
-            for (depth, _, ix) in &t.fed {
-                if self.source == Some(self.climb(tree, *ix, *ix).0) {
-                    (sum, rooted) = (sum + u64::from(*depth), rooted + 1);
-                    s.max_depth = s.max_depth.max(*depth);
+            for ix in 0..self.members.len() as Ix {
+                let Some(depth) = self.spot(tree, ix).filter(|s| s.parent.is_some()).map(|s| s.depth) else { continue };
+                s.edges += 1;
+                if self.source == Some(self.climb(tree, ix, ix).0) {
+                    (sum, rooted) = (sum + u64::from(depth), rooted + 1);
+                    s.max_depth = s.max_depth.max(depth);
                 }
             }
         }
         s.mean_depth = sum as f64 / rooted.max(1) as f64;
+        let entries = |c: &Cluster| c.parts.iter().map(|p| p.entries.len()).sum::<usize>();
+        let inner = self.clusters.iter().filter(|(cx, _)| *cx != WORLD);
+        let (clusters, entries) = inner.fold((0, 0), |(n, sum), (_, c)| (n + 1, sum + entries(c)));
+        (s.clusters, s.copies_in) = (clusters, entries as f64 / (clusters * self.trees.len()).max(1) as f64);
         s
     }
 
@@ -144,6 +154,9 @@ impl Trees {
         if self.spot(tree, parent).is_none_or(|s| s.depth.saturating_add(1) != spot.depth) {
             say(format!("{node:?} is not one deeper than its parent in tree {tree}"));
         }
+        if usize::from(spot.shared) != self.shared(parent, ix) {
+            say(format!("{node:?} shares another cluster with its parent in tree {tree}"));
+        }
         let (root, _) = self.climb(tree, ix, ix);
         if self.parent(tree, root).is_some() {
             say(format!("{node:?} is in a circle of tree {tree}"));
@@ -154,27 +167,29 @@ impl Trees {
     fn check_index(&self, say: &mut impl FnMut(Problem)) {
         let mut anew = self.clone();
         let count = anew.trees.len();
-        (anew.trees, anew.lending) = (vec![Tree::default(); count], Lending::default());
+        (anew.trees, anew.clusters, anew.left_over) = (vec![Tree::default(); count], self.clusters.emptied(), 0);
         for ix in 0..self.members.len() as Ix {
             anew.put_in(ix);
             anew.count_homes(ix, true);
         }
         for (tree, (is, should)) in self.trees.iter().zip(&anew.trees).enumerate() {
-            if is.fed != should.fed || is.interior != should.interior || is.lent != should.lent {
+            if is.lent != should.lent || is.hungry != should.hungry {
                 say(format!("the sets of tree {tree} are wrong"));
             }
-            let homes = |t: &Tree| t.homes.values().flatten().copied().collect::<Vec<_>>();
-            if homes(is) != homes(should) || is.capacity != should.capacity {
-                say(format!("the homes of tree {tree} are wrong"));
+        }
+        for ((cx, is), (_, should)) in self.clusters.iter().zip(anew.clusters.iter()) {
+            for (tree, (is, should)) in is.parts.iter().zip(&should.parts).enumerate().filter(|(_, (a, b))| a != b) {
+                say(format!("the part of tree {tree} that cluster {cx} has is {is:?} and should be {should:?}"));
+            }
+            let lenders = |c: &Cluster| c.shelves.values().flatten().copied().collect::<Vec<_>>();
+            let helpers = |c: &Cluster| c.helpers.values().flatten().copied().collect::<Vec<_>>();
+            if lenders(is) != lenders(should) || helpers(is) != helpers(should) {
+                say(format!("the sets of those with uplink to spare in cluster {cx} are wrong"));
             }
         }
-        let lenders = |l: &Lending| l.shelves.values().flatten().copied().collect::<Vec<_>>();
-        if lenders(&self.lending) != lenders(&anew.lending) || self.lending.sites != anew.lending.sites {
-            say("the sets of those with slots to spare are wrong".into());
+        if self.clusters.crowded != anew.clusters.crowded || self.left_over != anew.left_over {
+            say("which clusters are crowded, or what is left over, is wrong".into());
         }
-        let helpers = |l: &Lending| (l.helpers.values().flatten().copied().collect::<Vec<_>>(), l.left_over);
-        if helpers(&self.lending) != helpers(&anew.lending) {
-            say("the sets of those with uplink left over are wrong".into());
-        }
+        self.check_clusters(say);
     }
 }

@@ -20,11 +20,13 @@ impl Trees {
             }
         });
         let depth = self.spot(tree, parent).map_or(UNROOTED, |s| s.depth.saturating_add(1));
+        let shared = self.shared(parent, child);
         let mut below = Vec::new();
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
             (spot.parent, spot.since, spot.sequence) = (Some(parent), now, SequenceWatch::default());
             (spot.spare_fits, spot.pulled) = (false, false);
+            spot.shared = u8::try_from(shared).unwrap_or(u8::MAX);
             if std::mem::replace(&mut spot.depth, depth) != depth {
                 below = spot.children.clone();
             }
@@ -41,7 +43,7 @@ impl Trees {
         let Some(parent) = self.parent(tree, child) else { return };
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
-            (spot.parent, spot.spare_fits) = (None, false);
+            (spot.parent, spot.spare_fits, spot.shared) = (None, false, u8::MAX);
         }
         self.enter_tree(tree, child, true);
         self.change_children(tree, parent, |p, tree| {

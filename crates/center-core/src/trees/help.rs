@@ -2,9 +2,9 @@
 //! Newcomers ask them for the segments from before they came; members without a parent in a tree, for that substream.
 
 use super::Trees;
-use super::index::SHELVES;
+use super::clusters::{Cx, WORLD};
 use super::member::Member;
-use super::place::{Where, could_connect};
+use super::place::{Where, usable};
 use crate::dcm::Ix;
 use crate::trust::Standing;
 use headwater_model::node::SourceClass;
@@ -107,10 +107,29 @@ impl Trees {
         some
     }
 
+    /// Those of the nearest cluster first.
     fn helpers_where(&self, now: Time, ix: Ix, known: &[Ix], most: usize, fits: impl Fn(&Member) -> bool) -> Vec<Ix> {
-        let Some(m) = self.member(ix) else { return Vec::new() };
-        let shelves = SHELVES.into_iter().filter(|a| could_connect(m.accepts(), *a));
-        let shelves: Vec<_> = shelves.filter_map(|a| self.lending.helpers.get(&a)).collect();
+        let mut some = known.to_vec();
+        for cx in self.member(ix).into_iter().flat_map(|m| m.chain.outwards(0)) {
+            let left = (known.len() + most).saturating_sub(some.len());
+            if left == 0 {
+                break;
+            }
+            some.extend(self.helpers_in(now, (ix, cx), &some, left, &fits));
+        }
+        some.split_off(known.len())
+    }
+
+    fn helpers_in(
+        &self,
+        now: Time,
+        (ix, cx): (Ix, Cx),
+        known: &[Ix],
+        most: usize,
+        fits: impl Fn(&Member) -> bool,
+    ) -> Vec<Ix> {
+        let Some((m, cluster)) = self.member(ix).zip(self.clusters.get(cx)) else { return Vec::new() };
+        let shelves: Vec<_> = usable(m.accepts()).filter_map(|a| cluster.helpers.get(&a)).collect();
         let each = self.config.max_considered / shelves.len().max(1);
         let fits = |(_, h): &&(_, Ix)| {
             self.member(*h).is_some_and(&fits) && !known.contains(h) && self.can_help_out(now, ix, *h)
@@ -193,8 +212,8 @@ impl Trees {
 
     /// A leaf that helpers may bring the substream to, not far from the source, and its parent, which could have `child`.
     fn place_of_leaf(&self, now: Time, tree: u8, child: Ix) -> Option<(Ix, Ix)> {
-        let t = self.trees.get(usize::from(tree))?;
-        let near = t.fed.range(..(MOST_DEPTH + 1, 0, 0)).take(self.config.max_considered);
+        let near = self.fed_near(tree, self.member(child)?.chain).take(self.config.max_considered);
+        let near = near.filter(|(depth, ..)| *depth <= MOST_DEPTH);
         let with_parent = near.filter_map(|(.., leaf)| Some((*leaf, self.parent(tree, *leaf)?)));
         let mut fitting = with_parent.filter(|(leaf, parent)| {
             let is_peer = self.source != Some(*parent)
@@ -218,12 +237,12 @@ impl Trees {
         let is_leaf = self.member(child).is_some_and(|m| m.weight(tree) == 0)
             && self.spot(tree, child).is_some_and(|s| s.children.is_empty());
         let unfed: usize = self.trees.iter().map(|t| t.hungry.len()).sum();
-        is_leaf && self.is_scarce() && unfed as u64 * 100 * 100 < self.lending.left_over * part
+        is_leaf && self.is_scarce() && unfed as u64 * 100 * 100 < self.left_over * part
     }
 
     /// Whether peers have too few slots for all.
     fn is_scarce(&self) -> bool {
-        let slots: u64 = self.trees.iter().map(|t| t.capacity).sum();
+        let slots: u64 = self.clusters.get(WORLD).map_or(0, |c| c.parts.iter().map(|p| p.capacity).sum());
         slots < self.by_node.len() as u64 * self.trees.len() as u64
     }
 }

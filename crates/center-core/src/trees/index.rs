@@ -3,28 +3,24 @@
 //! All keys follow from a member's own state, so that it is taken out before that changes and put back afterwards.
 
 use super::Trees;
+use super::clusters::Cx;
 use super::member::Member;
 use crate::dcm::Ix;
 use headwater_model::node::{Accepts, SourceClass};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// What members accept, those that fewest children can use first.
 pub(super) const SHELVES: [Accepts; 3] = [Accepts::DialOnly, Accepts::Punchable, Accepts::Open];
 
 /// Peers at home in a tree with a free slot: nearest to the source first, then most free (see [`bucket`]).
-type Homes = BTreeSet<(u32, Reverse<u32>, Ix)>;
+pub(super) type Homes = BTreeSet<(u32, Reverse<u32>, Ix)>;
 /// Members with a free slot, most free first, likewise.
-type Lenders = BTreeSet<(Reverse<u32>, Ix)>;
+pub(super) type Lenders = BTreeSet<(Reverse<u32>, Ix)>;
 
 /// One tree.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Tree {
-    pub(super) homes: BTreeMap<Accepts, Homes>,
-    /// Members with a parent: nearest to the source first, then those with fewest slots here.
-    pub(super) fed: BTreeSet<(u32, u32, Ix)>,
-    /// Members with children.
-    pub(super) interior: BTreeSet<Ix>,
     /// Peers with children that are not at home here.
     pub(super) lent: BTreeSet<Ix>,
     /// The one of them that had its turn last.
@@ -33,33 +29,40 @@ pub(super) struct Tree {
     pub(super) hungry: BTreeSet<Ix>,
     /// The one of them that had its turn last.
     pub(super) fed_last: Ix,
+}
+
+/// What a cluster has of one tree.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Part {
+    /// In the order of [`SHELVES`].
+    homes: [Homes; SHELVES.len()],
+    /// Members with a parent: nearest to the source first, then those with fewest slots here.
+    pub(super) fed: BTreeSet<(u32, u32, Ix)>,
+    /// Members with children.
+    pub(super) interior: BTreeSet<Ix>,
+    /// Those whose parent is outside.
+    pub(super) entries: BTreeSet<Ix>,
     /// Slots of those at home here.
     pub(super) capacity: u64,
 }
 
-/// What belongs to no single tree.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Lending {
-    pub(super) shelves: BTreeMap<(SourceClass, Accepts), Lenders>,
-    /// Peers with uplink left over: most for each of those whom they help first, by its power of two.
-    pub(super) helpers: BTreeMap<Accepts, Lenders>,
-    /// What is left over of all of them, in percent of a substream's rate.
-    pub(super) left_over: u64,
-    /// Members by their public address.
-    pub(super) sites: BTreeSet<(u64, Ix)>,
+impl Part {
+    /// Those with a free slot that accept this.
+    pub(super) fn homes(&self, accepts: Accepts) -> impl Iterator<Item = (u32, Ix)> + '_ {
+        let shelf = self.homes.get(use_first(accepts));
+        shelf.into_iter().flatten().map(|(depth, _, ix)| (*depth, *ix))
+    }
+}
+
+/// Position among [`SHELVES`].
+pub(super) fn use_first(accepts: Accepts) -> usize {
+    SHELVES.iter().position(|a| *a == accepts).unwrap_or(0)
 }
 
 /// Free slots as the sets order them, by their power of two (R2: a larger set with most to spare, then the nearest of it):
 /// so that few children that come or go move a parent in them. 0 where there is none.
 fn bucket(free: u32) -> u32 {
     u32::BITS - free.leading_zeros()
-}
-
-impl Lending {
-    /// Members behind one public address.
-    pub(super) fn site(&self, key: u64) -> impl Iterator<Item = Ix> + '_ {
-        self.sites.range((key, 0)..=(key, Ix::MAX)).map(|(_, ix)| *ix)
-    }
 }
 
 fn put<T: Ord>(set: &mut BTreeSet<T>, item: T, there: bool) {
@@ -86,10 +89,6 @@ impl Trees {
         }
         self.enter_shelf(ix, self.member(ix).map_or(0, |m| bucket(m.free())), there);
         self.enter_helpers(ix, self.help_of(ix), there);
-        let site = self.member(ix).and_then(|m| *m.tier_keys.first()?);
-        if let Some(key) = site {
-            put(&mut self.lending.sites, (key, ix), there);
-        }
     }
 
     /// Something about a member's children in one tree changes.
@@ -124,7 +123,7 @@ impl Trees {
     pub(super) fn help_changed(&mut self, ix: Ix, before: (u64, u32)) {
         let after = self.help_of(ix);
         if before.1 == after.1 {
-            self.lending.left_over = self.lending.left_over.saturating_sub(before.0).saturating_add(after.0);
+            self.left_over = self.left_over.saturating_sub(before.0).saturating_add(after.0);
         } else {
             self.enter_helpers(ix, before, false);
             self.enter_helpers(ix, after, true);
@@ -132,63 +131,90 @@ impl Trees {
     }
 
     fn enter_helpers(&mut self, ix: Ix, (left, bucket): (u64, u32), there: bool) {
-        let Some(accepts) = self.member(ix).map(Member::accepts) else { return };
-        if bucket > 0 {
-            put(self.lending.helpers.entry(accepts).or_default(), (Reverse(bucket), ix), there);
+        let Some((accepts, chain)) = self.member(ix).map(|m| (m.accepts(), m.chain)) else { return };
+        for cluster in chain.outwards(0).filter(|_| bucket > 0) {
+            if let Some(cluster) = self.clusters.get_mut(cluster) {
+                put(cluster.helpers.entry(accepts).or_default(), (Reverse(bucket), ix), there);
+            }
         }
-        let all = &mut self.lending.left_over;
+        let all = &mut self.left_over;
         *all = if there { all.saturating_add(left) } else { all.saturating_sub(left) };
     }
 
     fn enter_shelf(&mut self, ix: Ix, bucket: u32, there: bool) {
         let is_source = self.source == Some(ix);
-        let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
-        if bucket > 0 && !is_source {
-            let shelf = self.lending.shelves.entry((m.info.class(), m.accepts())).or_default();
-            put(shelf, (Reverse(bucket), ix), there);
+        let Some(m) = self.member(ix).filter(|_| bucket > 0 && !is_source) else { return };
+        let (shelf, chain) = ((m.info.class(), m.accepts()), m.chain);
+        for cluster in chain.outwards(0) {
+            if let Some(cluster) = self.clusters.get_mut(cluster) {
+                put(cluster.shelves.entry(shelf).or_default(), (Reverse(bucket), ix), there);
+            }
         }
     }
 
     fn enter_homes(&mut self, tree: u8, ix: Ix, bucket: u32, there: bool) {
         let is_source = self.source == Some(ix);
-        let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
-        let (Some(t), Some(spot)) = (self.trees.get_mut(usize::from(tree)), m.spots.get(usize::from(tree))) else {
+        let Some(m) = self.member(ix).filter(|m| bucket > 0 && m.homes.contains(tree) && !is_source) else { return };
+        let Some(depth) = m.spots.get(usize::from(tree)).map(|s| s.depth) else { return };
+        if m.info.class() != SourceClass::Peer {
             return;
-        };
-        if bucket > 0 && m.homes.contains(tree) && m.info.class() == SourceClass::Peer && !is_source {
-            put(t.homes.entry(m.accepts()).or_default(), (spot.depth, Reverse(bucket), ix), there);
+        }
+        let shelf = use_first(m.accepts());
+        for cluster in Self::levels(m, tree) {
+            let part = self.clusters.part_mut(cluster, tree);
+            if let Some(homes) = part.and_then(|p| p.homes.get_mut(shelf)) {
+                put(homes, (depth, Reverse(bucket), ix), there);
+            }
         }
     }
 
     fn enter_interior(&mut self, tree: u8, ix: Ix, there: bool) {
         let is_source = self.source == Some(ix);
-        let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
-        let (Some(t), Some(spot)) = (self.trees.get_mut(usize::from(tree)), m.spots.get(usize::from(tree))) else {
-            return;
-        };
+        let Some((m, spot)) = self.member(ix).zip(self.spot(tree, ix)) else { return };
         let there = there && !spot.children.is_empty();
-        put(&mut t.interior, ix, there);
         let is_lent = m.info.class() == SourceClass::Peer && !is_source && !m.homes.contains(tree);
-        put(&mut t.lent, ix, there && is_lent);
+        for cluster in Self::levels(m, tree) {
+            if let Some(part) = self.clusters.part_mut(cluster, tree) {
+                put(&mut part.interior, ix, there);
+            }
+        }
+        if let Some(t) = self.trees.get_mut(usize::from(tree)) {
+            put(&mut t.lent, ix, there && is_lent);
+        }
     }
 
     /// The same for one tree, of which alone something changes.
     pub(super) fn enter_tree(&mut self, tree: u8, ix: Ix, there: bool) {
         let is_source = self.source == Some(ix);
-        let Some(m) = self.members.get(ix as usize).and_then(Option::as_ref) else { return };
-        let (Some(t), Some(spot)) = (self.trees.get_mut(usize::from(tree)), m.spots.get(usize::from(tree))) else {
-            return;
-        };
+        let Some((m, spot)) = self.member(ix).zip(self.spot(tree, ix)) else { return };
+        let (interior, free) = (!spot.children.is_empty(), bucket(m.free()));
         if spot.parent.is_some() {
-            put(&mut t.fed, (spot.depth, m.weight(tree), ix), there);
-        } else if is_hungry(m, is_source) {
+            let (fed, levels) = ((spot.depth, m.weight(tree), ix), Self::levels(m, tree));
+            let inside = m.chain.last().saturating_sub(usize::from(spot.shared));
+            for (n, cluster) in levels.enumerate() {
+                if let Some(part) = self.clusters.part_mut(cluster, tree) {
+                    put(&mut part.fed, fed, there);
+                }
+                if n < inside {
+                    self.enter_entries(cluster, tree, ix, there);
+                }
+            }
+        } else if is_hungry(m, is_source)
+            && let Some(t) = self.trees.get_mut(usize::from(tree))
+        {
             put(&mut t.hungry, ix, there);
         }
-        let (interior, free) = (!spot.children.is_empty(), bucket(m.free()));
         self.enter_homes(tree, ix, free, there);
         if interior {
             self.enter_interior(tree, ix, there);
         }
+    }
+
+    fn enter_entries(&mut self, cluster: Cx, tree: u8, ix: Ix, there: bool) {
+        let Some(part) = self.clusters.part_mut(cluster, tree) else { return };
+        put(&mut part.entries, ix, there);
+        let is_crowded = part.entries.len() > 1;
+        put(&mut self.clusters.crowded, (cluster, tree), is_crowded);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Members get their places.
 
 use super::Trees;
+use super::clusters::WORLD;
 use super::member::Member;
 use super::place::{Room, Who};
 use crate::dcm::Ix;
@@ -39,7 +40,8 @@ impl Trees {
         }
         let found = self.find(now, tree, ix, Who::Anyone);
         let depth = found.and_then(|p| self.spot(tree, p)).map_or(u32::MAX, |s| s.depth.saturating_add(1));
-        let room = self.higher_place(now, tree, ix, depth);
+        let outermost = found.map_or(0, |parent| self.shared(parent, ix));
+        let room = self.higher_place(now, tree, ix, depth, outermost);
         if let Some(room) = room {
             self.make_room(now, tree, ix, room);
         } else if let Some(parent) = found.filter(|_| !self.source_is_idle(tree)) {
@@ -157,7 +159,7 @@ impl Trees {
 
     /// Whether anybody has a free slot.
     fn has_slots(&self) -> bool {
-        let lent = self.lending.shelves.values().any(|s| !s.is_empty());
+        let lent = self.clusters.get(WORLD).is_some_and(|c| c.shelves.values().any(|s| !s.is_empty()));
         lent || self.source.and_then(|s| self.member(s)).is_some_and(|m| m.free() > 0)
     }
 

@@ -1,5 +1,6 @@
 //! A member of a live stream's trees, and where it stands in each of them.
 
+use super::clusters::Chain;
 use crate::dcm::{AlarmAllowance, Ix, MemberInfo, forwards};
 use crate::network_monitor::SequenceWatch;
 use crate::trust::Standing;
@@ -42,6 +43,8 @@ pub struct Spot {
     pub spare: Option<Ix>,
     /// The spare was looked at since the parent changed.
     pub(super) spare_fits: bool,
+    /// Position among its clusters of the nearest one that its parent is in, too; more than all without a parent.
+    pub(super) shared: u8,
     /// Without a parent: helpers bring it.
     pub(super) pulled: bool,
     /// What both ends of the edge from its parent last said of it.
@@ -57,6 +60,7 @@ impl Default for Spot {
             depth: UNROOTED,
             spare: None,
             spare_fits: false,
+            shared: u8::MAX,
             pulled: false,
             sequence: SequenceWatch::default(),
         }
@@ -70,6 +74,8 @@ pub struct Member {
     pub info: MemberInfo,
     /// Keys of its place, nearest tier first.
     pub tier_keys: [Option<u64>; 6],
+    /// The clusters that it is in.
+    pub(super) chain: Chain,
     /// What decides who can connect to it: as `info` says.
     pub(super) reachability: Reachability,
     /// Where it stands, tree by tree.
@@ -120,6 +126,7 @@ impl Member {
         let place = std::mem::take(&mut info.place);
         Self {
             tier_keys: TIERS.map(|t| place.key(t)),
+            chain: Chain::default(),
             reachability: info.reachability(),
             info,
             spots: vec![Spot::default(); usize::from(substreams)],
@@ -163,9 +170,14 @@ impl Member {
     pub fn accepts(&self) -> Accepts {
         self.info.capabilities.accepts.value
     }
-    /// Slots that the tree has from it: 0 where it is not at home.
+    /// What the tree has from it: its slots, and more where more members can use them. 0 where it is not at home.
     pub fn weight(&self, tree: u8) -> u32 {
-        if self.homes.contains(tree) { self.slots } else { 0 }
+        let usable = match self.accepts() {
+            Accepts::Open => 4,
+            Accepts::Punchable => 3,
+            Accepts::DialOnly => 1,
+        };
+        if self.homes.contains(tree) { self.slots.saturating_mul(usable) } else { 0 }
     }
     /// Slots that nobody uses and that may be given away.
     pub fn free(&self) -> u32 {

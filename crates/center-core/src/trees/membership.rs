@@ -1,6 +1,7 @@
 //! Who is in the trees, what their uplink is good for, and who is the source.
 
 use super::Trees;
+use super::clusters::{Cx, WORLD};
 use super::member::{Member, most_children};
 use crate::dcm::{Ix, MemberInfo};
 use crate::trust::Standing;
@@ -9,6 +10,7 @@ use headwater_model::assignment::Reach;
 use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
 use headwater_model::node::Capabilities;
+use headwater_model::place::TIERS;
 use headwater_model::report::Join;
 use headwater_model::time::{Rate, Time};
 use std::cmp::Reverse;
@@ -26,6 +28,7 @@ impl Trees {
         if let Some(slot) = self.members.get_mut(ix as usize) {
             *slot = Some(m);
         }
+        self.enter_groups(ix);
         self.resize(ix);
         self.put_in(ix);
         ix
@@ -37,13 +40,23 @@ impl Trees {
         let known = |a: &_| m.info.reach.addresses.contains(a);
         let same_socket = m.info.reach.certificate == info.reach.certificate && info.reach.addresses.iter().any(known);
         let was_gone = m.away_since.is_some() || !same_socket;
+        let place = std::mem::take(&mut info.place);
+        let tier_keys = TIERS.map(|t| place.key(t));
+        let moved = m.tier_keys != tier_keys;
+        let mut orphans = Vec::new();
+        if moved || !same_socket {
+            // Its connections are gone, and all edges with them.
+            orphans = self.cut_children(now, ix, |_, _| true);
+            self.cut_parents(now, ix, None);
+        }
+        if moved {
+            self.move_to(ix, tier_keys);
+        }
         self.take_out(ix);
         self.order += 1;
         let order = self.order;
         let is_source = self.source == Some(ix);
         if let Some(m) = self.member_mut(ix) {
-            let place = std::mem::take(&mut info.place);
-            m.tier_keys = headwater_model::place::TIERS.map(|t| place.key(t));
             m.reachability = info.reachability();
             m.info = info;
             (m.away_since, m.deserted_until) = (None, None);
@@ -55,12 +68,6 @@ impl Trees {
         self.put_in(ix);
         self.aways.remove(&ix);
         self.doubt_spares(ix);
-        let mut orphans = Vec::new();
-        if !same_socket {
-            // Its connections are gone, and all edges with them.
-            orphans = self.cut_children(now, ix, |_, _| true);
-            self.cut_parents(now, ix, None);
-        }
         orphans.extend(self.cut_unfit(now, ix));
         orphans.extend(self.reslot(now, ix));
         self.neighbours(ix).into_iter().for_each(|other| self.dirty(now, other));
@@ -175,14 +182,15 @@ impl Trees {
         let Some(m) = self.member(ix) else { return };
         let is_peer = m.info.class() == SourceClass::Peer && self.source != Some(ix);
         let wanted = if is_peer { m.homes_wanted(self.terms.substreams.get()) } else { 0 };
-        let mut homes = m.homes;
+        let (mut homes, nearest) = (m.homes, m.chain.nearest());
         while homes.len() > wanted {
             let children = |t: &u8| self.spot(*t, ix).map_or(0, |s| s.children.len());
             let Some(least) = homes.iter().min_by_key(children) else { break };
             homes.remove(least);
         }
         while homes.len() < wanted {
-            let capacity = |t: &u8| self.trees.get(usize::from(*t)).map_or(0, |t| t.capacity);
+            let of = |cx: Cx, t: u8| self.clusters.part(cx, t).map_or(0, |p| p.capacity);
+            let capacity = |t: &u8| (of(nearest, *t), of(WORLD, *t));
             let away_from = self.all_trees().filter(|t| !homes.contains(*t));
             let Some(scarcest) = away_from.min_by_key(capacity) else { break };
             homes.insert(scarcest);
@@ -193,11 +201,11 @@ impl Trees {
     }
 
     pub(super) fn count_homes(&mut self, ix: Ix, there: bool) {
-        let Some((homes, slots)) = self.member(ix).map(|m| (m.homes, m.slots)) else { return };
+        let Some((homes, slots, chain)) = self.member(ix).map(|m| (m.homes, m.slots, m.chain)) else { return };
         let share = u64::from(slots / homes.len().max(1));
-        for t in homes.iter() {
-            if let Some(t) = self.trees.get_mut(usize::from(t)) {
-                t.capacity = if there { t.capacity + share } else { t.capacity.saturating_sub(share) };
+        for (tree, cluster) in homes.iter().flat_map(|t| chain.outwards(0).map(move |cx| (t, cx))) {
+            if let Some(part) = self.clusters.part_mut(cluster, tree) {
+                part.capacity = if there { part.capacity + share } else { part.capacity.saturating_sub(share) };
             }
         }
     }
@@ -311,13 +319,12 @@ impl Trees {
         if let Some(new) = new {
             self.cut_parents(now, new, None);
         }
-        let both = || old.into_iter().chain(new);
-        both().for_each(|ix| self.take_out(ix));
+        let both: Vec<Ix> = old.into_iter().chain(new).collect();
+        self.rechain(&both, |trees, _| trees.source = new);
         self.source = new;
         self.crowned_at = now;
         self.source_sent.fill(0);
-        both().for_each(|ix| self.put_in(ix));
-        for ix in both() {
+        for ix in both {
             orphans.extend(self.reslot(now, ix));
             self.dirty(now, ix);
         }

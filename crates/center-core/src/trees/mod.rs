@@ -8,6 +8,7 @@
 mod alarms;
 mod assignments;
 mod check;
+mod clusters;
 mod congestion;
 mod edges;
 mod help;
@@ -33,14 +34,14 @@ use crate::budgets::Use;
 use crate::config::Config;
 use crate::dcm::{DcmOutput, FailedPairs, Ix, MemberInfo};
 use assignments::Untold;
+use clusters::Clusters;
 use headwater_model::assignment::Generation;
 use headwater_model::id::{NodeId, Version};
 use headwater_model::live::{LiveTerms, Substreams};
 use headwater_model::node::Priority;
 use headwater_model::report::{ContentReport, Join};
 use headwater_model::time::{Micros, Rate, Time};
-use index::{Lending, Tree};
-use sites::Site;
+use index::Tree;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often trees are looked at without an occasion.
@@ -58,7 +59,10 @@ pub struct Trees {
     by_node: BTreeMap<NodeId, Ix>,
     /// One per substream.
     trees: Vec<Tree>,
-    lending: Lending,
+    /// What each cluster has of them.
+    clusters: Clusters,
+    /// Uplink left over of all peers together, in percent of a substream's rate.
+    left_over: u64,
     /// The root of all trees.
     source: Option<Ix>,
     /// When it became that.
@@ -70,8 +74,6 @@ pub struct Trees {
     waypoints: BTreeSet<Ix>,
     /// Members whose session broke or fell silent.
     aways: BTreeSet<Ix>,
-    /// What is known of members behind one public address.
-    sites: BTreeMap<u64, Site>,
     /// Members that are not fully believed for a while.
     doubted: BTreeSet<Ix>,
     /// Pairs that failed of late.
@@ -105,14 +107,14 @@ impl Trees {
             vacant: Vec::new(),
             by_node: BTreeMap::new(),
             trees: vec![Tree::default(); usize::from(terms.substreams.get())],
-            lending: Lending::default(),
+            clusters: Clusters::new(usize::from(terms.substreams.get())),
+            left_over: 0,
             source: None,
             crowned_at: Time(0),
             source_sent: vec![0; usize::from(terms.substreams.get())],
             sources: BTreeSet::new(),
             waypoints: BTreeSet::new(),
             aways: BTreeSet::new(),
-            sites: BTreeMap::new(),
             doubted: BTreeSet::new(),
             failed: FailedPairs::default(),
             claims: BTreeMap::new(),
@@ -227,6 +229,7 @@ impl Trees {
         self.adopt(now, ix, join);
         self.dirty(now, ix);
         self.settle_in(now, ix);
+        self.draw_in_opened(now);
         self.feed(now);
     }
 
@@ -341,10 +344,7 @@ impl Trees {
     fn forget(&mut self, ix: Ix, node: &NodeId) {
         self.take_out(ix);
         self.count_homes(ix, false);
-        let site = self.member(ix).and_then(|m| m.tier_keys.first().copied().flatten());
-        if let Some(key) = site.filter(|key| self.lending.site(*key).next().is_none()) {
-            self.sites.remove(&key);
-        }
+        self.leave_groups(ix);
         if self.source == Some(ix) {
             self.source = None;
         }

@@ -1,7 +1,8 @@
 //! Choosing a parent, or room for a child that finds none. Reads only; `insert.rs` and `repair.rs` commit.
 
 use super::Trees;
-use super::index::SHELVES;
+use super::clusters::{Chain, Cx};
+use super::index::{SHELVES, use_first};
 use super::member::Member;
 use crate::dcm::Ix;
 use crate::trust::Standing;
@@ -11,6 +12,8 @@ use std::cmp::Reverse;
 
 /// Members behind a child's own address that are looked at beside the others.
 const MAX_MATES: usize = 8;
+/// Of those who accept the same, so many more are compared when one was found.
+const MAX_COMPARED: usize = 4;
 /// Of one depth, so many members are looked at for one that makes room.
 const MAX_LOOKED_AT_DEPTH: usize = 8;
 /// For so many members that may have to make room another parent is looked for.
@@ -57,9 +60,9 @@ pub(super) fn could_connect(child: Accepts, sender: Accepts) -> bool {
     }
 }
 
-/// Position among [`SHELVES`].
-fn use_first(accepts: Accepts) -> usize {
-    SHELVES.iter().position(|a| *a == accepts).unwrap_or(0)
+/// What senders accept that a child may be able to use, those that fewest can use first.
+pub(super) fn usable(child: Accepts) -> impl Iterator<Item = Accepts> {
+    SHELVES.into_iter().filter(move |a| could_connect(child, *a))
 }
 
 impl Trees {
@@ -76,15 +79,31 @@ impl Trees {
     }
 
     fn find_in(&self, now: Time, tree: u8, child: Ix, who: Who, at: Where) -> Option<Ix> {
-        self.among_homes(now, tree, child, at)
-            .or_else(|| self.among_lenders(now, tree, child, at, SourceClass::Peer))
-            .or_else(|| self.among_lenders(now, tree, child, at, SourceClass::Waypoint).filter(|_| who == Who::Anyone))
+        let waypoints = |cx| self.among_lenders(now, (tree, cx), child, at, SourceClass::Waypoint);
+        let clusters = self.member(child)?.chain.outwards(0);
+        self.find_peer(now, tree, child, at, 0)
+            .or_else(|| if who == Who::Anyone { clusters.into_iter().find_map(waypoints) } else { None })
     }
 
-    /// A parent at home in the tree that is no deeper than `most`.
+    /// A peer in the nearest of the child's clusters that has one for it, as far out as that at position `outermost`: a copy
+    /// less comes in, even where the slot is one that is wanted in another tree.
+    pub(super) fn find_peer(&self, now: Time, tree: u8, child: Ix, at: Where, outermost: usize) -> Option<Ix> {
+        self.member(child)?.chain.outwards(outermost).find_map(|cx| {
+            let lender = || self.among_lenders(now, (tree, cx), child, at, SourceClass::Peer);
+            self.among_homes(now, (tree, cx), child, at).or_else(lender)
+        })
+    }
+
+    /// A parent at home in the tree that is no deeper than `most`, and no farther away than the child's present one.
     pub(super) fn find_home(&self, now: Time, tree: u8, child: Ix, most: u32) -> Option<Ix> {
-        let found = self.among_homes(now, tree, child, Where::Fed)?;
+        let mut clusters = self.member(child)?.chain.outwards(self.shared_with_parent(tree, child));
+        let found = clusters.find_map(|cx| self.among_homes(now, (tree, cx), child, Where::Fed))?;
         self.spot(tree, found).is_some_and(|s| s.depth <= most).then_some(found)
+    }
+
+    /// Position of the nearest cluster of the child in which its parent is, too.
+    pub(super) fn shared_with_parent(&self, tree: u8, child: Ix) -> usize {
+        self.spot(tree, child).filter(|s| s.parent.is_some()).map_or(0, |s| usize::from(s.shared))
     }
 
     /// Whether the source has nobody in `tree` who passes things on.
@@ -139,20 +158,20 @@ impl Trees {
             }
     }
 
-    fn among_homes(&self, now: Time, tree: u8, child: Ix, at: Where) -> Option<Ix> {
+    fn among_homes(&self, now: Time, (tree, cx): (u8, Cx), child: Ix, at: Where) -> Option<Ix> {
         let c = self.member(child)?;
-        let t = self.trees.get(usize::from(tree))?;
-        let accepts = c.accepts();
-        let shelves = || SHELVES.into_iter().filter(move |a| could_connect(accepts, *a));
-        let each = self.config.max_considered / shelves().count().max(1);
+        let part = self.clusters.part(cx, tree)?;
+        let each = self.config.max_considered / usable(c.accepts()).count().max(1);
         let mut best: Option<Rank> = None;
-        for (use_first, homes) in shelves().filter_map(|a| Some((use_first(a), t.homes.get(&a)?))) {
-            for (depth, _, ix) in homes.iter().take(each) {
+        for accepts in usable(c.accepts()) {
+            let mut compared = 0;
+            for (depth, ix) in part.homes(accepts).take(each) {
                 // Those that follow are no nearer to the source.
-                if best.is_some_and(|b| (b.0, b.1) < (*depth, use_first)) {
+                if compared >= MAX_COMPARED || best.is_some_and(|b| (b.0, b.1) < (depth, use_first(accepts))) {
                     break;
                 }
-                best = self.better(now, best, tree, *ix, (c, child), at);
+                best = self.better(now, best, tree, ix, (c, child), at);
+                compared += usize::from(best.is_some());
             }
         }
         for ix in self.mates(c) {
@@ -164,15 +183,21 @@ impl Trees {
     }
 
     /// Members that are at home elsewhere lend a slot rather than leave a child unfed.
-    fn among_lenders(&self, now: Time, tree: u8, child: Ix, at: Where, class: SourceClass) -> Option<Ix> {
+    fn among_lenders(&self, now: Time, (tree, cx): (u8, Cx), child: Ix, at: Where, class: SourceClass) -> Option<Ix> {
         let c = self.member(child)?;
-        let accepts = c.accepts();
-        let shelves = || SHELVES.into_iter().filter(move |a| could_connect(accepts, *a));
-        let each = self.config.max_considered / shelves().count().max(1);
-        let lenders = shelves().filter_map(|a| self.lending.shelves.get(&(class, a)));
+        let cluster = self.clusters.get(cx)?;
+        let each = self.config.max_considered / usable(c.accepts()).count().max(1);
+        let shelves = usable(c.accepts()).filter_map(|a| cluster.shelves.get(&(class, a)));
         let mut best: Option<Rank> = None;
-        for (_, ix) in lenders.flat_map(|s| s.iter().take(each)) {
-            best = self.better(now, best, tree, *ix, (c, child), at);
+        for shelf in shelves {
+            let mut compared = 0;
+            for (_, ix) in shelf.iter().take(each) {
+                if compared >= MAX_COMPARED {
+                    break;
+                }
+                best = self.better(now, best, tree, *ix, (c, child), at);
+                compared += usize::from(best.is_some());
+            }
         }
         best.map(|b| b.5)
     }
@@ -201,16 +226,22 @@ impl Trees {
 
     /// Peers behind the same public address, who can use one another whatever strangers can.
     fn mates(&self, c: &Member) -> impl Iterator<Item = Ix> {
-        let site = c.tier_keys[0].map(|key| self.lending.site(key));
         let is_peer = move |ix: &Ix| self.member(*ix).is_some_and(|m| m.info.class() == SourceClass::Peer);
-        site.into_iter().flatten().filter(move |ix| self.source != Some(*ix)).filter(is_peer).take(MAX_MATES)
+        let mates = self.clusters.mates(c).iter().copied();
+        mates.filter(move |ix| self.source != Some(*ix)).filter(is_peer).take(MAX_MATES)
     }
 
-    /// A place less deep than `depth` that a newcomer with slots in `tree` takes from one with fewer, which becomes its
-    /// child: so the tree stays low, and grows as long as there are slots.
-    pub(super) fn higher_place(&self, now: Time, tree: u8, child: Ix, depth: u32) -> Option<Room> {
+    /// A place less deep than `depth` that a member with slots in `tree` takes from one with fewer, which becomes its
+    /// child: so the tree stays low, and grows as long as there are slots. Its own clusters' parts come first, as far out as
+    /// that at position `outermost`.
+    pub(super) fn higher_place(&self, now: Time, tree: u8, child: Ix, depth: u32, outermost: usize) -> Option<Room> {
         let c = self.member(child).filter(|m| m.weight(tree) > 0 && m.free() > 0)?;
-        let t = self.trees.get(usize::from(tree))?;
+        let mut clusters = c.chain.outwards(outermost);
+        clusters.find_map(|cx| self.higher_place_in(now, (tree, cx), (c, child), depth))
+    }
+
+    fn higher_place_in(&self, now: Time, (tree, cx): (u8, Cx), (c, child): (&Member, Ix), depth: u32) -> Option<Room> {
+        let t = self.clusters.part(cx, tree)?;
         let (mut from, mut looked) = (1, 0);
         while let Some((d, ..)) = t.fed.range((from, 0, 0)..(depth.max(from), 0, 0)).next() {
             from = d.saturating_add(1);
@@ -248,10 +279,9 @@ impl Trees {
     /// Room for a child that finds no free slot, though there may be some that it cannot use: another member makes room
     /// for it, and goes to the child, below it, or elsewhere.
     pub(super) fn room_for(&self, now: Time, tree: u8, child: Ix, who: Who) -> Option<Room> {
-        let t = self.trees.get(usize::from(tree))?;
-        let has_slot = self.member(child)?.free() > 0;
-        let mut rehoused = 0;
-        for (_, _, displaced) in t.fed.iter().take(self.config.max_considered) {
+        let c = self.member(child)?;
+        let (has_slot, mut rehoused) = (c.free() > 0, 0);
+        for (_, _, displaced) in self.fed_near(tree, c.chain).take(self.config.max_considered) {
             if has_slot && let Some(room) = self.room_at(now, tree, child, *displaced) {
                 return Some(room);
             }
@@ -274,6 +304,32 @@ impl Trees {
             }
         }
         None
+    }
+
+    /// Room for a member higher up in a part of a tree: at one who feeds a leaf of a smaller cluster there, which can have
+    /// another parent in that one.
+    pub(super) fn room_above(&self, now: Time, (cx, tree): (Cx, u8), child: Ix, depth: u32) -> Option<Room> {
+        let part = self.clusters.part(cx, tree)?;
+        let above = part.fed.range(..(depth.saturating_sub(1), 0, 0)).take(self.config.max_considered);
+        let above = above.map(|f| f.2).filter(|p| self.may_feed(now, tree, *p, child));
+        let mut leaves = above.take(MAX_LOOKED_AT_DEPTH).flat_map(|parent| {
+            let children = self.spot(tree, parent).map(|s| s.children.as_slice()).unwrap_or_default();
+            let is_leaf = |c: &&Ix| self.spot(tree, **c).is_some_and(|s| s.children.is_empty());
+            let is_inside = |c: &&Ix| self.member(**c).is_some_and(|m| Self::levels(m, tree).all(|level| level != cx));
+            let here = |c: &&Ix| self.member(**c).is_some_and(|m| m.away_since.is_none());
+            children.iter().filter(is_leaf).filter(is_inside).filter(here).take(1).map(move |c| (parent, *c))
+        });
+        leaves.find_map(|(parent, displaced)| {
+            let outermost = self.shared_with_parent(tree, displaced);
+            let to = self.find_peer(now, tree, displaced, Where::Fed, outermost).filter(|to| *to != parent)?;
+            let room = Room { parent, displaced, to };
+            (displaced != child && self.stands(tree, parent, child, Where::Fed)).then_some(room)
+        })
+    }
+
+    /// Members with a parent, those of the nearest cluster first, and of each those next to the source.
+    pub(super) fn fed_near(&self, tree: u8, chain: Chain) -> impl Iterator<Item = &(u32, u32, Ix)> {
+        chain.outwards(0).filter_map(move |cx| self.clusters.part(cx, tree)).flat_map(|p| &p.fed)
     }
 
     /// Where the source can reach nobody but a child of `child`: the one with most slots, which is to be next to the source.

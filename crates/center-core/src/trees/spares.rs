@@ -1,15 +1,16 @@
 //! Spares: whom a child goes to at once when a parent fails, tree by tree.
 
 use super::Trees;
+use super::clusters::Cx;
+use super::index::SHELVES;
 use crate::dcm::Ix;
-use headwater_model::node::Accepts;
 use headwater_model::rng::mix64;
 use headwater_model::time::Time;
 
 /// Members with children that are looked at for one spare.
-const MAX_INTERIOR: usize = 16;
+const MAX_INTERIOR: usize = 8;
 /// Of each kind that has free slots, so many.
-const MAX_HOMES: usize = 6;
+const MAX_HOMES: usize = 3;
 
 impl Trees {
     /// Spares that cannot help any more are replaced: those of members whose parents changed, or `all`. Whether anything
@@ -57,7 +58,7 @@ impl Trees {
         let fits = |ix: &Ix| self.can_help(now, tree, child, *ix);
         self.grandparent_of_first(tree, child)
             .filter(fits)
-            .or_else(|| self.least_burdened(tree, child, fits))
+            .or_else(|| self.member(child)?.chain.outwards(0).find_map(|cx| self.least_burdened(tree, child, cx, fits)))
             .or(self.source.filter(fits))
     }
 
@@ -69,14 +70,13 @@ impl Trees {
     }
 
     /// Of some that pass the substream on, or could: with a free slot if possible, a spare of few others.
-    fn least_burdened(&self, tree: u8, child: Ix, fits: impl Fn(&Ix) -> bool) -> Option<Ix> {
-        let t = self.trees.get(usize::from(tree))?;
+    fn least_burdened(&self, tree: u8, child: Ix, cx: Cx, fits: impl Fn(&Ix) -> bool) -> Option<Ix> {
+        let part = self.clusters.part(cx, tree)?;
         let seed = self.member(child)?.info.node.prefix64();
         let turn = (mix64(seed ^ u64::from(tree)) % self.members.len().max(1) as u64) as Ix;
-        let interior = t.interior.range(turn..).chain(t.interior.range(..turn)).take(MAX_INTERIOR);
-        let free = [Accepts::DialOnly, Accepts::Punchable, Accepts::Open].into_iter();
-        let free = free.filter_map(|a| t.homes.get(&a)).flat_map(|s| s.iter().take(MAX_HOMES)).map(|(.., ix)| ix);
-        let mut candidates: Vec<Ix> = interior.chain(free).copied().filter(|ix| self.source != Some(*ix)).collect();
+        let interior = part.interior.range(turn..).chain(part.interior.range(..turn)).take(MAX_INTERIOR).copied();
+        let free = SHELVES.into_iter().flat_map(|a| part.homes(a).take(MAX_HOMES)).map(|(_, ix)| ix);
+        let mut candidates: Vec<Ix> = interior.chain(free).filter(|ix| self.source != Some(*ix)).collect();
         candidates.sort_by_cached_key(|ix| self.member(*ix).map(|m| (m.free() == 0, m.spare_for.len(), *ix)));
         candidates.into_iter().find(fits)
     }

@@ -79,7 +79,7 @@ fn what_is_left_over_of_uplinks_is_used_where_they_are_scarce() {
     w.pass(1000);
     assert_eq!(w.trees.stats().unfed, 0, "at first the source pushes what peers cannot");
     w.wait(30);
-    let (unfed, left_over) = (w.trees.stats().unfed, w.trees.lending.left_over);
+    let (unfed, left_over) = (w.trees.stats().unfed, w.trees.left_over);
     assert!(unfed as u64 * 100 >= left_over && unfed as u64 * 100 <= left_over * 5 / 2, "{unfed} of {left_over} %");
     for m in w.trees.members().filter(|m| Some(m.info.node) != w.trees.source()) {
         let told = &w.told[&m.info.node];

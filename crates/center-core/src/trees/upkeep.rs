@@ -2,7 +2,8 @@
 //! with many slots rise, spares that cannot help any more are replaced.
 
 use super::Trees;
-use super::place::Who;
+use super::clusters::{Cx, WORLD};
+use super::place::{Where, Who, usable};
 use crate::dcm::Ix;
 use headwater_model::SourceClass;
 use headwater_model::time::Time;
@@ -12,9 +13,15 @@ use std::ops::Bound;
 /// Edges that are moved at one time, or one for so many members.
 const MAX_MOVES: usize = 8;
 /// See [`MAX_MOVES`].
-const MEMBERS_PER_MOVE: usize = 100;
+const MEMBERS_PER_MOVE: usize = 200;
 /// Children of the source or of waypoints that are looked at, of one tree at one time.
 const MAX_RELIEVED: usize = 4;
+/// Of one cluster and tree, so many members that are farthest from the source are looked at, at one time.
+const MAX_RAISED: usize = 2;
+/// A parent inside may be so far below the one who brings the copy in: what is below a child goes down with it.
+const MOST_BELOW: u32 = 3;
+/// Clusters that are looked at, at one time, or [`SWEPT_PART`] of all.
+const MAX_DRAWN_IN: usize = 16;
 /// Members that are looked at, at one time, or this part of all.
 const SWEPT: usize = 32;
 /// See [`SWEPT`].
@@ -59,8 +66,9 @@ impl Trees {
             let tree = ((self.turn + usize::from(step)) % usize::from(trees)) as u8;
             self.relieve(now, tree, &mut left);
             self.give_back(now, tree, &mut left);
-            self.raise_deepest(now, tree, &mut left);
         }
+        self.draw_in(now, &mut left);
+        self.raise_deepest(now, &mut left);
         self.sweep(now, &mut left);
     }
 
@@ -87,8 +95,7 @@ impl Trees {
     fn surplus(&self, tree: u8) -> Vec<Ix> {
         let children = |ix: Ix| self.spot(tree, ix).map(|s| s.children.clone()).unwrap_or_default();
         let mut at_source = self.source.map(children).unwrap_or_default();
-        let worth = |ix: &Ix| self.member(*ix).map(|m| (m.present(), m.weight(tree), Reverse(m.order)));
-        at_source.sort_by_key(|ix| Reverse(worth(ix)));
+        at_source.sort_by_key(|ix| Reverse(self.worth(tree, *ix)));
         let at_waypoints = self.waypoints.iter().filter(|w| self.source != Some(**w)).flat_map(|w| children(*w));
         let here = |ix: &Ix| self.member(*ix).is_some_and(|m| m.away_since.is_none());
         at_source.into_iter().skip(1).chain(at_waypoints).filter(here).collect()
@@ -96,34 +103,133 @@ impl Trees {
 
     /// Whoever lends a slot in a tree where it is not at home gets it back when those at home have one no deeper.
     fn give_back(&mut self, now: Time, tree: u8, left: &mut u32) {
-        let Some(t) = self.trees.get_mut(usize::from(tree)).filter(|_| *left > 0) else { return };
-        let after = t.lent.range((Bound::Excluded(t.lent_last), Bound::Unbounded)).next();
-        let Some(lender) = after.or(t.lent.first()).copied() else { return };
-        t.lent_last = lender;
-        let Some(child) = self.spot(tree, lender).and_then(|s| s.children.last().copied()) else { return };
-        let depth = self.spot(tree, child).map_or(0, |s| s.depth);
-        if self.is_away(child) {
-            return;
-        }
-        if let Some(parent) = self.find_home(now, tree, child, depth.saturating_sub(1)) {
-            self.relink(now, tree, parent, child);
-            *left -= 1;
+        let lent = self.trees.get(usize::from(tree)).map_or(0, |t| t.lent.len());
+        for _ in 0..lent.div_ceil(SWEPT_PART) {
+            let Some(t) = self.trees.get_mut(usize::from(tree)).filter(|_| *left > 0) else { return };
+            let after = t.lent.range((Bound::Excluded(t.lent_last), Bound::Unbounded)).next();
+            let Some(lender) = after.or(t.lent.first()).copied() else { return };
+            t.lent_last = lender;
+            let Some(child) = self.spot(tree, lender).and_then(|s| s.children.last().copied()) else { continue };
+            let depth = self.spot(tree, child).map_or(0, |s| s.depth);
+            if self.is_away(child) {
+                continue;
+            }
+            if let Some(parent) = self.find_home(now, tree, child, depth.saturating_sub(1)) {
+                self.relink(now, tree, parent, child);
+                *left -= 1;
+            }
         }
     }
 
-    /// The member farthest from the source gets a parent higher up, if there is one.
-    fn raise_deepest(&mut self, now: Time, tree: u8, left: &mut u32) {
-        let deepest = self.trees.get(usize::from(tree)).and_then(|t| t.fed.last()).copied();
-        let Some((depth, _, ix)) = deepest.filter(|_| *left > 0) else { return };
+    /// One copy comes in to each cluster, where it has slots for its members: those beyond one that have parents outside get
+    /// others inside.
+    fn draw_in(&mut self, now: Time, left: &mut u32) {
+        let (crowded, last) = (&self.clusters.crowded, self.clusters.crowded_last);
+        let after = crowded.range((Bound::Excluded(last), Bound::Unbounded));
+        let turn = MAX_DRAWN_IN.max(crowded.len() / SWEPT_PART);
+        let turn: Vec<(Cx, u8)> = after.chain(crowded.range(..=last)).take(turn).copied().collect();
+        for (cx, tree) in turn {
+            self.clusters.crowded_last = (cx, tree);
+            self.draw_in_to(now, (cx, tree), MAX_RELIEVED, left);
+            if *left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The same where clusters have just come to be.
+    pub(super) fn draw_in_opened(&mut self, now: Time) {
+        let mut unlimited = u32::MAX;
+        for cx in std::mem::take(&mut self.clusters.opened) {
+            for tree in self.all_trees() {
+                self.draw_in_to(now, (cx, tree), usize::MAX, &mut unlimited);
+            }
+        }
+    }
+
+    fn draw_in_to(&mut self, now: Time, (cx, tree): (Cx, u8), most: usize, left: &mut u32) {
+        let depths =
+            self.clusters.part(cx, tree).into_iter().flat_map(|p| &p.entries).filter_map(|e| self.spot(tree, *e));
+        let entry = depths.map(|s| s.depth).min().unwrap_or_default();
+        for child in self.entries_beyond_one(cx, tree).into_iter().take(most) {
+            if *left == 0 {
+                return;
+            }
+            let chain = self.member(child).map(|m| m.chain).unwrap_or_default();
+            let outermost = (0..=chain.last()).find(|position| chain.at(*position) == cx).unwrap_or_default();
+            let found = self.find_peer(now, tree, child, Where::Fed, outermost);
+            let is_near = |p: &Ix| self.spot(tree, *p).is_some_and(|s| s.depth < entry.saturating_add(MOST_BELOW));
+            if let Some(parent) = found.filter(is_near) {
+                self.relink(now, tree, parent, child);
+                *left -= 1;
+            }
+        }
+    }
+
+    /// Those who have parents outside their cluster. The one with most slots brings the copy in.
+    fn entries_beyond_one(&self, cx: Cx, tree: u8) -> Vec<Ix> {
+        let entries = self.clusters.part(cx, tree).map(|p| p.entries.iter().copied()).into_iter().flatten();
+        let mut entries: Vec<Ix> = entries.filter(|ix| !self.is_away(*ix)).take(self.config.max_considered).collect();
+        entries.sort_by_key(|ix| Reverse(self.worth(tree, *ix)));
+        entries.into_iter().skip(1).collect()
+    }
+
+    /// Who is to be next to the source, or bring a copy in: the greatest.
+    fn worth(&self, tree: u8, ix: Ix) -> Option<(bool, u32, Reverse<u64>)> {
+        self.member(ix).map(|m| (m.present(), m.weight(tree), Reverse(m.order)))
+    }
+
+    /// The members of each cluster that are farthest from the source get parents higher up, if there are any.
+    fn raise_deepest(&mut self, now: Time, left: &mut u32) {
+        let all = self.clusters.len().max(1);
+        let turn = MAX_DRAWN_IN.max(all / SWEPT_PART).min(all);
+        let in_turn = (0..turn).map(|step| ((self.clusters.turn + step) % all) as Cx);
+        for cx in [WORLD].into_iter().chain(in_turn.filter(|cx| *cx != WORLD)).collect::<Vec<_>>() {
+            for tree in self.all_trees() {
+                let deepest = self.clusters.part(cx, tree).map(|p| p.fed.iter().rev().take(MAX_RAISED).map(|f| f.2));
+                for ix in deepest.into_iter().flatten().collect::<Vec<_>>() {
+                    if *left == 0 {
+                        return;
+                    }
+                    *left -= u32::from(self.raise(now, (cx, tree), ix));
+                }
+            }
+        }
+        self.clusters.turn = (self.clusters.turn + turn) % all;
+    }
+
+    /// A member gets a parent nearer to the source; where those there have no free slot, one that feeds a member of a
+    /// smaller cluster, which can have another parent there. Whether it did.
+    fn raise(&mut self, now: Time, (cx, tree): (Cx, u8), ix: Ix) -> bool {
+        let depth = self.spot(tree, ix).map_or(0, |s| s.depth);
         if self.is_away(ix) {
-            return;
+            return false;
         }
-        let found = self.find(now, tree, ix, Who::Peers);
-        let above = found.filter(|p| self.spot(tree, *p).is_some_and(|s| s.depth.saturating_add(1) < depth));
-        if let Some(parent) = above {
-            self.relink(now, tree, parent, ix);
-            *left -= 1;
+        if self.move_up(now, tree, ix, depth) {
+            return true;
         }
+        let brings_in = self.member(ix).is_some_and(|m| m.chain.nearest() != cx);
+        let room = if brings_in { self.room_above(now, (cx, tree), ix, depth) } else { None };
+        if let Some(room) = room {
+            self.make_room(now, tree, ix, room);
+        }
+        room.is_some()
+    }
+
+    /// A member gets a parent with a free slot that is nearer to the source, and no farther from it than the present one.
+    fn move_up(&mut self, now: Time, tree: u8, ix: Ix, depth: u32) -> bool {
+        let found = self.find_peer(now, tree, ix, Where::Fed, self.shared_with_parent(tree, ix));
+        let is_above = |p: &Ix| self.spot(tree, *p).is_some_and(|s| s.depth.saturating_add(1) < depth);
+        let parent = found.filter(is_above);
+        parent.into_iter().for_each(|parent| self.relink(now, tree, parent, ix));
+        parent.is_some()
+    }
+
+    /// Whether there may be a free slot nearer to the source: this costs less than to look who has one.
+    fn is_home_above(&self, tree: u8, ix: Ix, depth: u32) -> bool {
+        let Some(m) = self.member(ix) else { return false };
+        let mut parts = Self::levels(m, tree).filter_map(|cx| self.clusters.part(cx, tree));
+        parts.any(|p| usable(m.accepts()).any(|a| p.homes(a).next().is_some_and(|(d, _)| d.saturating_add(1) < depth)))
     }
 
     /// Looks at some members in turn.
@@ -144,14 +250,18 @@ impl Trees {
         self.swept = (self.swept + swept) % all.max(1);
     }
 
-    /// A member with slots takes a place nearer to the source from one with far fewer (R4).
+    /// A member gets a parent nearer to the source where one has a free slot; or it takes a place there from one with far
+    /// fewer slots (R4).
     fn rise(&mut self, now: Time, ix: Ix, left: &mut u32) {
-        let Some(homes) = self.member(ix).map(|m| m.homes) else { return };
-        for tree in self.all_trees().filter(|t| homes.contains(*t)) {
+        for tree in self.all_trees() {
             let Some(depth) = self.spot(tree, ix).filter(|s| s.parent.is_some()).map(|s| s.depth) else { continue };
-            if *left > 0
-                && let Some(room) = self.higher_place(now, tree, ix, depth)
-            {
+            if *left == 0 {
+                return;
+            }
+            let outermost = self.shared_with_parent(tree, ix);
+            if self.is_home_above(tree, ix, depth) && self.move_up(now, tree, ix, depth) {
+                *left -= 1;
+            } else if let Some(room) = self.higher_place(now, tree, ix, depth, outermost) {
                 self.make_room(now, tree, ix, room);
                 *left -= 1;
             }

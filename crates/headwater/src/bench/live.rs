@@ -20,6 +20,9 @@ pub const EDGES: Bar = Bar { row: "e1", must: 1e6, goal: 1e7 };
 /// Row f3, its second half.
 pub const MEMORY: Bar = Bar { row: "f3", must: 1024.0, goal: 256.0 };
 
+/// How long trees have to come to rest after a crowd.
+const RESTED: Micros = Micros::from_secs(60);
+
 /// Row e2, in milliseconds.
 fn recomputation(peers: u32) -> Option<Bar> {
     let (must, goal) = match peers {
@@ -68,6 +71,19 @@ fn decide(peers: u32, population: Population, terms: LiveTerms, run: &mut Run<'_
     run.less("children of the source", f64::from(stats.source_slots_used), "", None);
     run.less("depth, mean", stats.mean_depth, "edges", None);
     run.less("depth, greatest", f64::from(stats.max_depth), "edges", None);
+    run.more("clusters", stats.clusters as f64, "", None);
+    run.less("copies into a cluster, mean", stats.copies_in, "", None);
+    let (mut upkeep, mut said) = (Calls::default(), Vec::new());
+    while let Some(at) = trees.next_timeout().filter(|at| *at <= now + RESTED) {
+        upkeep.time(|| trees.tick(at));
+        trees.drain(&mut said);
+        said.clear();
+    }
+    let stats = trees.stats();
+    run.less("depth after a minute, mean", stats.mean_depth, "edges", None);
+    run.less("depth after a minute, greatest", f64::from(stats.max_depth), "edges", None);
+    run.less("copies into a cluster after a minute, mean", stats.copies_in, "", None);
+    run.less("a tick of that minute, longest", upkeep.quantiles()[2], "us", None);
 }
 
 /// All places anew, as after a restart of the control center where nobody says who serves whom: with the assignments.
