@@ -63,9 +63,10 @@ impl Baseline {
         if self == Baseline::Forest && scenario.live.is_none() {
             return no("a forest is for streams, and the scenario is of files");
         }
-        let first = scenario.groups.first();
-        if self == Baseline::Locality && scenario.groups.iter().all(|g| Some(g.isp) == first.map(|f| f.isp)) {
-            return no("all hosts are in one ISP");
+        let hosts = scenario.hosts(1);
+        let near = hosts.first().map(|h| &h.place.isp);
+        if self == Baseline::Locality && hosts.iter().all(|h| Some(&h.place.isp) == near) {
+            return no("all hosts are in one ISP, or none is in any");
         }
         if !scenario.also.is_empty() || scenario.faults.iter().any(|f| f.kind.is_of_contents()) {
             return no("it knows one content in one version");

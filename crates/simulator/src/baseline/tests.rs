@@ -111,7 +111,10 @@ fn what_has_no_meaning_is_refused() {
     let why = |baseline, scenario: &Scenario| run_by(Some(baseline), scenario, 1, |_| {}).unwrap_err().to_string();
     assert!(why(Baseline::Forest, &file()).contains("a forest is for streams"));
     let one = Scenario { groups: vec![Group::new(4, 5.0, 5.0)], ..file() };
-    assert!(why(Baseline::Locality, &one).contains("all hosts are in one ISP"));
+    let unknown = Scenario { network: None, ..file() };
+    for scenario in [one, unknown] {
+        assert!(why(Baseline::Locality, &scenario).contains("all hosts are in one ISP"));
+    }
     assert!(why(Baseline::Random, &read("scenarios/several-contents.toml")).contains("one content"));
     assert!("trees".parse::<Baseline>().unwrap_err().contains("client-server, random, locality, forest"));
     assert!(Baseline::ALL.iter().all(|b| b.name().parse() == Ok(*b)));

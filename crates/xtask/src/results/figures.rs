@@ -10,6 +10,8 @@ pub enum Source {
     At(&'static str),
     /// A number of its own: a bound that needs no computing.
     Is(f64),
+    /// A share at this path, in percent.
+    Percent(&'static str),
     /// One over another.
     Over(&'static str, &'static str),
     /// In percent: what is not the first over the sum of the others.
@@ -36,6 +38,8 @@ pub struct Figure {
     pub bar: Option<Bar>,
     /// An outcome in which nothing of the kind came about has none.
     pub may_lack: bool,
+    /// It says nothing where viewers do not get what they need, as with some baselines: shown of Headwater only.
+    pub is_own: bool,
 }
 
 /// A figure of one run.
@@ -54,7 +58,7 @@ impl Measured {
 
 impl Figure {
     pub const fn new(what: &'static str, value: Source) -> Figure {
-        Figure { what, value, bound: None, bar: None, may_lack: false }
+        Figure { what, value, bound: None, bar: None, may_lack: false, is_own: false }
     }
     /// Beside this bound.
     pub const fn bound(self, bound: Source) -> Figure {
@@ -75,6 +79,11 @@ impl Figure {
     /// Nothing of the kind may have come about: `null` stands for that.
     pub const fn or_never(self) -> Figure {
         Figure { may_lack: true, ..self }
+    }
+
+    /// Of Headwater only.
+    pub const fn own(self) -> Figure {
+        Figure { is_own: true, ..self }
     }
 
     /// What an outcome of `run` says of it; nothing where it never came about.
@@ -102,6 +111,7 @@ impl Source {
         Ok(match self {
             Source::At(path) => at(path)?,
             Source::Is(number) => Some(*number),
+            Source::Percent(path) => at(path)?.map(|share| 100.0 * share),
             Source::Over(part, whole) => at(part)?.zip(at(whole)?).map(|(part, whole)| part / whole.max(1.0)),
             Source::Not(part, wholes) => {
                 let mut whole = 0.0;

@@ -29,7 +29,8 @@ The columns on the right are what others would come to with the very same peers,
 whoever joins, so that each has some 40 neighbours; files are fetched rarest first, and the origin is a seed with 8 slots; of a
 stream each substream has a parent at random among 40 partners. **locality**: half of those who are named are of one's own
 ISP. **forest**: a tree per substream with places at random, and another such place 4 s after a parent was lost. A dash: it
-was not run there.
+was not run there, or the measure says nothing of it. A star: when the run was over not all hosts had the file, or viewers had
+missed more than 1 % of what they needed; as where the origin's line is too thin for client and server.
 ";
 
 /// All of it. `lab` is what the lab wrote of its scenarios.
@@ -89,25 +90,35 @@ fn line(run: &Run, figure: &Figure, kept: &BTreeMap<String, Kept>) -> Result<Vec
         let name = run.name_with(baseline);
         kept.get(&name).map(|k| figure.of(&name, &k.outcome)).transpose()
     };
-    let never = || "never".to_owned();
-    let value = |m: Option<Measured>| m.map_or_else(never, |m| number(m.value));
+    let value = |m: Option<Measured>, baseline: Option<&str>| {
+        let fails = kept.get(&run.name_with(baseline)).is_some_and(|k| fails(&k.outcome));
+        let star = if fails { " *" } else { "" };
+        m.map_or("never".to_owned(), |m| format!("{}{star}", number(m.value)))
+    };
     match of(None)? {
         None => cells.extend(["not run", "", "", "", "", ""].map(str::to_owned)),
         Some(own) => {
             let optional = |n: Option<f64>| n.map(number).unwrap_or_default();
-            cells.extend([value(own), optional(own.and_then(|m| m.bound)), ratio(own)]);
+            cells.extend([value(own, None), optional(own.and_then(|m| m.bound)), ratio(own)]);
             cells.extend(bars(figure.bar.as_ref()));
             cells.push(figure.bar.map_or(String::new(), |bar| bar.verdict(own).to_owned()));
         }
     }
     for baseline in BASELINES {
-        let known = run.baselines.contains(&baseline);
+        let known = run.baselines.contains(&baseline) && !figure.is_own;
         cells.push(match of(Some(baseline)).map(|m| m.filter(|_| known))? {
             None => "–".to_owned(),
-            Some(m) => value(m),
+            Some(m) => value(m, Some(baseline)),
         });
     }
     Ok(cells)
+}
+
+/// Whether hosts did not get what they came for.
+fn fails(outcome: &Value) -> bool {
+    let number = |path: &str| outcome.pointer(path).and_then(Value::as_f64);
+    let incomplete = number("/complete").zip(number("/nodes")).is_some_and(|(complete, nodes)| complete < nodes);
+    incomplete || number("/continuity").is_some_and(|c| c < 0.99)
 }
 
 fn ratio(measured: Option<Measured>) -> String {
@@ -209,7 +220,7 @@ fn table(page: &mut String, header: &[&str], lines: &[Vec<String>]) -> Result<()
 fn number(n: f64) -> String {
     let text = match n.abs() {
         0.0..10.0 => format!("{n:.3}"),
-        10.0..1000.0 => format!("{n:.1}"),
+        10.0..1000.0 => format!("{n:.2}"),
         1e3..1e6 => format!("{n:.0}"),
         _ => format!("{:.2} M", n / 1e6),
     };

@@ -6,8 +6,11 @@ const ROW_A: &[Figure] = &[Figure::new("copies", At("/copies")).bound(At("/least
 const ROW_B: &[Figure] =
     &[Figure::new("the last one", At("/makespan")).bound(Is(2.0)).ratio(Some(1.3), None).or_never()];
 
+/// Of Headwater only.
+const OWN: &[Figure] = &[Figure::new("offload", At("/copies")).own()];
+
 const fn run(name: &'static str, has_churn: bool, baselines: &'static [&'static str]) -> Run {
-    let rows = &[("a", ROW_A), ("b", ROW_B)];
+    let rows = &[("a", ROW_A), ("b", ROW_B), ("c", OWN)];
     Run { name, what: What::Sim("scenarios/x.toml", 7), has_churn, is_long: false, rows, baselines }
 }
 
@@ -35,7 +38,10 @@ fn bench() -> Kept {
 fn all() -> BTreeMap<String, Kept> {
     BTreeMap::from([
         ("calm/headwater".to_owned(), kept(json!({"copies": 1.05, "least": 1.0, "makespan": 2.2}))),
-        ("calm/random".to_owned(), kept(json!({"copies": 40.5, "least": 1.0, "makespan": null}))),
+        (
+            "calm/random".to_owned(),
+            kept(json!({"copies": 40.5, "least": 1.0, "makespan": null, "complete": 3, "nodes": 4})),
+        ),
         (
             "wild/headwater".to_owned(),
             kept(json!({"copies": 5.0, "least": 2.0, "makespan": null, "violations": ["x"]})),
@@ -50,9 +56,10 @@ fn outcomes_become_a_page() {
     for expected in [
         "Written at commit abc.",
         "## a: payload",
-        "| calm | copies | 1.05 | 1 | 1.05 | ratio ≤ 1.1 | ratio ≤ 1.02 | met, goal missed | – | 40.5 | – | – |",
+        "| calm | copies | 1.05 | 1 | 1.05 | ratio ≤ 1.1 | ratio ≤ 1.02 | met, goal missed | – | 40.5 * | – | – |",
         "| wild | copies | 5 | 2 | 2.5 | ratio ≤ 1.1 | ratio ≤ 1.02 | MISSED | – | – | – | – |",
         "| calm | the last one | 2.2 | 2 | 1.1 | ratio ≤ 1.3 |  | met | – | never | – | – |",
+        "| calm | offload | 1.05 |  |  |  |  |  | – | – | – | – |",
         "| wild | the last one | never |  |  | ratio ≤ 1.3 |  | MISSED (never) | – | – | – | – |",
         "| bench | live, 10000 peers | edges decided | 5.00 M /s | ≥ 1.00 M | ≥ 10.00 M | met, goal missed |",
         "| wild/headwater | `headwater sim x` | abc | 3 | 5 | 1 VIOLATED |",
@@ -104,6 +111,15 @@ fn the_lab_has_a_place_where_it_was_run() {
     assert!(page.contains("| site | left_within_s | never | 2 | MISSED |"), "{page}");
     let error = text(RUNS, &all(), &[json!({"scenario": "site", "bars": [{"name": "x"}]})], "abc").unwrap_err();
     assert!(error.to_string().contains("site: bar x is not whole"), "{error}");
+}
+
+#[test]
+fn a_run_is_a_command_line() {
+    let [calm, .., bench] = RUNS else { panic!("there are runs") };
+    let words = calm.arguments(Some("random")).join(" ");
+    assert_eq!(words, "sim scenarios/x.toml --seed 7 --baseline random --json");
+    assert_eq!(bench.arguments(None).join(" "), "bench core --peers 10k --json");
+    assert_eq!(calm.deciders().map(|b| calm.name_with(b)).collect::<Vec<_>>(), ["calm/headwater", "calm/random"]);
 }
 
 #[test]

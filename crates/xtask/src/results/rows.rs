@@ -19,7 +19,7 @@ const fn of_bench(name: &'static str, about: &'static str) -> Row {
 pub const ROWS: [Row; 13] = [
     row("a", "payload that publisher and origin send to viewers, over S_min, the least that can be"),
     row("b", "time until files are with all, over the least that can be"),
-    row("c", "copies that enter an ISP of 1,000 subscribers; the origin is outside"),
+    row("c", "copies that enter an ISP of so many subscribers as the name says; the origin is outside"),
     of_bench("e1", "edges decided in a second of a core"),
     of_bench("e2", "all places of a stream decided anew"),
     of_bench("e3", "rate that trees reach, over the optimum of a linear program"),
