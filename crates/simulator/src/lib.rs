@@ -5,6 +5,7 @@
 //! [`bounds::lab_makespan`] and [`scenario::scaled`] from here.
 #![warn(missing_docs)]
 
+mod baseline;
 pub mod bounds;
 pub mod links;
 mod live;
@@ -14,7 +15,8 @@ pub mod scenario;
 mod small;
 mod world;
 
-pub use live::{LiveOutcome, LiveSample, run_live, run_live_watched};
+pub use baseline::Baseline;
+pub use live::{IspCopies, LiveOutcome, LiveSample, run_live, run_live_by, run_live_watched};
 pub use outcome::{Bar, Flow, HostOutcome, IntoSite, Outcome};
 pub use scenario::{Scenario, ScenarioError};
 pub use small::{long_world, small_world};
@@ -47,22 +49,43 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, ScenarioError> {
 /// # Errors
 /// As [`run`].
 pub fn run_watched(scenario: &Scenario, seed: u64, watch: impl FnMut(&Sample)) -> Result<Outcome, ScenarioError> {
+    run_by(None, scenario, seed, watch)
+}
+
+/// As [`run_watched`]; a baseline decides in Headwater's place.
+///
+/// # Errors
+/// As [`run`], and where the baseline has no meaning for the scenario.
+pub fn run_by(
+    baseline: Option<Baseline>,
+    scenario: &Scenario,
+    seed: u64,
+    watch: impl FnMut(&Sample),
+) -> Result<Outcome, ScenarioError> {
     if scenario.live.is_some() {
         return Err(ScenarioError::Contradiction("a live channel is run by itself".into()));
+    }
+    if let Some(baseline) = baseline {
+        baseline.check(scenario)?;
     }
     let bound_s = bound(scenario, seed)?;
     let alone_s = match scenario.bars.beside_ratio {
         Some(_) => run(&Scenario { also: vec![], bars: Bars::default(), ..scenario.clone() }, seed)?.makespan_s,
         None => None,
     };
-    let finished = World::new(scenario, seed)?.run(watch);
+    let finished = World::new(scenario, seed, baseline)?.run(watch);
+    // Of those that were there to the end, or left with everything: whoever has not got it counts, too.
+    let counted =
+        |h: &&HostOutcome| h.receives && h.arrived_s.is_some() && (!h.left_for_good || h.finished_s.is_some());
+    let last = finished.hosts.iter().filter(counted).count().saturating_sub(1);
     let at = |share: f64| {
-        let last = finished.completions.len().saturating_sub(1);
-        finished.completions.get((last as f64 * share).ceil() as usize).map_or(0.0, |m| m.as_secs_f64())
+        let nth = (last as f64 * share).ceil() as usize;
+        finished.completions.get(nth).map(|m| m.as_secs_f64())
     };
     let makespan_s = finished.makespan.map(|m| m.as_secs_f64());
     let mut outcome = Outcome {
         scenario: scenario.name.clone(),
+        baseline: baseline.map(|b| b.to_string()),
         seed,
         nodes: finished.nodes,
         complete: finished.completions.len(),

@@ -9,6 +9,8 @@ use std::fmt;
 pub struct Outcome {
     /// The scenario's name.
     pub scenario: String,
+    /// The baseline that decided, if one did.
+    pub baseline: Option<String>,
     /// The seed, to replay it.
     pub seed: u64,
     /// Receivers that arrived.
@@ -25,10 +27,11 @@ pub struct Outcome {
     pub beside_ratio: Option<f64>,
     /// Receivers that have everything of each further content.
     pub complete_also: Vec<usize>,
-    /// Of the time from the first arrival until each node had everything: the median.
-    pub p50_s: f64,
-    /// 99th percentile.
-    pub p99_s: f64,
+    /// Of the time from the first arrival until each receiver had everything: the median; `None` where fewer than half of
+    /// those that stayed have.
+    pub p50_s: Option<f64>,
+    /// 99th percentile; `None` where fewer have everything.
+    pub p99_s: Option<f64>,
     /// Bytes that left the origin over the content's size.
     pub origin_copies: f64,
     /// Bytes that nodes got from peers.
@@ -248,11 +251,17 @@ impl Outcome {
     }
 }
 
+/// Who decided, if it was not Headwater, for the first line of what a run came to.
+pub(crate) fn by(baseline: &Option<String>) -> String {
+    baseline.as_ref().map_or(String::new(), |b| format!("baseline {b}, "))
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let or_never = |s: Option<f64>| s.map_or("never".to_owned(), |s| format!("{s:.2} s"));
-        writeln!(f, "{}, seed {}: {} of {} nodes complete", self.scenario, self.seed, self.complete, self.nodes)?;
+        let by = by(&self.baseline);
+        writeln!(f, "{}, {by}seed {}: {} of {} nodes complete", self.scenario, self.seed, self.complete, self.nodes)?;
         writeln!(f, "  makespan         {:>12}", or_never(self.makespan_s))?;
         writeln!(f, "  bound            {:>12}", format!("{:.2} s", self.bound_s))?;
         writeln!(f, "  ratio            {:>12}", self.ratio.map_or("-".to_owned(), |r| format!("{r:.3}")))?;
@@ -262,7 +271,8 @@ impl fmt::Display for Outcome {
         for (also, complete) in self.complete_also.iter().enumerate() {
             writeln!(f, "  content {:<8} {complete:>13} complete", also + 2)?;
         }
-        writeln!(f, "  p50 / p99        {:>12}", format!("{:.1} / {:.1} s", self.p50_s, self.p99_s))?;
+        let p50_p99 = format!("{} / {}", or_never(self.p50_s), or_never(self.p99_s));
+        writeln!(f, "  p50 / p99        {p50_p99:>12}")?;
         writeln!(f, "  origin copies    {:>12.3}", self.origin_copies)?;
         let copies = [
             ("into an ISP", self.copies_into_isp),

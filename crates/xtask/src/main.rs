@@ -13,6 +13,7 @@ mod kills;
 mod lab;
 mod licences;
 mod pure;
+mod results;
 mod shell;
 mod soak;
 mod spdx;
@@ -105,6 +106,26 @@ enum Task {
         #[arg(long)]
         receivers: bool,
     },
+    /// Run scenarios, with baselines beside, and what decisions cost, and write docs/results.md from what they came to
+    #[command(after_help = RESULTS_EXAMPLES)]
+    Results {
+        /// Only this scenario with its baselines, or one of these as SCENARIO/BASELINE or SCENARIO/headwater; may be given
+        /// several times. What earlier runs came to is kept in target/results, so that the page has all of them
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+        /// Also what takes long: 10,000 viewers of a stream, a million decisions
+        #[arg(long, conflicts_with = "only")]
+        all: bool,
+        /// Run nothing: write the page from what is kept
+        #[arg(long, conflicts_with_all = ["only", "all"])]
+        page: bool,
+        /// The `headwater` to run, instead of one that is built now
+        #[arg(long, value_name = "PATH")]
+        program: Option<std::path::PathBuf>,
+        /// A folder with what `cargo xtask lab … --json FILE` wrote: its bars get a table, too
+        #[arg(long, value_name = "DIR")]
+        lab: Option<std::path::PathBuf>,
+    },
     /// Build the lab and what it runs, then run it: real hosts, links, NATs, failures and liars (Linux, root)
     #[command(disable_help_flag = true)]
     Lab {
@@ -113,6 +134,16 @@ enum Task {
         arguments: Vec<OsString>,
     },
 }
+
+const RESULTS_EXAMPLES: &str = "\
+Examples:
+  cargo xtask results                                # all but the longest: about half an hour
+  cargo xtask results --only live-1000               # Headwater and its baselines, for the page that stands
+  cargo xtask results --only live-1000/headwater     # without the baselines
+  cargo xtask results --page --lab target/lab        # with what the lab wrote there
+
+One run after the other; each says what it is and how long it took. A missed bar is no failure here: the page says it.
+A run whose figure is missing is an error, which names both.";
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
@@ -140,6 +171,9 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Soak { minutes, seed, program, measures } => {
             let seed = seed.unwrap_or_else(seed_from_clock);
             println!("{}", soak::run(soak::Plan { minutes, seed, program, measures })?);
+        }
+        Task::Results { only, all, page, program, lab } => {
+            println!("{}", results::run(&results::Plan { only, all, page, program, lab })?);
         }
         Task::Pages { minutes } => println!("{}", browser::pages(minutes)?),
         Task::Chaos { runs, seed } => {

@@ -2,11 +2,12 @@
 
 use super::messages::{CENTER, Due, Event, FromCenter, Nx, SOURCE, ToCenter, id_of, nx_of};
 use super::node::Shared;
+use crate::baseline::{Baseline, Decider};
 use crate::scenario::{HostSpec, Scenario};
 use headwater_center_core::client_manager::Arrival;
 use headwater_center_core::content_directory::{Content, Kind};
-use headwater_center_core::trees::{Trees, TreesStats};
-use headwater_center_core::{Center, Config, Event as Told, Input, Output, Totals};
+use headwater_center_core::trees::TreesStats;
+use headwater_center_core::{Event as Told, Input, Output, Totals};
 use headwater_model::id::{Hash, Version};
 use headwater_model::live::LiveTrack;
 use headwater_model::node::{Accepts, Capabilities, Role};
@@ -18,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// See the module.
 pub(super) struct Control {
-    center: Center,
+    center: Decider,
     version: Version,
     pub(super) mail: BinaryHeap<Due<(Nx, ToCenter)>>,
     /// What it says, until the round is over.
@@ -38,9 +39,9 @@ pub(super) struct Arriving<'a> {
 }
 
 impl Control {
-    pub(super) fn new(track: &LiveTrack) -> Control {
+    pub(super) fn new(track: &LiveTrack, baseline: Option<Baseline>, seed: u64) -> Control {
         let mut control = Control {
-            center: Center::new(Time(0), Config::default(), 1, false),
+            center: Decider::for_live(baseline, seed),
             version: track.version,
             mail: BinaryHeap::new(),
             said: Vec::new(),
@@ -138,11 +139,12 @@ impl Control {
     pub(super) fn totals(&self) -> Totals {
         self.center.totals()
     }
-    pub(super) fn trees(&self) -> Option<&Trees> {
-        self.center.directory().trees(&self.version.content)
-    }
     pub(super) fn stats(&self) -> TreesStats {
-        self.trees().map(Trees::stats).unwrap_or_default()
+        self.center.tree_stats(&self.version.content)
+    }
+    /// Of the viewers.
+    pub(super) fn slots(&self, seed: u64) -> Vec<u32> {
+        self.center.slots(&self.version.content, &id_of(seed, SOURCE))
     }
 }
 

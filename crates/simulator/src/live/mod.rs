@@ -6,6 +6,7 @@
 //! seed gives the same run on any number of them.
 
 mod control;
+mod isps;
 mod media;
 mod messages;
 mod node;
@@ -15,8 +16,9 @@ mod player;
 mod tests;
 mod uplink;
 
-pub use outcome::LiveOutcome;
+pub use outcome::{IspCopies, LiveOutcome};
 
+use crate::baseline::Baseline;
 use crate::bounds;
 use crate::scenario::{Checks, HostSpec, Live, LiveSessions, MBIT, Scenario, ScenarioError, span};
 use control::{Arriving, Control, accepts};
@@ -63,6 +65,7 @@ struct World<'a> {
     scenario: &'a Scenario,
     live: &'a Live,
     seed: u64,
+    baseline: Option<Baseline>,
     hosts: Vec<HostSpec>,
     shared: Shared,
     control: Control,
@@ -78,6 +81,7 @@ struct World<'a> {
     sent_at_zero: Sent,
     sent_settled: Sent,
     pushed_settled: u64,
+    borders: isps::Borders,
     gone: Vec<Viewer>,
     newcomers: usize,
     killed: usize,
@@ -124,6 +128,19 @@ pub fn run_live_watched(
     seed: u64,
     watch: impl FnMut(&LiveSample),
 ) -> Result<LiveOutcome, ScenarioError> {
+    run_live_by(None, scenario, seed, watch)
+}
+
+/// As [`run_live_watched`]; a baseline decides in Headwater's place.
+///
+/// # Errors
+/// As [`run_live`], and where the baseline has no meaning for the scenario.
+pub fn run_live_by(
+    baseline: Option<Baseline>,
+    scenario: &Scenario,
+    seed: u64,
+    watch: impl FnMut(&LiveSample),
+) -> Result<LiveOutcome, ScenarioError> {
     scenario.layout()?;
     scenario.check_simulable()?;
     let Some(live) = &scenario.live else {
@@ -135,13 +152,21 @@ pub fn run_live_watched(
     if live.fetch_at_s.is_some() {
         return Err(ScenarioError::LabOnly("a content beside a live channel".into()));
     }
-    let mut world = World::new(scenario, live, seed)?;
+    if let Some(baseline) = baseline {
+        baseline.check(scenario)?;
+    }
+    let mut world = World::new(scenario, live, seed, baseline)?;
     world.run(watch);
     Ok(world.outcome())
 }
 
 impl<'a> World<'a> {
-    fn new(scenario: &'a Scenario, live: &'a Live, seed: u64) -> Result<World<'a>, ScenarioError> {
+    fn new(
+        scenario: &'a Scenario,
+        live: &'a Live,
+        seed: u64,
+        baseline: Option<Baseline>,
+    ) -> Result<World<'a>, ScenarioError> {
         let network = scenario.network.unwrap_or_default();
         let one_way = |rtt_ms: f64| Micros((rtt_ms * 500.0) as u64).max(LATENCY_MIN);
         let segment = span(live.segment_s);
@@ -171,8 +196,9 @@ impl<'a> World<'a> {
             scenario,
             live,
             seed,
+            baseline,
             hosts,
-            control: Control::new(&shared.track),
+            control: Control::new(&shared.track, baseline, seed),
             shared,
             nodes: Vec::new(),
             host_of: Vec::new(),
@@ -183,6 +209,7 @@ impl<'a> World<'a> {
             sent_at_zero: Sent::default(),
             sent_settled: Sent::default(),
             pushed_settled: 0,
+            borders: isps::Borders::default(),
             gone: Vec::new(),
             newcomers: 0,
             killed: 0,
@@ -283,6 +310,7 @@ impl<'a> World<'a> {
             for (to, due) in b.mail.drain(..) {
                 post(&mut self.nodes, to, due);
             }
+            self.borders.all.take(&mut b.crossed);
             self.control.mail.extend(b.to_center.drain(..));
             ended.append(&mut b.ended);
             self.violations.append(&mut b.violations);
@@ -346,10 +374,12 @@ impl<'a> World<'a> {
     fn looks(&mut self, now: Time, looks_at: &mut Time) {
         if now <= self.zero {
             self.sent_at_zero = self.sent();
+            self.borders.at_zero.clone_from(&self.borders.all);
         }
         if now <= self.zero + SETTLED {
             self.sent_settled = self.sent();
             self.pushed_settled = self.pushed();
+            self.borders.settled.clone_from(&self.borders.all);
         }
         if now < *looks_at {
             return;
@@ -441,16 +471,22 @@ impl World<'_> {
             self.nodes.iter().flatten().filter_map(|n| self.hosts.get(n.host?)).map(HostSpec::up).collect();
         let rate = self.live.mbit * MBIT;
         let media = &self.shared.media;
-        let trees = self.control.trees();
-        let members = trees.map(|t| t.members().filter(|m| m.info.node != messages::id_of(self.seed, SOURCE)));
-        let slots: Vec<u32> = members.into_iter().flatten().map(|m| m.slots).collect();
+        let slots = self.control.slots(self.seed);
         let alive: Vec<Viewer> =
             self.nodes.iter().flatten().filter(|n| n.host.is_some()).map(|n| Viewer::of(end, n)).collect();
+        let published = media.bytes_after(self.zero) as f64;
+        let published_later = media.bytes_after(self.zero + SETTLED) as f64;
+        let isps = match self.scenario.network {
+            Some(_) => self.borders.copies(&self.hosts, rate, published, published_later),
+            None => Vec::new(),
+        };
         let run = outcome::Run {
+            baseline: self.baseline,
             seconds: self.live.seconds,
             s_min_copies: bounds::live_server_load(rate, &ups) / rate,
-            published: media.bytes_after(self.zero) as f64,
-            published_later: media.bytes_after(self.zero + SETTLED) as f64,
+            published,
+            published_later,
+            isps,
             sent: self.sent().since(&self.sent_at_zero),
             // Who came, or went, would count for a part of the time.
             uplink_share: (self.newcomers + self.killed == 0 && self.live.seconds > SETTLED.as_secs_f64()).then(|| {

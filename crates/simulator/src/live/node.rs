@@ -1,5 +1,6 @@
 //! A node: the real channel, and what its shell, its links and its player do.
 
+use super::isps::Crossed;
 use super::media::{Media, data};
 use super::messages::{Due, Event, FromCenter, Message, Nx, SOURCE, ToCenter, id_of, nx_of};
 use super::outcome::Histogram;
@@ -57,9 +58,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    fn isp(&self, n: Nx) -> u16 {
+        self.isps.get(n as usize).copied().unwrap_or(self.origin_isp)
+    }
     fn latency(&self, a: Nx, b: Nx) -> Micros {
-        let isp = |n: Nx| self.isps.get(n as usize).copied().unwrap_or(self.origin_isp);
-        if isp(a) == isp(b) { self.inside } else { self.across }
+        if self.isp(a) == self.isp(b) { self.inside } else { self.across }
     }
     /// One way to the control center, which is where the origin is.
     pub(super) fn to_center(&self, n: Nx) -> Micros {
@@ -78,6 +81,8 @@ pub(super) struct Outbox {
     pub(super) gone: Vec<Nx>,
     /// From the publishing of a piece to its being at a viewer.
     pub(super) lags: Histogram,
+    /// Pieces that came from one ISP into another, in bytes.
+    pub(super) crossed: Crossed,
     pub(super) events: u64,
     pub(super) violations: Vec<String>,
 }
@@ -525,7 +530,9 @@ impl Node {
         shared: &Shared,
         out: &mut Outbox,
     ) {
-        let takes = Micros((f64::from(length(shared, piece)) / self.down.max(1.0) * 1e6) as u64);
+        let bytes = length(shared, piece);
+        out.crossed.add(shared.isp(from.unwrap_or(SOURCE)), shared.isp(self.nx), u64::from(bytes));
+        let takes = Micros((f64::from(bytes) / self.down.max(1.0) * 1e6) as u64);
         self.down_busy = now.max(self.down_busy + takes);
         if self.down_busy > now {
             self.at(self.down_busy, Event::Landed(from, piece, job));

@@ -1,7 +1,8 @@
 //! What a live run came to, each number beside its bound.
 
 use super::node::Node;
-use crate::outcome::Bar;
+use crate::baseline::Baseline;
+use crate::outcome::{Bar, by};
 use crate::scenario::{Live, Scenario};
 use headwater_center_core::Totals;
 use headwater_center_core::trees::TreesStats;
@@ -18,6 +19,8 @@ const SETTLED_IN: Micros = Micros::from_secs(10);
 pub struct LiveOutcome {
     /// The scenario's name.
     pub scenario: String,
+    /// The baseline that decided, if one did.
+    pub baseline: Option<String>,
     /// The seed, to replay it.
     pub seed: u64,
     /// How long the run was.
@@ -92,6 +95,13 @@ pub struct LiveOutcome {
     pub peer_bytes: u64,
     /// From the origin.
     pub origin_bytes: u64,
+    /// Most copies that entered an ISP other than the origin's, after the first 60 s; nothing where there is none, or the run
+    /// is not longer.
+    pub copies_into_isp_later: Option<f64>,
+    /// Most copies that left such an ISP, after the first 60 s.
+    pub copies_out_of_isp_later: Option<f64>,
+    /// What entered and left each ISP that has hosts; nothing without a network.
+    pub isps: Vec<IspCopies>,
     /// Twice or wrong.
     pub wasted_bytes: u64,
     /// Asked for, as they did not come by themselves; those from the origin among them.
@@ -110,6 +120,25 @@ pub struct LiveOutcome {
     pub violations: Vec<String>,
     /// The scenario's bars.
     pub bars: Vec<Bar>,
+}
+
+/// Copies of the stream that crossed the border of an ISP, both ways.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IspCopies {
+    /// Its number.
+    pub isp: u16,
+    /// Hosts in it.
+    pub hosts: usize,
+    /// In the whole run.
+    pub into: f64,
+    /// In the whole run.
+    pub out: f64,
+    /// After the first 60 s; nothing in runs that are not longer.
+    pub into_later: Option<f64>,
+    /// After the first 60 s.
+    pub out_later: Option<f64>,
+    /// Least that must enter: max{1, n − U/r} for n hosts with uplinks of U in all and a rate r.
+    pub into_bound: f64,
 }
 
 /// What the publisher's line carried, in bytes.
@@ -232,6 +261,7 @@ impl Viewer {
 
 /// What was measured.
 pub(super) struct Run {
+    pub(super) baseline: Option<Baseline>,
     pub(super) seconds: f64,
     pub(super) s_min_copies: f64,
     pub(super) published: f64,
@@ -246,6 +276,7 @@ pub(super) struct Run {
     pub(super) newcomers: usize,
     pub(super) killed: usize,
     pub(super) lags: Histogram,
+    pub(super) isps: Vec<IspCopies>,
     pub(super) totals: Totals,
     pub(super) verdicts: u64,
     pub(super) events: u64,
@@ -272,8 +303,13 @@ impl LiveOutcome {
         let copies_later = later(run.sent_later.all());
         let looks = run.depths.looks.max(1) as f64;
         let (peer_bytes, origin_bytes) = (sum(|v| v.peer_bytes), sum(|v| v.origin_bytes));
+        let origin_isp = scenario.network.map(|n| n.origin_isp);
+        let most = |of: fn(&IspCopies) -> Option<f64>| {
+            run.isps.iter().filter(|i| Some(i.isp) != origin_isp).filter_map(of).max_by(f64::total_cmp)
+        };
         let mut outcome = LiveOutcome {
             scenario: scenario.name.clone(),
+            baseline: run.baseline.map(|b| b.to_string()),
             seed,
             seconds: run.seconds,
             viewers: run.alive.len(),
@@ -311,6 +347,9 @@ impl LiveOutcome {
             unfed_mean: run.depths.unfed as f64 / looks,
             peer_bytes,
             origin_bytes,
+            copies_into_isp_later: most(|i| i.into_later),
+            copies_out_of_isp_later: most(|i| i.out_later),
+            isps: run.isps,
             wasted_bytes: sum(|v| v.wasted_bytes),
             repaired_bytes: sum(|v| v.repaired_bytes),
             message_share: sum(|v| v.message_bytes) as f64 / ((peer_bytes + origin_bytes) as f64).max(1.0),
@@ -345,6 +384,8 @@ impl LiveOutcome {
             ("lag_p95_s", bars.lag_p95_s, self.lag_p95_worst_s),
             ("fed_again_p99_s", bars.fed_again_p99_s, self.fed_again_p99_s),
             ("media_breaks", bars.media_breaks, Some(self.media_breaks as f64)),
+            ("copies_into_isp", bars.copies_into_isp, self.copies_into_isp_later),
+            ("copies_out_of_isp", bars.copies_out_of_isp, self.copies_out_of_isp_later),
         ];
         self.bars = all.into_iter().filter_map(|(name, bar, value)| Some(Bar::at_most(name, value, bar?))).collect();
         self.bars.extend(bars.uplink_share.map(|bar| Bar::at_least("uplink_share", self.uplink_share, bar)));
@@ -357,8 +398,14 @@ impl fmt::Display for LiveOutcome {
         let or_none = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.3}"));
         writeln!(
             f,
-            "{}, seed {}: {} viewers after {} s, {} came in place of others, {} killed",
-            self.scenario, self.seed, self.viewers, self.seconds, self.newcomers, self.killed
+            "{}, {}seed {}: {} viewers after {} s, {} came in place of others, {} killed",
+            self.scenario,
+            by(&self.baseline),
+            self.seed,
+            self.viewers,
+            self.seconds,
+            self.newcomers,
+            self.killed
         )?;
         writeln!(f, "  S                {:>12.3} copies", self.copies)?;
         let later = (or_none(self.copies_later), or_none(self.origin_copies_later));
@@ -392,6 +439,14 @@ impl fmt::Display for LiveOutcome {
             "  depth            {:.2} mean (bound {:.2}), {} max (bound {}); {:.2} places unfed",
             self.depth_mean, self.depth_mean_bound, self.depth_max, self.depth_max_bound, self.unfed_mean
         )?;
+        for i in &self.isps {
+            let later = format!("{} in, {} out", or_none(i.into_later), or_none(i.out_later));
+            writeln!(
+                f,
+                "  ISP {:<3} {:>6} hosts  {later} copies after 60 s (bound {:.3} in); {:.3} in, {:.3} out of all",
+                i.isp, i.hosts, i.into_bound, i.into, i.out
+            )?;
+        }
         writeln!(f, "  from peers       {:>10.1} MiB", mib(self.peer_bytes))?;
         writeln!(f, "  from the origin  {:>10.1} MiB", mib(self.origin_bytes))?;
         writeln!(f, "  wasted           {:>10.1} MiB", mib(self.wasted_bytes))?;

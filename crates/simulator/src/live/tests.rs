@@ -69,7 +69,7 @@ fn the_same_seed_gives_the_same_run_on_any_number_of_threads() {
     scenario.checks = Checks::AtTheEnd;
     let on = |threads: usize| {
         let live = scenario.live.as_ref().unwrap();
-        let mut world = World::new(&scenario, live, 5).unwrap();
+        let mut world = World::new(&scenario, live, 5, None).unwrap();
         world.boxes.resize_with(threads, Outbox::default);
         world.run(|_| {});
         world.outcome()

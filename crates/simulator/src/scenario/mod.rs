@@ -169,6 +169,10 @@ pub struct LiveBars {
     pub dial_only_pairs: Option<f64>,
     /// As `source_ratio_later`, over the bound for viewers of which some cannot be dialled.
     pub lightweight_ratio: Option<f64>,
+    /// Copies that enter any ISP other than the origin's, after the first 60 s, at most.
+    pub copies_into_isp: Option<f64>,
+    /// Copies that leave any such ISP, after the first 60 s, at most.
+    pub copies_out_of_isp: Option<f64>,
     /// Every viewer that stays has the right content in the end.
     pub content_right: bool,
 }

@@ -1,9 +1,10 @@
 //! What the control center's shell and the nodes' ends of its sessions do.
 
 use super::{Event, Nx, World};
+use crate::baseline::{Baseline, Decider};
 use crate::scenario::{Reach, SiteNat, Sources};
 use headwater_center_core::client_manager::Arrival;
-use headwater_center_core::{Center, Config, Input, Output, Totals};
+use headwater_center_core::{Input, Output, Totals};
 use headwater_model::assignment::{Assignment, Lease};
 use headwater_model::id::{Hash, NodeId, Version};
 use headwater_model::node::{Capabilities, Forwards, From, Known, Role, SourceAccess};
@@ -78,7 +79,7 @@ struct Session {
 /// The control center and its shell's state.
 #[derive(Debug)]
 pub(super) struct Control {
-    center: Center,
+    center: Decider,
     /// Whether messages get through.
     pub(super) reachable: bool,
     sessions: Vec<Option<Session>>,
@@ -97,9 +98,9 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize, baseline: Option<Baseline>, seed: u64) -> Self {
         Self {
-            center: Center::new(Time(0), Config::default(), 1, false),
+            center: Decider::for_file(Time(0), baseline, 1, false, seed),
             reachable: true,
             sessions: vec![None; nodes],
             next_session: 1,
@@ -131,8 +132,9 @@ impl Control {
 }
 
 impl World {
-    pub(super) fn center_for_measures(&self) -> &Center {
-        &self.control.center
+    /// See [`Decider::state_lines`].
+    pub(super) fn control_state_lines(&self) -> usize {
+        self.control.center.state_lines()
     }
 
     /// Violated invariants of the control center.
@@ -140,16 +142,16 @@ impl World {
         self.control.center.check(self.now)
     }
 
-    /// The first content's swarm.
-    pub(super) fn dcm(&self) -> Option<&headwater_center_core::dcm::Dcm> {
-        self.control.center.directory().dcm(&self.contents[0].version.content)
+    /// Leases of the first content under way.
+    pub(super) fn leases(&self) -> usize {
+        self.control.center.leases(&self.contents[0].version.content)
     }
 
     /// The control center comes back without its state; its epoch is durable.
     pub(super) fn restart_center(&mut self) {
         self.control.former = self.control.totals();
         let epoch = self.control.center.epoch() + 1;
-        self.control.center = Center::new(self.now, Config::default(), epoch, true);
+        self.control.center = Decider::for_file(self.now, self.baseline, epoch, true, self.seed);
         self.control.sessions.fill(None);
         self.control.tick_at = Time(u64::MAX);
         self.publish_all();

@@ -13,6 +13,7 @@ mod outcome;
 mod peers;
 mod transfers;
 
+use crate::baseline::Baseline;
 use crate::links::{EdgeIx, Links, NodeIx};
 use crate::queue::Queue;
 use crate::scenario::{Arrivals, Checks, HostSpec, Scenario, ScenarioError, span};
@@ -165,6 +166,8 @@ struct Node {
 pub(crate) struct World {
     scenario: Scenario,
     seed: u64,
+    /// Who decides in Headwater's place.
+    baseline: Option<Baseline>,
     now: Time,
     queue: Queue<Event>,
     rng: Rng,
@@ -203,7 +206,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(scenario: &Scenario, seed: u64) -> Result<World, ScenarioError> {
+    pub(crate) fn new(scenario: &Scenario, seed: u64, baseline: Option<Baseline>) -> Result<World, ScenarioError> {
         let layout = scenario.layout()?;
         scenario.check_simulable()?;
         let specs = scenario.hosts(seed);
@@ -239,9 +242,10 @@ impl World {
         let mut world = World {
             scenario: scenario.clone(),
             seed,
+            baseline,
             now: Time(0),
             rng,
-            control: Control::new(nodes.len()),
+            control: Control::new(nodes.len(), baseline, seed),
             sent: vec![0.0; specs.len() + contents.len()],
             to_arrive: specs.len(),
             nodes,

@@ -95,7 +95,7 @@ impl World {
         s.origin_copies = self.sent[self.contents[0].origin.0 as usize] / self.contents[0].layout.bytes() as f64;
         s.active = self.links.edge_count();
         s.across = self.edges_across();
-        s.leases = self.dcm().map_or(0, |d| d.leases().active().len());
+        s.leases = self.leases();
         s.alarms = self.control.totals().alarms;
         s
     }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use headwater_simulator::{Scenario, run_live_watched, run_watched};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use headwater_simulator::{Baseline, Scenario, run_by, run_live_by};
 use serde::Serialize;
 
 use super::{print, print_json};
@@ -26,6 +27,13 @@ pub struct Args {
     /// Where its randomness starts
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Let another way decide in Headwater's place, with the same peers, links and seed, to see what it would come to
+    ///
+    /// client-server: everybody has all from the origin. random: a tracker names 20 members at random to whoever joins, so
+    /// that each has some 40 neighbours. locality: half of those who are named are of one's own ISP. forest, for streams: a
+    /// tree per substream, places taken at random, and again 4 s after a parent was lost.
+    #[arg(long, value_name = "NAME", value_parser = baselines())]
+    baseline: Option<Baseline>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -34,8 +42,12 @@ pub struct Args {
     report: Option<PathBuf>,
 }
 
+fn baselines() -> impl TypedValueParser<Value = Baseline> {
+    PossibleValuesParser::new(Baseline::ALL.map(Baseline::name)).try_map(|name| name.parse::<Baseline>())
+}
+
 pub async fn run(args: Args) -> Result<()> {
-    let (json, seed) = (args.json, args.seed);
+    let (json, seed, baseline) = (args.json, args.seed, args.baseline);
     let scenario = Scenario::read(&args.scenario)?;
     let about = scenario.about.clone();
     let report = args.report;
@@ -43,7 +55,7 @@ pub async fn run(args: Args) -> Result<()> {
     let (missed, violated) = if scenario.live.is_some() {
         let run = move || {
             let (mut told, mut samples) = (Told::new(json), Vec::new());
-            let outcome = run_live_watched(&scenario, seed, |s| {
+            let outcome = run_live_by(baseline, &scenario, seed, |s| {
                 samples.push(*s);
                 told.tell(|| {
                     let (at, of, viewers, copies) = (s.at_s, s.of_s, s.viewers, s.pushed + s.fetched);
@@ -62,7 +74,7 @@ pub async fn run(args: Args) -> Result<()> {
     } else {
         let run = move || {
             let (mut told, mut samples) = (Told::new(json), Vec::new());
-            let outcome = run_watched(&scenario, seed, |s| {
+            let outcome = run_by(baseline, &scenario, seed, |s| {
                 samples.push(s.clone());
                 told.tell(|| format!("{:.0} s simulated; {} have everything", s.at_s, s.complete));
             });

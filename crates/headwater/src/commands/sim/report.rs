@@ -54,6 +54,11 @@ fn fact(what: &'static str, value: String, bound: Option<String>) -> Fact {
     Fact { what, value, bound }
 }
 
+/// The baseline that decided, if one did.
+fn by(baseline: &Option<String>) -> String {
+    baseline.as_ref().map_or(String::new(), |b| format!(", baseline {b}"))
+}
+
 impl Plot {
     /// At these seconds.
     fn over_time(at: &[f64]) -> Plot {
@@ -130,7 +135,8 @@ impl Page {
             fact("messages, % of pieces", format!("{:.2}", o.message_share * 100.0), None),
             fact("invariants violated", o.violations.len().to_string(), Some("0".into())),
         ];
-        let title = format!("{}, seed {}: {} viewers, {} s", o.scenario, o.seed, o.viewers, o.seconds);
+        let title =
+            format!("{}{}, seed {}: {} viewers, {} s", o.scenario, by(&o.baseline), o.seed, o.viewers, o.seconds);
         Page { title, about, bars: o.bars.clone(), facts, plots }
     }
 
@@ -163,16 +169,17 @@ impl Page {
             over_time("Alarms so far", "", vec![line("alarms", |s| s.alarms as f64)]),
         ];
         let seconds = |v: f64| format!("{v:.1}");
+        let or_never = |v: Option<f64>| v.map_or("never".into(), seconds);
         let facts = vec![
             fact("hosts that have it", format!("{} of {}", o.complete, o.nodes), Some(o.nodes.to_string())),
-            fact("makespan, s", o.makespan_s.map_or("never".into(), seconds), Some(seconds(o.bound_s))),
-            fact("half of them have it after, s", seconds(o.p50_s), None),
-            fact("99 % of them have it after, s", seconds(o.p99_s), None),
+            fact("makespan, s", or_never(o.makespan_s), Some(seconds(o.bound_s))),
+            fact("half of them have it after, s", or_never(o.p50_s), None),
+            fact("99 % of them have it after, s", or_never(o.p99_s), None),
             fact("copies that left the origin", format!("{:.2}", o.origin_copies), Some("1".into())),
             fact("uplinks used, %", format!("{:.1}", o.uplinks_used * 100.0), Some("100".into())),
             fact("invariants violated", o.violations.len().to_string(), Some("0".into())),
         ];
-        let title = format!("{}, seed {}: {} hosts", o.scenario, o.seed, o.nodes);
+        let title = format!("{}{}, seed {}: {} hosts", o.scenario, by(&o.baseline), o.seed, o.nodes);
         Page { title, about, bars: o.bars.clone(), facts, plots }
     }
 }
