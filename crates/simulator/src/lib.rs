@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod bounds;
+mod flow;
 pub mod links;
 mod live;
 mod outcome;
