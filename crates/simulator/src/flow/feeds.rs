@@ -128,7 +128,14 @@ impl World<'_> {
             self.figures.fed_again.add(at.since(Time(u64::from(lost) * 1000)));
         }
         self.viewers.close_gap(s, vx, at);
-        if self.viewers.lanes[s].parent[vx as usize] == SOURCE {
+        // What has been published since, and of a newcomer's first segment all.
+        let parent = self.viewers.lanes[s].parent[vx as usize];
+        let since = if was_fed { at.since(Time(u64::from(lost) * 1000)) } else { self.stream.segment };
+        let pieces = self.stream.lane_rate() * since.as_secs_f64() / super::stream::PIECE as f64;
+        let viewer = &mut self.viewers.all[parent as usize];
+        let each = viewer.catches_up(at, pieces.max(1.0), &self.stream, super::pass::MESSAGES);
+        self.viewers.lanes[s].catches_up[vx as usize] = each;
+        if parent == SOURCE {
             // What was there before goes out as well.
             self.figures.sent.pushed += self.stream.lane_bytes();
         }

@@ -34,8 +34,6 @@ struct Sends {
     piece: u32,
     /// A piece to each child.
     round: u32,
-    /// Between two pieces of what one child catches up with.
-    catches_up: u32,
     backlog: u32,
 }
 
@@ -101,11 +99,11 @@ pub(super) fn look(viewers: &mut Viewers, net: &Net, stream: &Stream, segment: u
     let mut tallies = Vec::new();
     std::thread::scope(|scope| {
         let parts = all.chunks_mut(part).enumerate().map(|(number, viewers)| {
-            let (first, fares, sends) = (number * part, &fares, &sends);
+            let (first, fares) = (number * part, &fares);
             scope.spawn(move || {
                 let mut tally = Tally::default();
                 for (vx, viewer) in (first..).zip(viewers).skip(usize::from(first == 0)) {
-                    watch(viewer, vx, (lags, sends), &fares[vx], stream, segment, &mut tally);
+                    watch(viewer, vx, lags, &fares[vx], stream, segment, &mut tally);
                 }
                 tally
             })
@@ -115,8 +113,8 @@ pub(super) fn look(viewers: &mut Viewers, net: &Net, stream: &Stream, segment: u
     });
     for (viewer, sends) in all.iter_mut().zip(&sends) {
         let work = u64::from(sends.round) as f64 * stream.pieces() * stream.bursts as f64;
-        let backlog = (viewer.backlog.0 + work as u64).saturating_sub(stream.segment.0);
-        viewer.backlog = Micros(backlog).min(BACKLOG_MOST);
+        let backlog = (viewer.backlog + viewer.extra + Micros(work as u64)) - stream.segment;
+        (viewer.backlog, viewer.extra) = (backlog.min(BACKLOG_MOST), Micros(0));
     }
     tallies.iter().fold(Tally::default(), Tally::and)
 }
@@ -127,10 +125,8 @@ fn sends(v: &Viewer, stream: &Stream) -> Sends {
     }
     let piece = v.piece_time(stream, MESSAGES);
     let round = piece * f64::from(v.outlets);
-    let busy = (round * stream.pieces() / stream.burst_every.0 as f64).min(1.0);
-    let catches_up = piece + busy * (round - piece);
     let small = |us: f64| us.min(6e7) as u32;
-    Sends { piece: small(piece), round: small(round), catches_up: small(catches_up), backlog: v.backlog.0 as u32 }
+    Sends { piece: small(piece), round: small(round), backlog: v.backlog.0 as u32 }
 }
 
 /// Who is asked for how much that nobody pushes.
@@ -258,7 +254,7 @@ impl Pass<'_> {
 fn watch(
     viewer: &mut Viewer,
     vx: usize,
-    (lanes, sends): (&[Lane], &[Sends]),
+    lanes: &[Lane],
     fare: &Fare,
     stream: &Stream,
     segment: u64,
@@ -279,7 +275,7 @@ fn watch(
         } else {
             tally.unfed += 1;
         }
-        let catches_up = if parent == NONE { 0 } else { u64::from(sends[parent as usize].catches_up) };
+        let catches_up = u64::from(lane.catches_up[vx]);
         let (lost, again) = lane.held[vx];
         let mut held_up = 0;
         for burst in 0..stream.bursts {

@@ -2,8 +2,10 @@
 //! origin.
 
 use super::origin::slow_start;
+use super::stream::PIECE;
 use super::viewers::{HELPERS, LANES, NONE, State, Vx, Who};
 use super::{What, World};
+use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Rate, Time};
 
 /// Helpers that can bring the first segment within this time have so much longer: only then is the origin asked
@@ -11,6 +13,17 @@ use headwater_model::time::{Micros, Rate, Time};
 const HELPED_WITHIN: Micros = Micros::from_millis(600);
 /// How long before a player needs it the rest of a segment from before a newcomer is fetched (`LiveConfig::ask_ahead`).
 const ASK_AHEAD: Micros = Micros::from_millis(1200);
+
+/// Pieces that a helper is asked for at once, from the least to the most (`LiveConfig::max_asked_of_helper`).
+const ASKED: (u64, u64) = (2, 12);
+/// A node looks at what it lacks this often.
+const PULSE: Micros = Micros::from_millis(50);
+/// How exactly it is known when helpers have brought something.
+const PACE: Micros = Micros::from_millis(10);
+
+fn asked_at_once(promised: u32) -> u64 {
+    (Rate(u64::from(promised)).bytes_in(HELPED_WITHIN) / PIECE).clamp(ASKED.0, ASKED.1)
+}
 
 impl World<'_> {
     /// Those that help a viewer are others now, or promise other things.
@@ -61,8 +74,16 @@ impl World<'_> {
         }
         let way = self.slowest_helper(who.vx);
         let begun = if is_first { now + way.times(2) } else { now };
-        let brought = self.brought(who.vx, begun, until);
         let bytes = self.stream.segment_bytes;
+        if is_first {
+            let (brought, at) = self.first_brought(who.vx, begun, until);
+            self.viewers.all[who.vx as usize].rest = bytes - (brought as u64).min(bytes);
+            return match at {
+                Some(at) => self.queue.push(at, What::Fetched(who)),
+                None => self.queue.push(until, What::Rest(who)),
+            };
+        }
+        let brought = self.brought(who.vx, begun, until);
         if brought >= bytes as f64 {
             // Where they bring more than that they were as much faster.
             let part = bytes as f64 / brought;
@@ -79,7 +100,8 @@ impl World<'_> {
         helpers.into_iter().filter(|h| *h != NONE).map(|h| self.way(vx, h)).max().unwrap_or_default()
     }
 
-    /// What helpers bring in that time, in bytes: each shares what it has left over among those that ask it.
+    /// What helpers bring in that time, in bytes: each shares what it has left over among those that ask it, and is asked for
+    /// so many pieces at once.
     fn brought(&self, vx: Vx, from: Time, until: Time) -> f64 {
         let v = &self.viewers.all[vx as usize];
         let of = |(h, promised): (&Vx, &u32)| {
@@ -88,10 +110,47 @@ impl World<'_> {
             if !helper.serves() || *promised == 0 {
                 return 0.0;
             }
-            let up = super::stream::PIECE as f64 / helper.piece_time(&self.stream, super::pass::MESSAGES) * 1e6;
-            up / f64::from(helper.asked_by.max(1)) * self.idle(*h, from, until)
+            let each = helper.piece_time(&self.stream, super::pass::MESSAGES) * f64::from(helper.asked_by.max(1));
+            let asked = asked_at_once(*promised) as f64;
+            let rounds = self.way(vx, *h).times(2) + PULSE;
+            let rate = (PIECE as f64 / each * 1e6).min(asked * PIECE as f64 / rounds.as_secs_f64());
+            rate * self.idle(*h, from, until)
         };
-        v.helpers.iter().zip(&v.promised).filter(|(h, _)| **h != NONE).map(of).sum()
+        let all: f64 = v.helpers.iter().zip(&v.promised).filter(|(h, _)| **h != NONE).map(of).sum();
+        all.min(f64::from(v.down) * until.since(from).as_secs_f64())
+    }
+
+    /// What of the first segment helpers bring by then, and when they have brought all, if they do: its pieces are asked for
+    /// one helper after the other, each for so many, and the slowest counts.
+    fn first_brought(&self, vx: Vx, from: Time, until: Time) -> (f64, Option<Time>) {
+        let v = &self.viewers.all[vx as usize];
+        let mut helpers: Vec<(u64, Vx, u64)> = v.helpers.iter().zip(&v.promised).filter(|(h, p)| **h != NONE && **p > 0)
+            .map(|(h, p)| (mix64(self.seed ^ u64::from(self.viewers.all[*h as usize].number)), *h, asked_at_once(*p)))
+            .collect();
+        helpers.sort_unstable();
+        let pieces = self.stream.burst_pieces * self.stream.bursts;
+        let all: u64 = helpers.iter().map(|h| h.2).sum();
+        // What is asked for later goes to all of them.
+        let more = (pieces as f64 / all.max(1) as f64).max(1.0);
+        let (mut left, mut bytes, mut last) = (pieces as f64, 0.0, from);
+        for (_, h, asked) in helpers {
+            let helper = &self.viewers.all[h as usize];
+            let asked = (asked as f64 * more).min(left);
+            left -= asked;
+            let takes = helper.piece_time(&self.stream, super::pass::MESSAGES) * f64::from(helper.asked_by.max(1)) * asked / 1e6;
+            // It has to be idle for so long.
+            let mut at = from;
+            while helper.serves() && at < until && self.idle(h, from, at) < takes {
+                at = at + PACE;
+            }
+            let done = if helper.serves() { (self.idle(h, from, at) / takes.max(1e-6)).min(1.0) } else { 0.0 };
+            bytes += asked * done * PIECE as f64;
+            last = last.max(if done < 1.0 { until } else { at });
+        }
+        let down = Micros((self.stream.segment_bytes as f64 / f64::from(v.down) * 1e6) as u64);
+        last = last.max(from + down);
+        let is_whole = last < until && left < 1.0;
+        (bytes.min(self.stream.segment_bytes as f64), is_whole.then_some(last))
     }
 
     /// Seconds of that time in which a viewer has nothing to push: it does so after each burst.
@@ -151,20 +210,21 @@ impl World<'_> {
         let Some(v) = self.viewers.watching(who) else { return };
         let (place, asked_at, rest, down) = (v.place, v.asked_at, v.rest, f64::from(v.down));
         let way = self.net.to_origin(place);
-        // The pipe began with the question; what the way there takes, and slow start, is in this.
-        let at = (now + way.times(4)).max(asked_at + slow_start(way, rest, down));
+        // The pipe began with the question; what the way there takes, and slow start, is in this. Half of the line there has
+        // what is pushed meanwhile.
+        let at = (now + way.times(4)).max(asked_at + slow_start(way, rest, down / 2.0));
         self.queue.push(at, What::Fetched(who));
     }
 
     /// A segment from before it came is here.
     pub(super) fn fetched(&mut self, now: Time, who: Who) {
-        let stream = self.stream;
+        let (stream, held_back) = (self.stream, self.held_back);
         let Some(v) = self.viewers.watching(who) else { return };
         let Some(begin) = v.begin else { return };
-        let segment = begin - v.earlies.min(begin) + v.early;
-        // A player that holds back nothing begins with what is pushed as well.
-        let segment = if self.held_back <= 1 { begin } else { segment };
-        let lag = now.since(stream.published(segment));
+        // A player that holds back no more than a segment begins with what is pushed as well. The first segments of all were
+        // published at once, and are played one after the other all the same.
+        let before = if v.earlies == held_back { 0 } else { v.earlies - v.early };
+        let lag = now.since(stream.published(begin)) + stream.segment.times(before);
         match v.start_up {
             None => {
                 v.start_up = Some(now.since(v.watches_since));
@@ -177,7 +237,7 @@ impl World<'_> {
         self.figures.early_bytes += stream.segment_bytes;
         let v = &self.viewers.all[who.vx as usize];
         if v.early < v.earlies {
-            let due = stream.published(segment + 1) + v.slack.unwrap_or_default();
+            let due = stream.published(begin) + v.slack.unwrap_or_default() - stream.segment.times(before - 1);
             return self.reads(now, who, due);
         }
         let helpers = v.helpers;

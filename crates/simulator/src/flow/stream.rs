@@ -65,9 +65,9 @@ impl Stream {
         FIRST_SEGMENTS - 1 + at.since(self.begins).0 / self.segment.0
     }
 
-    /// Pieces of a substream in a burst, the mean; at least one comes after the other.
+    /// Whole pieces' worth of a substream in a burst, the mean.
     pub(super) fn pieces(&self) -> f64 {
-        (self.burst_pieces as f64 / f64::from(SUBSTREAMS)).max(1.0)
+        self.segment_bytes as f64 / (self.bursts * u64::from(SUBSTREAMS) * PIECE) as f64
     }
 
     /// Pieces that are there at a moment.
@@ -83,6 +83,11 @@ impl Stream {
     pub(super) fn bytes_between(&self, after: Time, until: Time) -> f64 {
         let bursts = |at: Time| at.since(self.begins).0 / self.burst_every.0;
         bursts(until).saturating_sub(bursts(after)) as f64 * self.segment_bytes as f64 / self.bursts as f64
+    }
+
+    /// Bytes per second of one substream.
+    pub(super) fn lane_rate(&self) -> f64 {
+        self.rate / f64::from(SUBSTREAMS)
     }
 
     /// Bytes of one substream in a segment.

@@ -60,6 +60,10 @@ pub(super) struct Viewer {
     pub(super) outlets: u32,
     /// What its uplink has not sent when the next burst comes.
     pub(super) backlog: Micros,
+    /// Work that newcomers made since the last segment, what of it is left, and when that was so.
+    pub(super) extra: Micros,
+    pub(super) owes: Micros,
+    pub(super) owes_at: Time,
     /// Its children were told of its being behind.
     pub(super) behind_at: Time,
     pub(super) helpers: [Vx; HELPERS],
@@ -101,6 +105,9 @@ impl Viewer {
             place: 0,
             outlets: 0,
             backlog: Micros(0),
+            extra: Micros(0),
+            owes: Micros(0),
+            owes_at: Time(0),
             behind_at: Time(0),
             helpers: [NONE; HELPERS],
             promised: [0; HELPERS],
@@ -133,6 +140,22 @@ impl Viewer {
         super::stream::PIECE as f64 / (up - stream.rate * messages).max(up / 4.0).max(1.0) * 1e6
     }
 
+    /// How much of the time its uplink is busy with what it pushes.
+    pub(super) fn busy(&self, stream: &Stream, messages: f64) -> f64 {
+        self.piece_time(stream, messages) * f64::from(self.outlets) * stream.pieces() / stream.burst_every.0 as f64
+    }
+
+    /// A child is to have so many pieces beside what comes: how long it has to wait for each, in microseconds, as all that do
+    /// share what pushing leaves of the uplink.
+    pub(super) fn catches_up(&mut self, now: Time, pieces: f64, stream: &Stream, messages: f64) -> u32 {
+        let (piece, left) = (self.piece_time(stream, messages), (1.0 - self.busy(stream, messages)).max(0.1));
+        let work = Micros((piece * pieces) as u64);
+        let done = Micros((now.since(self.owes_at).0 as f64 * left) as u64);
+        (self.owes, self.owes_at) = ((self.owes - done) + work, now);
+        self.extra = self.extra + work;
+        (self.owes.0 as f64 / left / pieces.max(1.0)).min(6e7) as u32
+    }
+
     /// A segment is here: whether in time, or after a stall, by which all that follows is later.
     pub(super) fn plays(&mut self, lag: Micros) {
         let Some(slack) = self.slack else { return };
@@ -157,6 +180,8 @@ pub(super) struct Lane {
     /// The last gap: when a parent was heard last, and when another one began.
     pub(super) lost: Vec<u32>,
     pub(super) again: Vec<u32>,
+    /// How long it waited for each piece then, in microseconds.
+    pub(super) catches_up: Vec<u32>,
     pub(super) spare: Vec<Vx>,
     /// From when on that could push.
     pub(super) spare_open: Vec<u32>,
@@ -173,7 +198,8 @@ impl Lane {
         for list in [&mut self.parent, &mut self.first, &mut self.next, &mut self.previous, &mut self.spare] {
             list.resize(rows, NONE);
         }
-        for list in [&mut self.since, &mut self.lost, &mut self.again, &mut self.spare_open] {
+        let catches_up = &mut self.catches_up;
+        for list in [&mut self.since, &mut self.lost, &mut self.again, &mut self.spare_open, catches_up] {
             list.resize(rows, 0);
         }
         self.lag.resize(rows, NEVER);
