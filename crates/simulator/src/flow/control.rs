@@ -181,7 +181,8 @@ impl World<'_> {
         let mut from = self.edges(now, vx, &mut words, true);
         // Spares and helpers are edges, too.
         let v = &self.viewers.all[vx as usize];
-        let spares = self.viewers.lanes.iter().filter(|l| l.spare_open[vx as usize] <= at).map(|l| l.spare[vx as usize]);
+        let spares =
+            self.viewers.lanes.iter().filter(|l| l.spare_open[vx as usize] <= at).map(|l| l.spare[vx as usize]);
         let mut others: [Vx; LANES + HELPERS] = [NONE; LANES + HELPERS];
         others.iter_mut().zip(spares.chain(v.helpers)).for_each(|(other, of)| *other = of);
         others.sort_unstable();

@@ -65,7 +65,8 @@ impl World<'_> {
                 continue;
             }
             let opens = told + self.opening(told, vx, new, parent.is_some_and(|p| p.dial));
-            let goes_on = old != NONE && !self.viewers.lanes[s].is_open_gap(vx) && self.viewers.all[old as usize].serves();
+            let goes_on =
+                old != NONE && !self.viewers.lanes[s].is_open_gap(vx) && self.viewers.all[old as usize].serves();
             if !self.viewers.all[new as usize].serves() {
                 self.finds_dead(told, vx, new);
                 if !goes_on {
@@ -130,14 +131,20 @@ impl World<'_> {
         self.viewers.close_gap(s, vx, at);
         // What has been published since, and of a newcomer's first segment all.
         let parent = self.viewers.lanes[s].parent[vx as usize];
-        let since = if was_fed { at.since(Time(u64::from(lost) * 1000)) } else { self.stream.segment };
-        let pieces = self.stream.lane_rate() * since.as_secs_f64() / super::stream::PIECE as f64;
+        let newest = self.stream.newest(at);
+        let begun = self.viewers.all[vx as usize].begin.unwrap_or(newest);
+        let missing = if was_fed { at.since(Time(u64::from(lost) * 1000)) } else { at.since(self.stream.begun(begun)) };
+        let pieces = match was_fed {
+            true => missing.0 as f64 / self.stream.piece_every(),
+            // A burst comes as a whole.
+            false => (missing.0 / self.stream.burst_every.0 + 1) as f64 * self.stream.pieces(),
+        };
         let viewer = &mut self.viewers.all[parent as usize];
-        let each = viewer.catches_up(at, pieces.max(1.0), &self.stream, super::pass::MESSAGES);
+        let each = viewer.catches_up(at, pieces, &self.stream, super::pass::MESSAGES);
         self.viewers.lanes[s].catches_up[vx as usize] = each;
         if parent == SOURCE {
             // What was there before goes out as well.
-            self.figures.sent.pushed += self.stream.lane_bytes();
+            self.figures.sent.pushed += (pieces * super::stream::PIECE as f64) as u64;
         }
     }
 

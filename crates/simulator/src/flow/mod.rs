@@ -156,7 +156,8 @@ impl<'a> World<'a> {
         let first_of = |g: usize| specs.iter().find(|h| h.group == g).map(OfGroup::of);
         let groups = (0..scenario.groups.len()).filter_map(first_of).collect();
         let (zero, mut queue) = (stream.zero(), Queue::new());
-        let mut arrivals: Vec<(Time, u32)> = (0..).zip(&specs).map(|(n, h)| (h.arrives.unwrap_or_default(), n)).collect();
+        let mut arrivals: Vec<(Time, u32)> =
+            (0..).zip(&specs).map(|(n, h)| (h.arrives.unwrap_or_default(), n)).collect();
         arrivals.sort_unstable();
         arrivals.into_iter().for_each(|(at, n)| queue.push(zero + at.since(Time(0)), What::Comes(n)));
         let end = zero + span(live.seconds);

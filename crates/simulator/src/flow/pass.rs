@@ -6,7 +6,7 @@
 
 use super::net::Net;
 use super::stream::Stream;
-use super::viewers::{LAG_STEP, LAG_STEPS, LANES, Lane, NEVER, NONE, SOURCE, State, Viewer, Viewers, Vx, ms};
+use super::viewers::{Held, LAG_STEP, LAG_STEPS, LANES, Lane, NEVER, NONE, SOURCE, State, Viewer, Viewers, Vx, ms};
 use crate::live::Histogram;
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
@@ -43,7 +43,7 @@ struct Pass<'a> {
     stream: &'a Stream,
     viewers: &'a [Viewer],
     sends: &'a [Sends],
-    published: Time,
+    segment: u64,
     /// Bytes per second that a further fetch from the origin has; nothing while it answers none.
     origin: Option<f64>,
 }
@@ -83,9 +83,9 @@ pub(super) fn look(viewers: &mut Viewers, net: &Net, stream: &Stream, segment: u
     let sends: Vec<Sends> = viewers.all.iter().map(|v| sends(v, stream)).collect();
     count_pulled(viewers);
     let Viewers { all, lanes, .. } = viewers;
-    let threads = if all.len() < PARALLEL_MIN { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
-    let pass =
-        Pass { net, stream, viewers: all, sends: &sends, published: stream.published(segment), origin };
+    let threads =
+        if all.len() < PARALLEL_MIN { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+    let pass = Pass { net, stream, viewers: all, sends: &sends, segment, origin };
     let pass = &pass;
     std::thread::scope(|scope| {
         for (number, lanes) in lanes.chunks_mut(LANES.div_ceil(threads)).enumerate() {
@@ -163,7 +163,7 @@ impl Pass<'_> {
         let mut above: Vec<Vx> = Vec::new();
         known[SOURCE as usize] = 2;
         let source = SOURCE as usize;
-        (lane.lag[source], lane.spacing[source], lane.held[source], lane.depth[source]) = (0, 0, (0, 0), 0);
+        (lane.lag[source], lane.spacing[source], lane.held[source], lane.depth[source]) = (0, 0, Held::default(), 0);
         for vx in 1..rows {
             let mut at = vx as Vx;
             while known[at as usize] == 0 && self.viewers[at as usize].state != State::Vacant {
@@ -178,7 +178,11 @@ impl Pass<'_> {
                 let parent = lane.parent[at as usize];
                 // Who would be fed by one below it (as what was decided is on its way) is not fed.
                 let feeds = parent != NONE && known[parent as usize] == 2 && lane.lag[parent as usize] != NEVER;
-                if feeds { self.fed(s, lane, parent, at) } else { self.unfed(lane, at) }
+                if feeds {
+                    self.fed(s, lane, parent, at)
+                } else {
+                    self.unfed(lane, at)
+                }
                 known[at as usize] = 2;
             }
         }
@@ -196,29 +200,42 @@ impl Pass<'_> {
         lane.lag[c] = lane.lag[p].saturating_add(sends.backlog).saturating_add(hop);
         lane.spacing[c] = lane.spacing[p].max(sends.round).max(down);
         lane.depth[c] = lane.depth[p].saturating_add(1);
-        let first = ms(self.published - self.stream.burst_every.times(self.stream.bursts - 1));
-        let own = (lane.lost[c], lane.again[c]);
-        let (lost, again) = lane.held[p];
-        let after = hop / 1000;
-        let later = |ms: u32| if ms == NEVER { NEVER } else { ms + after };
-        // What came before this parent took over came from the former one.
-        let handed_on = (later(lost).max(lane.since[c]), later(again));
-        let counts = |(lost, again): (u32, u32)| again > first && again > lost;
-        lane.held[c] = match (counts(own), counts(handed_on)) {
-            (true, true) => (own.0.min(handed_on.0), own.1.max(handed_on.1)),
-            (true, false) => own,
-            (false, true) => handed_on,
-            (false, false) => (0, 0),
+        let (after, since) = (hop / 1000, lane.since[c]);
+        let own = match (lane.lost[c], lane.again[c]) {
+            (0, from) => Held {
+                since: 0,
+                first: viewer.begin.map_or(0, |b| ms(self.stream.begun(b))),
+                from,
+                each: lane.catches_up[c],
+            },
+            (lost, from) => {
+                Held { since: lost, first: lost.saturating_sub(lane.lag[c] / 1000), from, each: lane.catches_up[c] }
+            }
         };
+        // What came before this parent took over came from the former one.
+        let later = |h: Held| Held {
+            since: (h.since + after).max(since),
+            from: if h.from == 0 || h.from == NEVER { h.from } else { h.from + after },
+            ..h
+        };
+        let handed_on = later(lane.held[p]);
+        // Who is held up twice has pieces no sooner than the worse of both lets it.
+        let at = self.stream.published(self.segment);
+        let comes = |h: &Held| if h.from == 0 { 0 } else { comes_after(h, at, 0, self.stream) };
+        lane.held[c] = if comes(&own) >= comes(&handed_on) { own } else { handed_on };
     }
 
     /// Nobody pushes it: helpers bring it, or the origin.
     fn unfed(&self, lane: &mut Lane, child: Vx) {
         let c = child as usize;
         let viewer = &self.viewers[c];
-        let lag = if self.helped_share(viewer) >= 1.0 { Some(HELPED.0) } else { self.jit_after(child, ORIGIN_AHEAD_OF_HELPERS) };
+        let lag = if self.helped_share(viewer) >= 1.0 {
+            Some(HELPED.0)
+        } else {
+            self.jit_after(child, ORIGIN_AHEAD_OF_HELPERS)
+        };
         lane.lag[c] = lag.map_or(NEVER, |l| l.min(u64::from(NEVER - 1)) as u32);
-        (lane.spacing[c], lane.held[c], lane.depth[c]) = (0, (0, 0), 0);
+        (lane.spacing[c], lane.held[c], lane.depth[c]) = (0, Held::default(), 0);
     }
 
     /// Part of what nobody pushes to a viewer that its helpers bring.
@@ -275,20 +292,15 @@ fn watch(
         } else {
             tally.unfed += 1;
         }
-        let catches_up = u64::from(lane.catches_up[vx]);
-        let (lost, again) = lane.held[vx];
-        let mut held_up = 0;
+        let held = lane.held[vx];
         for burst in 0..stream.bursts {
             let at = published - stream.burst_every.times(stream.bursts - 1 - burst);
             for piece in 0..pieces_of(s, segment * stream.bursts + burst, stream.burst_pieces) {
                 let mut lag = u64::from(lane.lag[vx]) + piece * u64::from(lane.spacing[vx]);
-                let came_ms = ms(at + Micros(lag));
-                if (lost..again).contains(&came_ms) {
-                    held_up += 1;
-                    lag = match again {
-                        NEVER => u64::MAX,
-                        again => Time(u64::from(again) * 1000).since(at).0 + held_up * catches_up,
-                    };
+                if held.from != 0 && ms(at + Micros(lag)) >= held.since {
+                    let comes = comes_after(&held, at, piece, stream);
+                    held_pieces += u64::from(comes > lag);
+                    lag = lag.max(comes);
                 }
                 let is_pushed = parent != NONE && lane.lag[vx] != NEVER;
                 let early_by = published.since(at).0;
@@ -301,7 +313,6 @@ fn watch(
                     _ => {}
                 }
                 pieces += 1;
-                held_pieces += u64::from(held_up > 0);
                 let after_segment = lag.saturating_sub(early_by);
                 late += u32::from(after_segment > slack);
                 longest = longest.max(after_segment);
@@ -322,6 +333,17 @@ fn watch(
         viewer.late_pieces += late;
         viewer.plays(Micros(longest.min(600_000_000)));
     }
+}
+
+/// Lag of a piece that is held up: those before it come first.
+fn comes_after(held: &Held, at: Time, piece: u64, stream: &Stream) -> u64 {
+    if held.from == NEVER {
+        return u64::MAX;
+    }
+    let before = at.since(Time(u64::from(held.first) * 1000)).0 as f64 / stream.piece_every();
+    let comes =
+        Time(u64::from(held.from) * 1000) + Micros(((before + piece as f64 + 1.0) * f64::from(held.each)) as u64);
+    comes.since(at).0
 }
 
 /// Pieces of a substream in a burst: they are numbered on and on, and go round.

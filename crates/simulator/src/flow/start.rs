@@ -54,12 +54,16 @@ impl World<'_> {
         (v.early, v.earlies) = (0, (held_back - 1).min(newest).max(1));
         let helpers = v.helpers;
         self.asks(helpers, true);
+        let way = self.slowest_helper(who.vx);
+        self.viewers.all[who.vx as usize].helped_since = now + way.times(2);
         self.reads(now, who, now);
     }
 
     /// It needs the next segment from before it came at `due`, as far as that is known.
     fn reads(&mut self, now: Time, who: Who, due: Time) {
+        let way = self.slowest_helper(who.vx);
         let v = &self.viewers.all[who.vx as usize];
+        let helped_since = v.helped_since;
         let promised = v.promised.iter().fold(0u64, |all, p| all + u64::from(*p));
         let is_first = v.early == 0;
         let is_helped = promised > 0 && Rate(promised).time_for(self.stream.segment_bytes) <= HELPED_WITHIN;
@@ -69,11 +73,10 @@ impl World<'_> {
             (false, _) => (due - ASK_AHEAD).max(now),
         };
         self.viewers.all[who.vx as usize].asked_at = now;
-        if until == now {
+        if is_first && until == now {
             return self.fetches(now, who, self.stream.segment_bytes);
         }
-        let way = self.slowest_helper(who.vx);
-        let begun = if is_first { now + way.times(2) } else { now };
+        let begun = if is_first { now + way.times(2) } else { helped_since };
         let bytes = self.stream.segment_bytes;
         if is_first {
             let (brought, at) = self.first_brought(who.vx, begun, until);
@@ -124,7 +127,11 @@ impl World<'_> {
     /// one helper after the other, each for so many, and the slowest counts.
     fn first_brought(&self, vx: Vx, from: Time, until: Time) -> (f64, Option<Time>) {
         let v = &self.viewers.all[vx as usize];
-        let mut helpers: Vec<(u64, Vx, u64)> = v.helpers.iter().zip(&v.promised).filter(|(h, p)| **h != NONE && **p > 0)
+        let mut helpers: Vec<(u64, Vx, u64)> = v
+            .helpers
+            .iter()
+            .zip(&v.promised)
+            .filter(|(h, p)| **h != NONE && **p > 0)
             .map(|(h, p)| (mix64(self.seed ^ u64::from(self.viewers.all[*h as usize].number)), *h, asked_at_once(*p)))
             .collect();
         helpers.sort_unstable();
@@ -137,7 +144,9 @@ impl World<'_> {
             let helper = &self.viewers.all[h as usize];
             let asked = (asked as f64 * more).min(left);
             left -= asked;
-            let takes = helper.piece_time(&self.stream, super::pass::MESSAGES) * f64::from(helper.asked_by.max(1)) * asked / 1e6;
+            let takes =
+                helper.piece_time(&self.stream, super::pass::MESSAGES) * f64::from(helper.asked_by.max(1)) * asked
+                    / 1e6;
             // It has to be idle for so long.
             let mut at = from;
             while helper.serves() && at < until && self.idle(h, from, at) < takes {
@@ -164,13 +173,15 @@ impl World<'_> {
         }
         let feeds = |s: &usize| self.viewers.lanes[*s].first[vx as usize] != NONE;
         let lag = (0..LANES).filter(feeds).map(|s| self.viewers.lanes[s].lag[vx as usize]).min();
-        let Some(lag) = lag else { return seconds };
+        // Who has children that catch up sends nothing else.
+        let owes = v.still_owes(from, &self.stream, super::pass::MESSAGES).as_secs_f64();
+        let Some(lag) = lag else { return (seconds - owes).max(0.0) };
         // Since the last burst came.
         let burst = self.stream.published(self.stream.newest(from)) + Micros(u64::from(lag));
         let phase = (from.0 as f64 - burst.0 as f64).rem_euclid(every);
         let busy_before = |t: f64| (t / every).floor() * work + (t.rem_euclid(every)).min(work);
         let end = phase + seconds * 1e6;
-        seconds - (busy_before(end) - busy_before(phase)) / 1e6
+        (seconds - owes - (busy_before(end) - busy_before(phase)) / 1e6).max(0.0)
     }
 
     /// Helpers had their time.
@@ -233,6 +244,10 @@ impl World<'_> {
             Some(_) => v.plays(lag),
         }
         v.needed_pieces += (stream.burst_pieces * stream.bursts) as u32;
+        // Where the origin brought the first one helpers were asked for the next one meanwhile.
+        if v.early > 0 || v.rest < stream.segment_bytes {
+            v.helped_since = now;
+        }
         v.early += 1;
         self.figures.early_bytes += stream.segment_bytes;
         let v = &self.viewers.all[who.vx as usize];

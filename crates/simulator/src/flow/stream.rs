@@ -90,6 +90,16 @@ impl Stream {
         self.rate / f64::from(SUBSTREAMS)
     }
 
+    /// Between two pieces of a substream, the mean, in microseconds.
+    pub(super) fn piece_every(&self) -> f64 {
+        PIECE as f64 / self.lane_rate() * 1e6
+    }
+
+    /// When the first burst of a segment is there.
+    pub(super) fn begun(&self, segment: u64) -> Time {
+        self.published(segment) - self.burst_every.times(self.bursts - 1)
+    }
+
     /// Bytes of one substream in a segment.
     pub(super) fn lane_bytes(&self) -> u64 {
         self.segment_bytes / u64::from(SUBSTREAMS)

@@ -83,6 +83,8 @@ pub(super) struct Viewer {
     /// When helpers were asked for it, what of it is left to the origin.
     pub(super) asked_at: Time,
     pub(super) rest: u64,
+    /// From when on helpers bring what it reads next.
+    pub(super) helped_since: Time,
     pub(super) start_up: Option<Micros>,
     /// From a segment's being published to its being played.
     pub(super) slack: Option<Micros>,
@@ -119,6 +121,7 @@ impl Viewer {
             earlies: 0,
             asked_at: Time(0),
             rest: 0,
+            helped_since: Time(0),
             start_up: None,
             slack: None,
             stalls: 0,
@@ -145,15 +148,30 @@ impl Viewer {
         self.piece_time(stream, messages) * f64::from(self.outlets) * stream.pieces() / stream.burst_every.0 as f64
     }
 
-    /// A child is to have so many pieces beside what comes: how long it has to wait for each, in microseconds, as all that do
-    /// share what pushing leaves of the uplink.
+    /// A child is to have so many pieces beside what comes: how long it waits for each piece until it has all, in
+    /// microseconds. All that catch up share what pushing leaves of the uplink, and what comes meanwhile waits behind.
     pub(super) fn catches_up(&mut self, now: Time, pieces: f64, stream: &Stream, messages: f64) -> u32 {
-        let (piece, left) = (self.piece_time(stream, messages), (1.0 - self.busy(stream, messages)).max(0.1));
-        let work = Micros((piece * pieces) as u64);
-        let done = Micros((now.since(self.owes_at).0 as f64 * left) as u64);
-        (self.owes, self.owes_at) = ((self.owes - done) + work, now);
+        let work = Micros((self.piece_time(stream, messages) * pieces) as u64);
+        let left = self.left(stream, messages);
+        self.owes = self.owes_at(now, left) + work;
+        self.owes_at = now;
         self.extra = self.extra + work;
-        (self.owes.0 as f64 / left / pieces.max(1.0)).min(6e7) as u32
+        let clear = self.owes.0 as f64 / left;
+        let come = clear / stream.piece_every();
+        (clear / (pieces + come).max(1.0)) as u32
+    }
+
+    fn left(&self, stream: &Stream, messages: f64) -> f64 {
+        (1.0 - self.busy(stream, messages)).max(0.1)
+    }
+
+    fn owes_at(&self, now: Time, left: f64) -> Micros {
+        self.owes - Micros((now.since(self.owes_at).0 as f64 * left) as u64)
+    }
+
+    /// What children that catch up are still to have, in time of its uplink.
+    pub(super) fn still_owes(&self, now: Time, stream: &Stream, messages: f64) -> Micros {
+        self.owes_at(now, self.left(stream, messages))
     }
 
     /// A segment is here: whether in time, or after a stall, by which all that follows is later.
@@ -165,6 +183,19 @@ impl Viewer {
             self.slack = Some(lag);
         }
     }
+}
+
+/// Pieces that were held up: those that should have come from a moment on come from another one on, one after the other, until
+/// they are as late as others. Moments are in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Held {
+    pub(super) since: u32,
+    /// When the first of them was published.
+    pub(super) first: u32,
+    /// From when on they come; nothing is held up where that is 0.
+    pub(super) from: u32,
+    /// Microseconds from one to the next.
+    pub(super) each: u32,
 }
 
 /// One substream at all viewers, row by row. Moments are in milliseconds, lags in microseconds.
@@ -188,8 +219,7 @@ pub(super) struct Lane {
     /// Of the segment that was looked at last: lag of the first piece, and of each further one after that.
     pub(super) lag: Vec<u32>,
     pub(super) spacing: Vec<u32>,
-    /// What should have come between these moments comes at the second one.
-    pub(super) held: Vec<(u32, u32)>,
+    pub(super) held: Vec<Held>,
     pub(super) depth: Vec<u8>,
 }
 
@@ -204,7 +234,7 @@ impl Lane {
         }
         self.lag.resize(rows, NEVER);
         self.spacing.resize(rows, 0);
-        self.held.resize(rows, (0, 0));
+        self.held.resize(rows, Held::default());
         self.depth.resize(rows, 0);
     }
 
@@ -263,7 +293,7 @@ impl Viewers {
             let v = vx as usize;
             (lane.parent[v], lane.spare[v]) = (NONE, NONE);
             (lane.since[v], lane.lost[v], lane.again[v], lane.spare_open[v]) = (0, 0, NEVER, 0);
-            (lane.lag[v], lane.spacing[v], lane.held[v], lane.depth[v]) = (NEVER, 0, (0, 0), 0);
+            (lane.lag[v], lane.spacing[v], lane.held[v], lane.depth[v]) = (NEVER, 0, Held::default(), 0);
         }
         Who { vx, number }
     }

@@ -47,7 +47,17 @@ impl Fault {
 
     /// One host hit at a time known beforehand.
     pub fn at(at_s: f64, for_s: f64, kind: FaultKind) -> Self {
-        Self { at_s: Some(at_s), at_share: None, for_s, until_share: None, count: 1, of_share: None, group: None, value: 0.0, kind }
+        Self {
+            at_s: Some(at_s),
+            at_share: None,
+            for_s,
+            until_share: None,
+            count: 1,
+            of_share: None,
+            group: None,
+            value: 0.0,
+            kind,
+        }
     }
 }
 
