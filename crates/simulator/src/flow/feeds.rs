@@ -107,7 +107,8 @@ impl World<'_> {
     /// From an assignment to the first piece of a new parent.
     fn opening(&self, told: Time, vx: Vx, parent: Vx, dials: bool) -> Micros {
         let is_known = |l: &super::viewers::Lane| {
-            l.parent[vx as usize] == parent || (l.spare[vx as usize] == parent && l.spare_open[vx as usize] <= ms(told))
+            (l.parent[vx as usize] == parent && l.flows(vx, ms(told)))
+                || (l.spare[vx as usize] == parent && l.spare_open[vx as usize] <= ms(told))
         };
         let way = self.way(vx, parent);
         match self.viewers.lanes.iter().any(is_known) || self.viewers.all[vx as usize].helpers.contains(&parent) {

@@ -18,6 +18,8 @@ const ASK_AHEAD: Micros = Micros::from_millis(1200);
 const ASKED: (u64, u64) = (2, 12);
 /// A node looks at what it lacks this often.
 const PULSE: Micros = Micros::from_millis(50);
+/// Part of a newcomer's downlink that is for segments from before it came; the rest has what is pushed meanwhile, as much.
+const LINE: f64 = 0.5;
 /// How exactly it is known when helpers have brought something.
 const PACE: Micros = Micros::from_millis(10);
 
@@ -120,7 +122,7 @@ impl World<'_> {
             rate * self.idle(*h, from, until)
         };
         let all: f64 = v.helpers.iter().zip(&v.promised).filter(|(h, _)| **h != NONE).map(of).sum();
-        all.min(f64::from(v.down) * until.since(from).as_secs_f64())
+        all.min(f64::from(v.down) * LINE * until.since(from).as_secs_f64())
     }
 
     /// What of the first segment helpers bring by then, and when they have brought all, if they do: its pieces are asked for
@@ -156,7 +158,7 @@ impl World<'_> {
             bytes += asked * done * PIECE as f64;
             last = last.max(if done < 1.0 { until } else { at });
         }
-        let down = Micros((self.stream.segment_bytes as f64 / f64::from(v.down) * 1e6) as u64);
+        let down = Micros((self.stream.segment_bytes as f64 / (f64::from(v.down) * LINE) * 1e6) as u64);
         last = last.max(from + down);
         let is_whole = last < until && left < 1.0;
         (bytes.min(self.stream.segment_bytes as f64), is_whole.then_some(last))
@@ -221,9 +223,8 @@ impl World<'_> {
         let Some(v) = self.viewers.watching(who) else { return };
         let (place, asked_at, rest, down) = (v.place, v.asked_at, v.rest, f64::from(v.down));
         let way = self.net.to_origin(place);
-        // The pipe began with the question; what the way there takes, and slow start, is in this. Half of the line there has
-        // what is pushed meanwhile.
-        let at = (now + way.times(4)).max(asked_at + slow_start(way, rest, down / 2.0));
+        // The pipe began with the question; what the way there takes, and slow start, is in this.
+        let at = (now + way.times(4)).max(asked_at + slow_start(way, rest, down * LINE));
         self.queue.push(at, What::Fetched(who));
     }
 
