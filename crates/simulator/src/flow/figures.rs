@@ -70,7 +70,7 @@ impl Figures {
     }
 
     /// All that was pushed or helped with.
-    fn from_peers(&self) -> u64 {
+    fn by_peers(&self) -> u64 {
         let fetched = self.origin_bytes - self.tally.origin_bytes;
         self.tally.peer_bytes + self.early_bytes.saturating_sub(fetched)
     }
@@ -106,7 +106,7 @@ impl World<'_> {
     pub(super) fn counts(&mut self, is_settled: bool) {
         let f = &mut self.figures;
         if is_settled {
-            (f.settled, f.peers_settled) = (f.sent, f.from_peers());
+            (f.settled, f.peers_settled) = (f.sent, f.by_peers());
         } else {
             f.at_zero = f.sent;
         }
@@ -119,7 +119,7 @@ impl World<'_> {
     /// How it stands, and what was sent since `before`.
     pub(super) fn sample(&self, now: Time, before: &mut Watched) -> LiveSample {
         let viewers = self.watching().count();
-        let (sent, received) = (self.figures.sent, self.figures.from_peers());
+        let (sent, received) = (self.figures.sent, self.figures.by_peers());
         let watched = Watched { at: now, sent, received, assignments: self.control.center.totals().assignments };
         let before = std::mem::replace(before, watched);
         let (span, sent) = (now.since(before.at).as_secs_f64().max(1e-6), sent.since(&before.sent));
@@ -163,7 +163,7 @@ impl World<'_> {
         let is_longer = self.end > self.zero + SETTLED;
         let later = |bytes: f64| is_longer.then_some(bytes / published_later.max(1.0));
         let copies_later = later(sent_later.all());
-        let (totals, peer_bytes) = (self.control.center.totals(), f.from_peers());
+        let (totals, peer_bytes) = (self.control.center.totals(), f.by_peers());
         let seconds_later = self.end.since(self.zero + SETTLED).as_secs_f64();
         // Who came, or went, would count for a part of the time.
         let uplink_share = (self.newcomers + self.killed == 0 && is_longer).then(|| {
