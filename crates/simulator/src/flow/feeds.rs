@@ -126,9 +126,6 @@ impl World<'_> {
     fn begins(&mut self, s: usize, vx: Vx, at: Time) {
         let lost = self.viewers.lanes[s].lost[vx as usize];
         let was_fed = lost > 0;
-        if was_fed && self.viewers.all[vx as usize].begin.is_some() {
-            self.figures.fed_again.add(at.since(Time(u64::from(lost) * 1000)));
-        }
         self.viewers.close_gap(s, vx, at);
         // What has been published since, and of a newcomer's first segment all.
         let parent = self.viewers.lanes[s].parent[vx as usize];
@@ -143,6 +140,11 @@ impl World<'_> {
         let viewer = &mut self.viewers.all[parent as usize];
         let each = viewer.catches_up(at, pieces, &self.stream, super::pass::MESSAGES);
         self.viewers.lanes[s].catches_up[vx as usize] = each;
+        if was_fed && self.viewers.all[vx as usize].begin.is_some() {
+            // With the first piece, which waits for its turn.
+            let piece_at = at + Micros(u64::from(each));
+            self.figures.fed_again.add(piece_at.since(Time(u64::from(lost) * 1000)));
+        }
         if parent == SOURCE {
             // What was there before goes out as well.
             self.figures.sent.pushed += (pieces * super::stream::PIECE as f64) as u64;

@@ -208,7 +208,7 @@ fn children_of_who_dies_go_on() {
     let o = sound(&lab(60, 90.0, |_, live| live.kill_parent_every_s = Some(5.0)), 1);
     assert!(o.killed >= 8 && o.alarms > 0 && o.fed_again as usize >= o.killed, "{o}");
     let (p50, p99) = (o.fed_again_p50_s.unwrap(), o.fed_again_p99_s.unwrap());
-    assert!((0.5..=0.7).contains(&p50) && p99 <= 1.2, "{o}");
+    assert!((0.55..=0.85).contains(&p50) && p99 <= 1.5, "{o}");
     assert_eq!((o.viewers, o.stalls), (60 - o.killed, 0), "{o}");
 }
 
