@@ -109,7 +109,7 @@ pub(super) fn look(viewers: &mut Viewers, net: &Net, stream: &Stream, segment: u
             })
         });
         let running: Vec<_> = parts.collect();
-        tallies.extend(running.into_iter().filter_map(|t| t.join().ok()));
+        tallies.extend(running.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
     });
     for (viewer, sends) in all.iter_mut().zip(&sends) {
         let work = u64::from(sends.round) as f64 * stream.pieces() * stream.bursts as f64;
@@ -196,7 +196,7 @@ impl Pass<'_> {
         let turn = 1 + (mix64(u64::from(child) << 8 | s as u64) % u64::from(outlets)) as u32;
         let down = (super::stream::PIECE * 1_000_000 / u64::from(viewer.down.max(1))) as u32;
         let way = self.net.way(self.viewers[p].place, viewer.place).0 as u32;
-        let hop = turn * sends.piece + down + way + HANDLING.0 as u32;
+        let hop = turn.saturating_mul(sends.piece).saturating_add(down + way + HANDLING.0 as u32);
         lane.lag[c] = lane.lag[p].saturating_add(sends.backlog).saturating_add(hop);
         lane.spacing[c] = lane.spacing[p].max(sends.round).max(down);
         lane.depth[c] = lane.depth[p].saturating_add(1);
@@ -214,8 +214,8 @@ impl Pass<'_> {
         };
         // What came before this parent took over came from the former one.
         let later = |h: Held| Held {
-            since: (h.since + after).max(since),
-            from: if h.from == 0 || h.from == NEVER { h.from } else { h.from + after },
+            since: h.since.saturating_add(after).max(since),
+            from: if h.from == 0 { 0 } else { h.from.saturating_add(after) },
             ..h
         };
         let handed_on = later(lane.held[p]);
