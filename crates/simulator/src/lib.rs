@@ -7,6 +7,7 @@
 
 mod baseline;
 pub mod bounds;
+mod flow;
 pub mod links;
 mod live;
 mod outcome;

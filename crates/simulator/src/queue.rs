@@ -31,6 +31,10 @@ impl<E> Queue<E> {
         self.free.push(slot);
         Some((at, self.events[slot as usize].take()?))
     }
+    /// When the next one is.
+    pub(crate) fn next_at(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
+    }
     /// How many events were ever made.
     pub(crate) fn made(&self) -> u64 {
         self.made

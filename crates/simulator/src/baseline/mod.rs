@@ -13,7 +13,7 @@ mod seed;
 mod tests;
 mod tracker;
 
-use crate::scenario::{Scenario, ScenarioError};
+use crate::scenario::{LiveModel, Scenario, ScenarioError};
 use headwater_center_core::content_directory::Kind;
 use headwater_center_core::dcm::{Dcm, Problem};
 use headwater_center_core::trees::TreesStats;
@@ -62,6 +62,9 @@ impl Baseline {
         };
         if self == Baseline::Forest && scenario.live.is_none() {
             return no("a forest is for streams, and the scenario is of files");
+        }
+        if scenario.live.as_ref().is_some_and(|live| live.model == LiveModel::Flow) {
+            return no("viewers that are flows are for the real control center only");
         }
         let hosts = scenario.hosts(1);
         let near = hosts.first().map(|h| &h.place.isp);

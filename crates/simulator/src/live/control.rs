@@ -174,6 +174,6 @@ fn arrival(seed: u64, nx: Nx, of: &Arriving<'_>) -> Arrival {
 }
 
 /// What others find when they try to reach a host; the publisher is open.
-pub(super) fn accepts(scenario: &Scenario, spec: Option<&HostSpec>) -> Accepts {
+pub(crate) fn accepts(scenario: &Scenario, spec: Option<&HostSpec>) -> Accepts {
     spec.map_or(Accepts::Open, |s| scenario.accepts(s))
 }

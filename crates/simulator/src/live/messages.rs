@@ -10,10 +10,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// Index of a node. The source is the first; who comes later gets a new one.
-pub(super) type Nx = u32;
+pub(crate) type Nx = u32;
 
 /// The node that publishes, whose line the stream's origin shares.
-pub(super) const SOURCE: Nx = 0;
+pub(crate) const SOURCE: Nx = 0;
 /// As a sender: the control center.
 pub(super) const CENTER: Nx = u32::MAX;
 /// As a sender: the world itself.
@@ -143,7 +143,7 @@ impl<E> Ord for Due<E> {
 }
 
 /// A node's id: spread by the seed, with its index in the last bytes.
-pub(super) fn id_of(seed: u64, nx: Nx) -> NodeId {
+pub(crate) fn id_of(seed: u64, nx: Nx) -> NodeId {
     let mut id = [0; 32];
     id[..8].copy_from_slice(&mix64(seed ^ mix64(u64::from(nx))).to_be_bytes());
     id[28..].copy_from_slice(&nx.to_be_bytes());
@@ -151,7 +151,7 @@ pub(super) fn id_of(seed: u64, nx: Nx) -> NodeId {
 }
 
 /// The node of an id.
-pub(super) fn nx_of(id: &NodeId) -> Nx {
+pub(crate) fn nx_of(id: &NodeId) -> Nx {
     let [.., a, b, c, d] = id.0;
     u32::from_be_bytes([a, b, c, d])
 }

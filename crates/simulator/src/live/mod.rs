@@ -16,32 +16,36 @@ mod player;
 mod tests;
 mod uplink;
 
+pub(crate) use control::accepts;
+pub(crate) use messages::{SOURCE, id_of, nx_of};
+pub(crate) use outcome::{Histogram, Sent};
 pub use outcome::{IspCopies, LiveOutcome};
 
 use crate::baseline::Baseline;
 use crate::bounds;
-use crate::scenario::{Checks, HostSpec, Live, LiveSessions, MBIT, Scenario, ScenarioError, span};
-use control::{Arriving, Control, accepts};
+use crate::flow;
+use crate::scenario::{Checks, HostSpec, Live, LiveModel, LiveSessions, MBIT, Scenario, ScenarioError, span};
+use control::{Arriving, Control};
 use headwater_model::id::{ContentId, Version};
 use headwater_model::live::{LIVE_PIECE_BYTES, LiveTerms, LiveTrack, PublisherKey, SUBSTREAMS};
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Rate, Time};
 use media::Media;
-use messages::{Due, Event, Nx, SOURCE};
+use messages::{Due, Event, Nx};
 use node::{Node, Outbox, Shared};
-use outcome::{Depths, Sent, Viewer};
+use outcome::{Depths, Viewer};
 use std::num::NonZeroU8;
 
 /// Arrivals are over then, and their cost is not counted (benchmark a).
-const SETTLED: Micros = Micros::from_secs(60);
+pub(crate) const SETTLED: Micros = Micros::from_secs(60);
 /// How long nodes keep pieces: what `publish --live` says by default.
 const WINDOW: Micros = Micros::from_secs(60);
 /// No latency is less: rounds of less than this take too long.
-const LATENCY_MIN: Micros = Micros::from_millis(1);
+pub(crate) const LATENCY_MIN: Micros = Micros::from_millis(1);
 /// A broken session is over after this time.
-const SESSION_ENDS: Micros = Micros::from_secs(7);
+pub(crate) const SESSION_ENDS: Micros = Micros::from_secs(7);
 /// Depth of the trees is looked at this often.
-const LOOKED_AT_EVERY: Micros = Micros::from_secs(5);
+pub(crate) const LOOKED_AT_EVERY: Micros = Micros::from_secs(5);
 /// Worlds with fewer nodes run on one thread.
 const PARALLEL_MIN: usize = 256;
 /// Violations kept; a broken run would make millions.
@@ -146,14 +150,17 @@ pub fn run_live_by(
     let Some(live) = &scenario.live else {
         return Err(ScenarioError::Contradiction("the scenario has no live channel".into()));
     };
-    if let Some(fault) = scenario.faults.first() {
-        return Err(ScenarioError::LabOnly(format!("the fault {} beside a live channel", fault.kind.name())));
-    }
     if live.fetch_at_s.is_some() {
         return Err(ScenarioError::LabOnly("a content beside a live channel".into()));
     }
     if let Some(baseline) = baseline {
         baseline.check(scenario)?;
+    }
+    if live.model == LiveModel::Flow {
+        return flow::run(scenario, live, seed, watch);
+    }
+    if let Some(fault) = scenario.faults.first() {
+        return Err(ScenarioError::LabOnly(format!("the fault {} beside a live channel", fault.kind.name())));
     }
     let mut world = World::new(scenario, live, seed, baseline)?;
     world.run(watch);
@@ -421,7 +428,7 @@ fn post(nodes: &mut [Option<Box<Node>>], to: Nx, due: Due<Event>) {
     }
 }
 
-fn track(live: &Live) -> Result<LiveTrack, ScenarioError> {
+pub(crate) fn track(live: &Live) -> Result<LiveTrack, ScenarioError> {
     // Signatures are not made here: any valid key will do.
     let mut base = [0x66; 32];
     base[0] = 0x58;
@@ -439,7 +446,7 @@ fn track(live: &Live) -> Result<LiveTrack, ScenarioError> {
 }
 
 /// How long a viewer stays: lognormal, by Box and Muller.
-fn session(seed: u64, nx: Nx) -> Micros {
+pub(crate) fn session(seed: u64, nx: Nx) -> Micros {
     let mut rng = Rng::new(seed ^ (u64::from(nx) << 20), "session");
     let (a, b) = (1.0 - rng.unit(), rng.unit());
     let normal = (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos();
@@ -449,7 +456,7 @@ fn session(seed: u64, nx: Nx) -> Micros {
 
 /// The least depth of the deepest of the trees and their mean, when members with so many slots share them evenly: each
 /// tree has every K-th of those with most slots, which stand nearest to its source, and `first` children of that.
-fn depth_bound(mut slots: Vec<u32>, substreams: u8, first: u64) -> (u32, f64) {
+pub(crate) fn depth_bound(mut slots: Vec<u32>, substreams: u8, first: u64) -> (u32, f64) {
     slots.sort_by(|a, b| b.cmp(a));
     let members = slots.len() as u64;
     let mut widths = slots.iter().step_by(usize::from(substreams.max(1))).map(|s| u64::from(*s));

@@ -143,16 +143,16 @@ pub struct IspCopies {
 
 /// What the publisher's line carried, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sent {
-    pub(super) pushed: u64,
-    pub(super) fetched: u64,
+pub(crate) struct Sent {
+    pub(crate) pushed: u64,
+    pub(crate) fetched: u64,
 }
 
 impl Sent {
-    pub(super) fn since(&self, before: &Sent) -> Sent {
+    pub(crate) fn since(&self, before: &Sent) -> Sent {
         Sent { pushed: self.pushed - before.pushed, fetched: self.fetched - before.fetched }
     }
-    pub(super) fn all(&self) -> f64 {
+    pub(crate) fn all(&self) -> f64 {
         (self.pushed + self.fetched) as f64
     }
 }
@@ -177,7 +177,7 @@ impl Depths {
 
 /// Delays in steps of a millisecond.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     counts: Vec<u64>,
 }
 
@@ -185,7 +185,7 @@ impl Histogram {
     /// What is later than this counts as this.
     const MOST_MS: u64 = 60_000;
 
-    pub(super) fn add(&mut self, delay: Micros) {
+    pub(crate) fn add(&mut self, delay: Micros) {
         let ms = (delay.0 / 1000).min(Self::MOST_MS) as usize;
         if self.counts.len() <= ms {
             self.counts.resize(ms + 1, 0);
@@ -194,12 +194,12 @@ impl Histogram {
             *count += 1;
         }
     }
-    pub(super) fn and(mut self, other: &Histogram) -> Histogram {
+    pub(crate) fn and(mut self, other: &Histogram) -> Histogram {
         self.counts.resize(self.counts.len().max(other.counts.len()), 0);
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
         self
     }
-    fn at_s(&self, share: f64) -> f64 {
+    pub(crate) fn at_s(&self, share: f64) -> f64 {
         let wanted = (self.counts.iter().sum::<u64>() as f64 * share).ceil().max(1.0) as u64;
         let mut seen = 0;
         let ms = self.counts.iter().position(|n| {
@@ -374,7 +374,7 @@ impl LiveOutcome {
         self.bars.iter().filter(|bar| !bar.pass)
     }
 
-    fn judge(&mut self, live: &Live) {
+    pub(crate) fn judge(&mut self, live: &Live) {
         let bars = &live.bars;
         let all = [
             ("source_ratio_later", bars.source_ratio_later, self.source_ratio_later),

@@ -22,6 +22,9 @@ pub struct Fault {
     /// How many hosts (pairs, for a broken link) are hit; nothing for the origin, the control center and peering links.
     #[serde(default = "one")]
     pub count: usize,
+    /// This share of the hosts that could be hit is, instead; for flows.
+    #[serde(default)]
+    pub of_share: Option<f64>,
     /// Only hosts of this group are hit.
     #[serde(default)]
     pub group: Option<String>,
@@ -44,7 +47,17 @@ impl Fault {
 
     /// One host hit at a time known beforehand.
     pub fn at(at_s: f64, for_s: f64, kind: FaultKind) -> Self {
-        Self { at_s: Some(at_s), at_share: None, for_s, until_share: None, count: 1, group: None, value: 0.0, kind }
+        Self {
+            at_s: Some(at_s),
+            at_share: None,
+            for_s,
+            until_share: None,
+            count: 1,
+            of_share: None,
+            group: None,
+            value: 0.0,
+            kind,
+        }
     }
 }
 

@@ -105,6 +105,12 @@ pub struct Live {
     /// How it comes to the publisher.
     #[serde(default)]
     pub ingest: Ingest,
+    /// What stands for its viewers; for the simulator.
+    #[serde(default)]
+    pub model: LiveModel,
+    /// Time between two heartbeats of a node, where that is not the control center's default; for flows.
+    #[serde(default)]
+    pub heartbeat_s: Option<f64>,
     /// The viewer that most others depend on is killed this often, once arrivals are over.
     #[serde(default)]
     pub kill_parent_every_s: Option<f64>,
@@ -127,6 +133,17 @@ pub enum Ingest {
     Follow,
     /// The encoder puts it there while it makes it; the publisher is the origin.
     Push,
+}
+
+/// What stands for the viewers of a live channel. The control center is the real one in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LiveModel {
+    /// The real channel at each, and every packet between them: up to some ten thousand viewers.
+    #[default]
+    Packet,
+    /// Flows from parents to children: up to a million.
+    Flow,
 }
 
 /// How long viewers of a live channel stay.
@@ -251,6 +268,9 @@ pub struct NetworkSpec {
     pub origin_isp: u16,
     /// Hosts have only IPv6 addresses, else only IPv4 ones.
     pub ipv6: bool,
+    /// Hosts are in six regions of the world as viewers are, whatever their ISPs, with the round trips that are measured
+    /// between these; for flows.
+    pub regions: bool,
 }
 
 impl Default for NetworkSpec {
@@ -265,6 +285,7 @@ impl Default for NetworkSpec {
             peering_loss_percent: 0.0,
             origin_isp: 1,
             ipv6: false,
+            regions: false,
         }
     }
 }
@@ -506,7 +527,11 @@ impl Scenario {
         within((10.0..=7200.0).contains(&live.seconds), "seconds of the live channel")?;
         within(live.kill_parent_every_s.is_none_or(|s| (1.0..=3600.0).contains(&s)), "kill_parent_every_s")?;
         within(live.fetch_at_s.is_none_or(|s| sane(s) && s < live.seconds), "fetch_at_s")?;
+        within(live.heartbeat_s.is_none_or(|s| (0.5..=60.0).contains(&s)), "heartbeat_s")?;
         let wrong = |what: &str| Err(ScenarioError::Contradiction(format!("a live channel {what}")));
+        if live.heartbeat_s.is_some() && live.model != LiveModel::Flow {
+            return wrong("needs `model = \"flow\"` for `heartbeat_s`");
+        }
         if live.bars.content_right && live.fetch_at_s.is_none() {
             return wrong("whose viewers have the content right needs `fetch_at_s`");
         }
@@ -524,6 +549,9 @@ impl Scenario {
     fn check_network(&self) -> Result<(), ScenarioError> {
         let isp = |isp: u16| within((1..=ISP_MAX).contains(&isp), "the number of an ISP");
         if let Some(n) = &self.network {
+            if n.regions && !self.is_flow() {
+                return Err(needs_flow("`regions` of the network"));
+            }
             let times = [n.rtt_inside_ms, n.rtt_across_ms, n.jitter_ms, n.queue_ms];
             within(times.iter().all(|ms| sane(*ms) && *ms <= 10_000.0), "a delay of the network")?;
             within(percent(n.loss_percent) && percent(n.peering_loss_percent), "a loss of the network")?;
@@ -578,6 +606,13 @@ impl Scenario {
         within(share(f.at_share) && share(f.until_share), "a fault's share")?;
         within(sane(f.value.abs()), "a fault's value")?;
         let wrong = |what: &str| Err(ScenarioError::Contradiction(format!("fault {}: {what}", f.kind.name())));
+        if f.of_share.is_some() && !self.is_flow() {
+            return Err(needs_flow("`of_share` of a fault"));
+        }
+        within(share(f.of_share), "a fault's share")?;
+        if f.of_share.is_some() && f.count != 1 {
+            return wrong("`count` and `of_share` exclude each other");
+        }
         if f.at_s.is_some() == f.at_share.is_some() {
             return wrong("one of `at_s` and `at_share` says when it begins");
         }
@@ -602,11 +637,20 @@ impl Scenario {
         }
     }
 
+    /// Whether its viewers are flows.
+    pub(crate) fn is_flow(&self) -> bool {
+        self.live.is_some_and(|l| l.model == LiveModel::Flow)
+    }
+
     /// Name of a group.
     pub fn group_name(&self, group: usize) -> String {
         let own = self.groups.get(group).and_then(|g| g.name.clone());
         own.unwrap_or_else(|| format!("g{}", group + 1))
     }
+}
+
+fn needs_flow(what: &str) -> ScenarioError {
+    ScenarioError::Contradiction(format!("{what} needs a live channel with `model = \"flow\"`"))
 }
 
 fn within(ok: bool, what: &'static str) -> Result<(), ScenarioError> {

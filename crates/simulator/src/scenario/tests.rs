@@ -52,6 +52,24 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
+fn some_things_are_for_flows() {
+    const LIVE: &str = "[live]\nmbit = 2\nsegment_s = 2\nhold_back_s = 6\nseconds = 60\n";
+    for (before, in_live, why) in [
+        ("[network]\nregions = true\n", "", "`regions` of the network"),
+        ("", "heartbeat_s = 5\n", "for `heartbeat_s`"),
+        ("[[faults]]\nat_s = 1\nkind = \"death\"\nof_share = 0.1\n", "", "`of_share` of a fault"),
+    ] {
+        let with = |model: &str| parse(&format!("{before}{OPEN}{LIVE}{in_live}{model}[live.bars]\n"));
+        let error = with("").unwrap_err();
+        assert!(error.contains(why) && error.contains("model = \"flow\""), "{error}");
+        assert!(with("model = \"flow\"\n").is_ok());
+    }
+    let both = "[[faults]]\nat_s = 1\nkind = \"death\"\nof_share = 0.1\ncount = 3\n";
+    let error = parse(&format!("{both}{OPEN}{LIVE}model = \"flow\"\n[live.bars]\n")).unwrap_err();
+    assert!(error.contains("exclude each other"), "{error}");
+}
+
+#[test]
 fn kinds_are_written_as_they_are_named() {
     use FaultKind::*;
     for kind in [

@@ -18,6 +18,7 @@ use report::Page;
 /// Simulate a scenario under virtual time, and set what comes out beside its bound
 ///
 /// The control center's and the peers' decisions are the real ones; links, joins, leaves and failures are simulated.
+/// Where a scenario says so the viewers of a stream are flows, so that a million of them run in minutes.
 /// The same seed gives the same run. Fails when a bar of the scenario is missed or an invariant violated.
 #[derive(Debug, clap::Args)]
 pub struct Args {
