@@ -92,6 +92,8 @@ pub struct Trees {
     /// After a restart nothing is arranged before `settle_until`, which is never later than `settle_end`.
     settle_until: Time,
     settle_end: Time,
+    /// After a restart nothing is made better before: those who have just come back are left in peace.
+    calm_until: Time,
     upkeep_at: Time,
     out: Vec<DcmOutput>,
 }
@@ -126,6 +128,7 @@ impl Trees {
             generation: Generation { epoch, counter: 0 },
             settle_until: settle_end,
             settle_end,
+            calm_until: if restarted { settle_end + config.grace } else { Time(0) },
             upkeep_at: now,
             out: Vec::new(),
             config,
@@ -316,7 +319,9 @@ impl Trees {
         self.settled(now);
         self.failed.forget(now, &self.config);
         self.feed_more(now);
-        self.improve(now);
+        if now >= self.calm_until {
+            self.improve(now);
+        }
     }
 
     /// Whoever was to come back is there: the others get their places.

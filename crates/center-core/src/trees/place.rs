@@ -2,7 +2,7 @@
 
 use super::Trees;
 use super::clusters::{Chain, Cx};
-use super::index::{SHELVES, use_first};
+use super::index::{Lenders, SHELVES, use_first};
 use super::member::Member;
 use crate::dcm::Ix;
 use crate::trust::Standing;
@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 
 /// Members behind a child's own address that are looked at beside the others.
 const MAX_MATES: usize = 8;
-/// Of those who accept the same, so many more are compared when one was found.
+/// Of those equally far from the source who accept the same, so many are compared when one was found.
 const MAX_COMPARED: usize = 4;
 /// Of one depth, so many members are looked at for one that makes room.
 const MAX_LOOKED_AT_DEPTH: usize = 8;
@@ -187,17 +187,10 @@ impl Trees {
         let c = self.member(child)?;
         let cluster = self.clusters.get(cx)?;
         let each = self.config.max_considered / usable(c.accepts()).count().max(1);
-        let shelves = usable(c.accepts()).filter_map(|a| cluster.shelves.get(&(class, a)));
+        let lenders = usable(c.accepts()).filter_map(|a| cluster.shelves.get(&(class, a)));
         let mut best: Option<Rank> = None;
-        for shelf in shelves {
-            let mut compared = 0;
-            for (_, ix) in shelf.iter().take(each) {
-                if compared >= MAX_COMPARED {
-                    break;
-                }
-                best = self.better(now, best, tree, *ix, (c, child), at);
-                compared += usize::from(best.is_some());
-            }
+        for (_, ix) in lenders.flat_map(|s: &Lenders| s.iter().take(each)) {
+            best = self.better(now, best, tree, *ix, (c, child), at);
         }
         best.map(|b| b.5)
     }

@@ -10,14 +10,14 @@ use headwater_model::time::Time;
 use std::cmp::Reverse;
 use std::ops::Bound;
 
-/// Edges that are moved at one time, or one for so many members.
+/// Edges that are moved at one time, or one for so many members; and as many again of those who rise in turn.
 const MAX_MOVES: usize = 8;
 /// See [`MAX_MOVES`].
-const MEMBERS_PER_MOVE: usize = 200;
+const MEMBERS_PER_MOVE: usize = 100;
 /// Children of the source or of waypoints that are looked at, of one tree at one time.
 const MAX_RELIEVED: usize = 4;
 /// Of one cluster and tree, so many members that are farthest from the source are looked at, at one time.
-const MAX_RAISED: usize = 2;
+const MAX_RAISED: usize = 1;
 /// A parent inside may be so far below the one who brings the copy in: what is below a child goes down with it.
 const MOST_BELOW: u32 = 3;
 /// Clusters that are looked at, at one time, or [`SWEPT_PART`] of all.
@@ -60,7 +60,8 @@ impl Trees {
     /// Some of what could be better.
     pub(super) fn improve(&mut self, now: Time) {
         self.turn = self.turn.wrapping_add(1);
-        let mut left = MAX_MOVES.max(self.by_node.len() / MEMBERS_PER_MOVE) as u32;
+        let most = MAX_MOVES.max(self.by_node.len() / MEMBERS_PER_MOVE) as u32;
+        let (mut left, mut left_to_rise) = (most, most);
         let trees = self.terms.substreams.get();
         for step in 0..trees {
             let tree = ((self.turn + usize::from(step)) % usize::from(trees)) as u8;
@@ -69,7 +70,7 @@ impl Trees {
         }
         self.draw_in(now, &mut left);
         self.raise_deepest(now, &mut left);
-        self.sweep(now, &mut left);
+        self.sweep(now, &mut left_to_rise);
     }
 
     /// Children of waypoints, and of the source beyond one, go to peers that have slots.
@@ -140,7 +141,12 @@ impl Trees {
     /// The same where clusters have just come to be.
     pub(super) fn draw_in_opened(&mut self, now: Time) {
         let mut unlimited = u32::MAX;
-        for cx in std::mem::take(&mut self.clusters.opened) {
+        let opened = std::mem::take(&mut self.clusters.opened);
+        if self.is_settling(now) {
+            // Those who come back keep the parents that serve them.
+            return;
+        }
+        for cx in opened {
             for tree in self.all_trees() {
                 self.draw_in_to(now, (cx, tree), usize::MAX, &mut unlimited);
             }
