@@ -14,6 +14,8 @@ use std::ops::Bound;
 const MAX_MOVES: usize = 8;
 /// See [`MAX_MOVES`].
 const MEMBERS_PER_MOVE: usize = 100;
+/// But never more: each takes time to tell, and nothing else is decided meanwhile.
+const MOST_MOVES: usize = 250;
 /// Children of the source or of waypoints that are looked at, of one tree at one time.
 const MAX_RELIEVED: usize = 4;
 /// Of one cluster and tree, so many members that are farthest from the source are looked at, at one time.
@@ -60,7 +62,7 @@ impl Trees {
     /// Some of what could be better.
     pub(super) fn improve(&mut self, now: Time) {
         self.turn = self.turn.wrapping_add(1);
-        let most = MAX_MOVES.max(self.by_node.len() / MEMBERS_PER_MOVE) as u32;
+        let most = (self.by_node.len() / MEMBERS_PER_MOVE).clamp(MAX_MOVES, MOST_MOVES) as u32;
         let (mut left, mut left_to_rise) = (most, most);
         let trees = self.terms.substreams.get();
         for step in 0..trees {
