@@ -84,7 +84,6 @@ struct Group {
 /// A part of all trees, and who has uplink to give there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cluster {
-    key: u64,
     /// Those who are in no cluster within it.
     pub(super) members: BTreeSet<Ix>,
     /// One per tree.
@@ -123,7 +122,7 @@ impl Clusters {
             opened: Vec::new(),
             turn: 0,
         };
-        clusters.create(0);
+        clusters.create();
         clusters
     }
 
@@ -173,8 +172,8 @@ impl Clusters {
         self.groups.get(&lan_of(m)?)
     }
 
-    fn create(&mut self, key: u64) -> Cx {
-        let cluster = Cluster { key, parts: vec![Part::default(); self.trees], ..Cluster::default() };
+    fn create(&mut self) -> Cx {
+        let cluster = Cluster { parts: vec![Part::default(); self.trees], ..Cluster::default() };
         let cx = self.vacant.pop().unwrap_or(self.all.len() as Cx);
         match self.all.get_mut(cx as usize) {
             Some(slot) => *slot = Some(cluster),
@@ -185,18 +184,17 @@ impl Clusters {
 }
 
 /// Keys of a member's groups, the largest first: each says of all larger ones, too.
-fn group_keys(m: &Member) -> Vec<u64> {
-    let (mut keys, mut key) = (Vec::with_capacity(GROUPED_BY.len()), 0);
-    for own in GROUPED_BY.iter().filter_map(|tier| m.tier_keys.get(*tier).copied().flatten()) {
-        key = mix64(key ^ own);
-        keys.push(key);
-    }
-    keys
+fn group_keys(m: &Member) -> impl Iterator<Item = u64> + use<> {
+    let keys = m.tier_keys;
+    GROUPED_BY.iter().filter_map(move |tier| keys.get(*tier).copied().flatten()).scan(0, |outer, own| {
+        *outer = mix64(*outer ^ own);
+        Some(*outer)
+    })
 }
 
 /// The key of those behind a member's public address.
 pub(super) fn lan_of(m: &Member) -> Option<u64> {
-    m.tier_keys[0].and_then(|_| group_keys(m).last().copied())
+    m.tier_keys[0].and_then(|_| group_keys(m).last())
 }
 
 impl Trees {
@@ -230,7 +228,7 @@ impl Trees {
 
     /// One that leaves, or has another place now, and is in no set any more.
     pub(super) fn leave_groups(&mut self, ix: Ix) {
-        let Some((keys, chain)) = self.member(ix).map(|m| (group_keys(m), m.chain)) else { return };
+        let Some((keys, chain)) = self.member(ix).map(|m| (group_keys(m).collect::<Vec<_>>(), m.chain)) else { return };
         if let Some(cluster) = self.clusters.get_mut(chain.nearest()) {
             cluster.members.remove(&ix);
         }
@@ -265,7 +263,7 @@ impl Trees {
 
     /// These members get a cluster of their own within the one that they are in.
     fn split_off(&mut self, key: u64, members: Vec<Ix>) {
-        let cx = self.clusters.create(key);
+        let cx = self.clusters.create();
         if let Some(group) = self.clusters.groups.get_mut(&key) {
             group.cluster = Some(cx);
         }
@@ -361,7 +359,7 @@ impl Trees {
     pub(super) fn check_clusters(&self, say: &mut impl FnMut(Problem)) {
         let mut counted: BTreeMap<u64, u32> = BTreeMap::new();
         for (ix, m) in (0..).zip(&self.members).filter_map(|(ix, m)| Some((ix, m.as_ref()?))) {
-            let keys = group_keys(m);
+            let keys: Vec<u64> = group_keys(m).collect();
             keys.iter().for_each(|key| *counted.entry(*key).or_default() += 1);
             let chain: Vec<Cx> = keys.iter().filter_map(|key| self.clusters.groups.get(key)?.cluster).collect();
             if chain != (1..=m.chain.last()).map(|position| m.chain.at(position)).collect::<Vec<_>>() {

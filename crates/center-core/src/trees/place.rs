@@ -174,7 +174,8 @@ impl Trees {
                 compared += usize::from(best.is_some());
             }
         }
-        for ix in self.mates(c) {
+        // They are in all clusters of the child.
+        for ix in self.mates(c).filter(|_| cx == c.chain.nearest()) {
             if self.member(ix).is_some_and(|m| m.free() > 0) {
                 best = self.better(now, best, tree, ix, (c, child), at);
             }

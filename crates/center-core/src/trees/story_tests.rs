@@ -43,6 +43,31 @@ fn one_copy_leaves_the_source_where_the_viewers_have_uplink() {
     }
 }
 
+/// One copy comes in to each cluster, which is one as long as it is large enough, and all are fed on the way (S7, T5).
+#[test]
+fn one_copy_comes_in_to_each_cluster() {
+    let mut w = World::with_source(50_000);
+    // In the tests' world five ASes take turns.
+    for n in 0..100 {
+        w.joins(open(n, 4000));
+        w.pass(50);
+    }
+    w.pass(20_000);
+    let s = w.trees.stats();
+    assert_eq!((s.clusters, s.copies_in, s.unfed, s.source_slots_used), (5, 1.0, 0, u32::from(K)), "{s:?}");
+    // All but three of one of them go, one after the other.
+    for n in (0..100).filter(|n| n % 5 == 1).skip(3) {
+        w.trees.leave(w.now, &id(n));
+        w.hear();
+        w.pass(50);
+        assert_eq!(w.trees.stats().unfed, 0, "after {n}");
+    }
+    w.pass(20_000);
+    let s = w.trees.stats();
+    assert_eq!((s.clusters, s.copies_in, s.unfed), (4, 1.0, 0), "{s:?}");
+    w.all_know();
+}
+
 #[test]
 fn who_comes_with_others_is_placed_at_once_too() {
     let mut w = World::with_source(50_000);

@@ -75,29 +75,34 @@ pub struct LiveConfig {
     pub push_within: Micros,
 }
 
+impl LiveConfig {
+    /// What suits everyone.
+    pub const DEFAULT: LiveConfig = LiveConfig {
+        position: Micros::from_millis(250),
+        suspected: Micros::from_millis(500),
+        silent: Micros::from_millis(700),
+        behind: Micros::from_millis(1000),
+        behind_percent: 40,
+        ask_again: Micros::from_millis(400),
+        ask_helper_again: Micros::from_millis(1500),
+        ask_ahead: Micros::from_millis(1200),
+        origin_ahead: Micros::from_millis(600),
+        origin_ahead_of_helpers: Micros::from_millis(1800),
+        give_up: Micros::from_secs(4),
+        in_time: Micros::from_secs(5),
+        max_asked: 64,
+        max_asked_of_helper: 12,
+        helped_within: Micros::from_millis(600),
+        max_origin_jobs: 10,
+        max_origin_pieces: 64,
+        max_children: 4096,
+        push_within: Micros::from_secs(8),
+    };
+}
+
 impl Default for LiveConfig {
     fn default() -> Self {
-        LiveConfig {
-            position: Micros::from_millis(250),
-            suspected: Micros::from_millis(500),
-            silent: Micros::from_millis(700),
-            behind: Micros::from_millis(1000),
-            behind_percent: 40,
-            ask_again: Micros::from_millis(400),
-            ask_helper_again: Micros::from_millis(1500),
-            ask_ahead: Micros::from_millis(1200),
-            origin_ahead: Micros::from_millis(600),
-            origin_ahead_of_helpers: Micros::from_millis(1800),
-            give_up: Micros::from_secs(4),
-            in_time: Micros::from_secs(5),
-            max_asked: 64,
-            max_asked_of_helper: 12,
-            helped_within: Micros::from_millis(600),
-            max_origin_jobs: 10,
-            max_origin_pieces: 64,
-            max_children: 4096,
-            push_within: Micros::from_secs(8),
-        }
+        Self::DEFAULT
     }
 }
 

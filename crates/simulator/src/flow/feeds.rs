@@ -8,14 +8,15 @@ use headwater_model::assignment::{Assignment, Parent};
 use headwater_model::report::Alarm;
 use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Time};
+use headwater_peer_core::live::LiveConfig;
 
-/// A parent that has nothing to send says so this often (`LiveConfig::position`).
-const POSITION: Micros = Micros::from_millis(250);
-/// After so long without a word spares push (`LiveConfig::suspected`), and the control center hears of it (`silent`).
-const SUSPECTED: Micros = Micros::from_millis(500);
-const SILENT: Micros = Micros::from_millis(700);
-/// A node looks at its parents this often.
-const PULSE: Micros = Micros::from_millis(50);
+/// A parent that has nothing to send says so this often.
+const POSITION: Micros = LiveConfig::DEFAULT.position;
+/// After so long without a word spares push, and the control center hears of it.
+const SUSPECTED: Micros = LiveConfig::DEFAULT.suspected;
+const SILENT: Micros = LiveConfig::DEFAULT.silent;
+/// A node looks at its parents, and at what it lacks, this often.
+pub(super) const PULSE: Micros = Micros::from_millis(50);
 /// Ways between two strangers before the first piece comes: a handshake, hello and answer, ticket and answer, subscription,
 /// piece; and between those that have a connection.
 const STRANGERS: u64 = 8;
@@ -27,10 +28,10 @@ const PARENT_DIALS: Micros = Micros::from_millis(700);
 /// A parent that cannot be connected to is given up after this time.
 const CONNECTS_WITHIN: Micros = Micros::from_secs(4);
 /// A substream lags for so long until a parent that is behind is reported: what is missing is late by 300 ms, and then its
-/// rate is measured over a second.
-const BEHIND_AFTER: Micros = Micros::from_millis(1350);
+/// rate is measured.
+const BEHIND_AFTER: Micros = Micros(LiveConfig::DEFAULT.behind.0 + 350_000);
 /// A parent that sends less than this part of what it should is behind.
-const BEHIND_BELOW: f64 = 0.4;
+const BEHIND_BELOW: f64 = LiveConfig::DEFAULT.behind_percent as f64 / 100.0;
 /// So often at most.
 const BEHIND_EVERY: Micros = Micros::from_secs(2);
 

@@ -10,6 +10,7 @@ use super::viewers::{Held, LAG_STEP, LAG_STEPS, LANES, Lane, NEVER, NONE, SOURCE
 use crate::live::Histogram;
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Time};
+use headwater_peer_core::live::LiveConfig;
 
 /// Checking and handing on a piece: some 10 µs of hashing, and two turns of a program's loop.
 const HANDLING: Micros = Micros(200);
@@ -18,10 +19,9 @@ const HANDLING: Micros = Micros(200);
 pub(super) const MESSAGES: f64 = 0.03;
 /// What waits at a parent is asked of others when it is older than this.
 const BACKLOG_MOST: Micros = Micros::from_secs(4);
-/// How long before a player needs it a piece is fetched from the origin, and one that helpers were to bring (see
-/// `LiveConfig` of the peer).
-const ORIGIN_AHEAD: Micros = Micros::from_millis(600);
-const ORIGIN_AHEAD_OF_HELPERS: Micros = Micros::from_millis(1800);
+/// How long before a player needs it a piece is fetched from the origin, and one that helpers were to bring.
+const ORIGIN_AHEAD: Micros = LiveConfig::DEFAULT.origin_ahead;
+const ORIGIN_AHEAD_OF_HELPERS: Micros = LiveConfig::DEFAULT.origin_ahead_of_helpers;
 /// What helpers bring of a substream that nobody pushes comes after about this time: they have it themselves by then, and
 /// are asked once it is known.
 const HELPED: Micros = Micros::from_secs(1);

@@ -1,23 +1,22 @@
 //! A newcomer's start: segments from before it came, which helpers bring with the uplink that they have left over, or the
 //! origin.
 
+use super::feeds::PULSE;
 use super::origin::slow_start;
 use super::stream::PIECE;
 use super::viewers::{HELPERS, LANES, NONE, State, Vx, Who};
 use super::{What, World};
 use headwater_model::rng::mix64;
 use headwater_model::time::{Micros, Rate, Time};
+use headwater_peer_core::live::LiveConfig;
 
-/// Helpers that can bring the first segment within this time have so much longer: only then is the origin asked
-/// (`LiveConfig::helped_within`).
-const HELPED_WITHIN: Micros = Micros::from_millis(600);
-/// How long before a player needs it the rest of a segment from before a newcomer is fetched (`LiveConfig::ask_ahead`).
-const ASK_AHEAD: Micros = Micros::from_millis(1200);
+/// Helpers that can bring the first segment within this time have so much longer: only then is the origin asked.
+const HELPED_WITHIN: Micros = LiveConfig::DEFAULT.helped_within;
+/// How long before a player needs it the rest of a segment from before a newcomer is fetched.
+const ASK_AHEAD: Micros = LiveConfig::DEFAULT.ask_ahead;
 
-/// Pieces that a helper is asked for at once, from the least to the most (`LiveConfig::max_asked_of_helper`).
-const ASKED: (u64, u64) = (2, 12);
-/// A node looks at what it lacks this often.
-const PULSE: Micros = Micros::from_millis(50);
+/// Pieces that a helper is asked for at once, from the least to the most.
+const ASKED: (u64, u64) = (2, LiveConfig::DEFAULT.max_asked_of_helper as u64);
 /// Part of a newcomer's downlink that is for segments from before it came; the rest has what is pushed meanwhile, as much.
 const LINE: f64 = 0.5;
 /// How exactly it is known when helpers have brought something.
