@@ -18,8 +18,6 @@ const MEMBERS_PER_MOVE: usize = 100;
 const MOST_MOVES: usize = 250;
 /// Children of the source or of waypoints that are looked at, of one tree at one time.
 const MAX_RELIEVED: usize = 4;
-/// Of one cluster and tree, so many members that are farthest from the source are looked at, at one time.
-const MAX_RAISED: usize = 1;
 /// A parent inside may be so far below the one who brings the copy in: what is below a child goes down with it.
 const MOST_BELOW: u32 = 3;
 /// Clusters that are looked at, at one time, or [`SWEPT_PART`] of all.
@@ -156,9 +154,8 @@ impl Trees {
     }
 
     fn draw_in_to(&mut self, now: Time, (cx, tree): (Cx, u8), most: usize, left: &mut u32) {
-        let depths =
-            self.clusters.part(cx, tree).into_iter().flat_map(|p| &p.entries).filter_map(|e| self.spot(tree, *e));
-        let entry = depths.map(|s| s.depth).min().unwrap_or_default();
+        // Nobody there is nearer to the source than who brings the copy in.
+        let entry = self.clusters.part(cx, tree).and_then(|p| p.fed.first()).map_or(0, |f| f.0);
         for child in self.entries_beyond_one(cx, tree).into_iter().take(most) {
             if *left == 0 {
                 return;
@@ -187,23 +184,21 @@ impl Trees {
         self.member(ix).map(|m| (m.present(), m.weight(tree), Reverse(m.order)))
     }
 
-    /// The members of each cluster that are farthest from the source get parents higher up, if there are any.
+    /// The member of each cluster that is farthest from the source gets a parent higher up, if there is one.
     fn raise_deepest(&mut self, now: Time, left: &mut u32) {
         let all = self.clusters.len().max(1);
         let turn = MAX_DRAWN_IN.max(all / SWEPT_PART).min(all);
-        let in_turn = (0..turn).map(|step| ((self.clusters.turn + step) % all) as Cx);
-        for cx in [WORLD].into_iter().chain(in_turn.filter(|cx| *cx != WORLD)).collect::<Vec<_>>() {
+        let first = self.clusters.turn;
+        self.clusters.turn = (first + turn) % all;
+        let in_turn = (0..turn).map(|step| ((first + step) % all) as Cx).filter(|cx| *cx != WORLD);
+        for cx in [WORLD].into_iter().chain(in_turn) {
             for tree in self.all_trees() {
-                let deepest = self.clusters.part(cx, tree).map(|p| p.fed.iter().rev().take(MAX_RAISED).map(|f| f.2));
-                for ix in deepest.into_iter().flatten().collect::<Vec<_>>() {
-                    if *left == 0 {
-                        return;
-                    }
-                    *left -= u32::from(self.raise(now, (cx, tree), ix));
+                let deepest = self.clusters.part(cx, tree).and_then(|p| p.fed.last()).map(|f| f.2);
+                if *left > 0 && deepest.is_some_and(|ix| self.raise(now, (cx, tree), ix)) {
+                    *left -= 1;
                 }
             }
         }
-        self.clusters.turn = (self.clusters.turn + turn) % all;
     }
 
     /// A member gets a parent nearer to the source; where those there have no free slot, one that feeds a member of a
