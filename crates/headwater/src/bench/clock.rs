@@ -24,7 +24,7 @@ pub fn now() -> Duration {
 #[derive(Default)]
 pub struct Calls {
     /// Of each, in nanoseconds.
-    ns: Vec<u32>,
+    ns: Vec<u64>,
 }
 
 impl Calls {
@@ -32,7 +32,7 @@ impl Calls {
     pub fn time<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let start = now();
         let result = call();
-        self.ns.push((now() - start).as_nanos().min(u128::from(u32::MAX)) as u32);
+        self.ns.push((now() - start).as_nanos().min(u128::from(u64::MAX)) as u64);
         result
     }
     /// How many there were.
@@ -41,13 +41,13 @@ impl Calls {
     }
     /// How long all took together.
     pub fn sum(&self) -> Duration {
-        Duration::from_nanos(self.ns.iter().map(|ns| u64::from(*ns)).sum())
+        Duration::from_nanos(self.ns.iter().sum())
     }
     /// The times below which the median, 99 % and all of them are, in microseconds.
     pub fn quantiles(mut self) -> [f64; 3] {
         self.ns.sort_unstable();
         let last = self.ns.len().saturating_sub(1);
-        [last / 2, last * 99 / 100, last].map(|at| self.ns.get(at).map_or(0.0, |ns| f64::from(*ns) / 1e3))
+        [last / 2, last * 99 / 100, last].map(|at| self.ns.get(at).map_or(0.0, |ns| *ns as f64 / 1e3))
     }
 }
 
@@ -69,6 +69,8 @@ mod tests {
         assert_eq!((calls.count(), calls.sum()), (1000, Duration::from_micros(500_500)));
         assert_eq!(calls.quantiles(), [500.0, 990.0, 1000.0]);
         assert_eq!(Calls::default().quantiles(), [0.0; 3]);
+        let long = Calls { ns: vec![10_000_000_000] };
+        assert_eq!((long.sum(), long.quantiles()), (Duration::from_secs(10), [1e7; 3]));
     }
 
     #[test]
