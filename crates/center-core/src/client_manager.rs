@@ -1,6 +1,7 @@
 //! Client manager (C1): sessions, capabilities, and how much each node is believed to be able to upload.
 
 use crate::budgets::Budget;
+use crate::node_map::NodeMap;
 use headwater_model::assignment::Reach;
 use headwater_model::id::{ContentId, NodeId};
 use headwater_model::node::Forwards;
@@ -99,7 +100,7 @@ pub(crate) fn may_explain(now: Time, before: Option<Time>) -> bool {
 pub struct ClientManager {
     /// Between two heartbeats of a node.
     heartbeat: Micros,
-    clients: BTreeMap<NodeId, Client>,
+    clients: NodeMap<Client>,
     takeovers: BTreeMap<NodeId, VecDeque<Time>>,
     /// Those that did not fall quiet, by [`Client::watched`]: each is looked at when it may have, not with all others.
     watched: BTreeSet<(Time, NodeId)>,
@@ -154,7 +155,7 @@ fn is_private(address: IpAddr) -> bool {
 impl ClientManager {
     /// No sessions. `heartbeat` is the time between two heartbeats of a node.
     pub fn new(heartbeat: Micros) -> Self {
-        Self { heartbeat, clients: BTreeMap::new(), takeovers: BTreeMap::new(), watched: BTreeSet::new() }
+        Self { heartbeat, clients: NodeMap::new(), takeovers: BTreeMap::new(), watched: BTreeSet::new() }
     }
 
     /// A session begins. The newest session of an identity wins; when two fight for one, both lose.
@@ -213,7 +214,7 @@ impl ClientManager {
     }
 
     fn remove(&mut self, node: &NodeId) -> Option<Client> {
-        let client = self.clients.remove(node)?;
+        let client = self.clients.swap_remove(node)?;
         if let Some(at) = client.watched {
             self.watched.remove(&(at, *node));
         }

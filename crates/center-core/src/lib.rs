@@ -16,6 +16,7 @@ pub mod explain;
 pub mod history;
 mod judging;
 pub mod network_monitor;
+mod node_map;
 pub mod place_table;
 mod probing;
 mod progress;

@@ -10,6 +10,7 @@
 //!
 //! Only addresses with an IP that the control center itself saw are ever probed: nobody can have a victim dialled.
 
+use crate::node_map::NodeMap;
 use headwater_model::id::{Hash, NodeId};
 use headwater_model::node::{Accepts, From, Known};
 use headwater_model::reach::{Probe, network};
@@ -164,7 +165,7 @@ pub struct Prober {
     secret: [u8; 32],
     probes: u64,
     on_loopback: bool,
-    subjects: BTreeMap<NodeId, Subject>,
+    subjects: NodeMap<Subject>,
     /// Nodes with a session, by network: those who can probe.
     present: BTreeMap<IpAddr, BTreeSet<NodeId>>,
     /// Those of them that are open.
@@ -190,7 +191,7 @@ impl Prober {
             secret,
             on_loopback,
             probes: 0,
-            subjects: BTreeMap::new(),
+            subjects: NodeMap::new(),
             present: BTreeMap::new(),
             open: BTreeMap::new(),
             under_way: BTreeMap::new(),
@@ -219,7 +220,7 @@ impl Prober {
     /// A node came, or came back. Returns what is held of it now.
     pub fn arrived(&mut self, now: Time, node: NodeId, came: Newcomer) -> Verdict {
         let came = Newcomer { local: came.local && !self.on_loopback, ..came };
-        let former = self.subjects.remove(&node);
+        let former = self.subjects.swap_remove(&node);
         if let Some(f) = &former {
             self.look_at.remove(&(f.look_at, node));
             self.unlist(&node, f.as_came.observed.ip());
@@ -399,7 +400,7 @@ impl Prober {
         if !s.present {
             if now.since(s.since) >= REMEMBER {
                 self.look_at.remove(&(s.look_at, node));
-                self.subjects.remove(&node);
+                self.subjects.swap_remove(&node);
             }
             return;
         }

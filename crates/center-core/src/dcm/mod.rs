@@ -30,6 +30,7 @@ pub(crate) use standing::NEWLY_HERE;
 use crate::config::Config;
 use crate::explain::Decision;
 use crate::network_monitor::{EdgeWatch, Thresholds, Trouble};
+use crate::node_map::NodeMap;
 use crate::trust::Offence;
 use congestion::RegionLink;
 use headwater_model::assignment::{Assignment, ChildrenChange, Generation, Lease};
@@ -77,7 +78,7 @@ pub struct Dcm {
     config: Config,
     members: Vec<Option<Member>>,
     free: Vec<Ix>,
-    by_node: BTreeMap<NodeId, Ix>,
+    by_node: NodeMap<Ix>,
     spare: SpareIndex,
     /// Children with fewer parents than they should have.
     hungry: BTreeSet<Ix>,
@@ -137,7 +138,7 @@ impl Dcm {
             layout,
             members: Vec::new(),
             free: Vec::new(),
-            by_node: BTreeMap::new(),
+            by_node: NodeMap::new(),
             spare: SpareIndex::default(),
             hungry: BTreeSet::new(),
             repaired: Ix::MAX,
@@ -304,7 +305,7 @@ impl Dcm {
             self.by_accepts.up(m.accepts(), m.info.up.0, 0);
             self.leave_site(ix, &m);
         }
-        self.by_node.remove(node);
+        self.by_node.swap_remove(node);
         for set in [&mut self.hungry, &mut self.aways, &mut self.distrusted, &mut self.dirty] {
             set.remove(&ix);
         }

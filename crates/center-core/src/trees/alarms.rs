@@ -218,7 +218,6 @@ impl Trees {
         self.member(child).is_some_and(|m| m.helpers.contains(&helper))
     }
     fn count_children(&self, parent: Ix) -> usize {
-        let children = self.member(parent).map(|m| m.spots.iter().flat_map(|s| &s.children).collect::<BTreeSet<_>>());
-        children.map_or(0, |c| c.len())
+        self.spots(parent).flat_map(|(_, s)| &s.children).collect::<BTreeSet<_>>().len()
     }
 }

@@ -7,15 +7,19 @@ use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation,
 use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
 use headwater_model::time::{Rate, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+/// Members that are told at one time; the others right after what else there is to decide.
+const TOLD_AT_ONCE: usize = 500;
 
 /// What a member has not been told.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Untold {
     /// More than children.
     whole: bool,
-    /// Children that came, left, or are given other substreams. By node: a place may be another's by then.
-    children: BTreeSet<NodeId>,
+    /// Children that came, left, or are given other substreams, as long as it is no more than that. By node: a place may be
+    /// another's by then.
+    children: Vec<NodeId>,
 }
 
 impl Trees {
@@ -26,8 +30,10 @@ impl Trees {
 
     /// An edge from `parent` to `child` came or went.
     pub(super) fn children_changed(&mut self, now: Time, parent: Ix, child: Ix) {
-        if let Some(child) = self.node_of(child) {
-            self.untold(now, parent).children.insert(child);
+        let child = self.node_of(child);
+        let untold = self.untold(now, parent);
+        if !untold.whole {
+            untold.children.extend(child);
         }
     }
 
@@ -43,10 +49,11 @@ impl Trees {
             self.flush_at = Some(self.settle_until);
             return;
         }
-        self.flush_at = None;
-        for (ix, untold) in std::mem::take(&mut self.untold) {
-            self.say(now, ix, &untold);
+        for _ in 0..TOLD_AT_ONCE {
+            let Some((ix, untold)) = self.untold.pop_first() else { break };
+            self.say(now, ix, untold);
         }
+        self.flush_at = if self.untold.is_empty() { None } else { Some(now) };
     }
 
     /// A child in need and its new parents learn at once what was decided.
@@ -57,18 +64,20 @@ impl Trees {
         let parents: Vec<Ix> = self.all_trees().filter_map(|tree| self.parent(tree, ix)).collect();
         for who in parents.into_iter().chain([ix]) {
             if let Some(untold) = self.untold.remove(&who) {
-                self.say(now, who, &untold);
+                self.say(now, who, untold);
             }
         }
     }
 
-    fn say(&mut self, now: Time, ix: Ix, untold: &Untold) {
+    fn say(&mut self, now: Time, ix: Ix, mut untold: Untold) {
         // Who comes back is told everything.
         if self.member(ix).is_none_or(|m| m.away_since.is_some()) {
             return;
         }
         if !untold.whole {
             self.generation.counter += 1;
+            untold.children.sort_unstable();
+            untold.children.dedup();
             let change = self.change(ix, &untold.children, self.generation);
             self.out.extend(self.node_of(ix).map(|node| DcmOutput::ChangeChildren(node, change)));
             return;
@@ -82,12 +91,11 @@ impl Trees {
     }
 
     fn assignment(&self, now: Time, ix: Ix, generation: Generation) -> Option<Assignment> {
-        let spots = |tree: u8| self.spot(tree, ix);
-        let parents = self.by_member(|tree| spots(tree)?.parent);
-        let spares = self.by_member(|tree| spots(tree)?.spare);
+        let parents = self.by_member(|tree| self.parent(tree, ix));
+        let spares = self.by_member(|tree| self.spot(tree, ix)?.spare);
         let mut children: BTreeMap<Ix, Substreams> = BTreeMap::new();
         for tree in self.all_trees() {
-            for child in spots(tree).map(|s| s.children.as_slice()).unwrap_or_default() {
+            for child in self.children(tree, ix) {
                 children.entry(*child).or_default().insert(tree);
             }
         }
@@ -102,7 +110,7 @@ impl Trees {
         })
     }
 
-    fn change(&self, ix: Ix, children: &BTreeSet<NodeId>, generation: Generation) -> ChildrenChange {
+    fn change(&self, ix: Ix, children: &[NodeId], generation: Generation) -> ChildrenChange {
         let mut change = ChildrenChange { version: self.version, generation, came: Vec::new(), left: Vec::new() };
         for node in children {
             let child = self.by_node.get(node).copied();

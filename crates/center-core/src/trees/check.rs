@@ -2,8 +2,9 @@
 
 use super::Trees;
 use super::clusters::{Cluster, WORLD};
-use super::index::{Tree, is_hungry};
+use super::index::is_hungry;
 use super::member::Member;
+use super::spot::Spot;
 use crate::dcm::{Ix, Problem};
 use crate::trust::Standing;
 use headwater_model::time::Time;
@@ -62,7 +63,13 @@ impl Trees {
         let mut problems = Vec::new();
         let mut say = |p: String| problems.push(p);
         for (ix, m) in self.members.iter().enumerate() {
-            let (ix, Some(m)) = (ix as Ix, m) else { continue };
+            let ix = ix as Ix;
+            let Some(m) = m else {
+                if self.spots(ix).any(|(_, s)| *s != Spot::default()) {
+                    say(format!("nobody is at {ix}, and has a place"));
+                }
+                continue;
+            };
             self.check_member(now, ix, m, &mut say);
             self.check_help(ix, m, &mut say);
             for tree in self.all_trees() {
@@ -81,7 +88,7 @@ impl Trees {
         if self.by_node.get(&node) != Some(&ix) {
             say(format!("{node:?} is not found by its id"));
         }
-        let used: usize = m.spots.iter().map(|s| s.children.len()).sum();
+        let used: usize = self.spots(ix).map(|(_, s)| s.children.len()).sum();
         if used != m.used as usize {
             say(format!("{node:?} has {used} children and counts {}", m.used));
         }
@@ -144,7 +151,7 @@ impl Trees {
         }
         let Some(parent) = spot.parent else { return };
         let Some(p) = self.member(parent) else { return say(format!("{node:?} has a parent that left")) };
-        let siblings = self.spot(tree, parent).map(|s| s.children.as_slice()).unwrap_or_default();
+        let siblings = self.children(tree, parent);
         if siblings.iter().filter(|c| **c == ix).count() != 1 {
             say(format!("{node:?} is not once a child of its parent {:?} in tree {tree}", p.info.node));
         }
@@ -166,8 +173,11 @@ impl Trees {
     /// The sets are what they would be if they were made anew.
     fn check_index(&self, say: &mut impl FnMut(Problem)) {
         let mut anew = self.clone();
-        let count = anew.trees.len();
-        (anew.trees, anew.clusters, anew.left_over) = (vec![Tree::default(); count], self.clusters.emptied(), 0);
+        (anew.clusters, anew.left_over) = (self.clusters.emptied(), 0);
+        for tree in &mut anew.trees {
+            tree.lent.clear();
+            tree.hungry.clear();
+        }
         for ix in 0..self.members.len() as Ix {
             anew.put_in(ix);
             anew.count_homes(ix, true);

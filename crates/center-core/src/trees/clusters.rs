@@ -14,6 +14,7 @@ use super::Trees;
 use super::index::{Lenders, Part};
 use super::member::Member;
 use super::sites::Site;
+use super::spot::Spot;
 use crate::dcm::{Ix, Problem};
 use headwater_model::node::{Accepts, SourceClass};
 use headwater_model::place::TIERS;
@@ -197,6 +198,12 @@ pub(super) fn lan_of(m: &Member) -> Option<u64> {
     m.tier_keys[0].and_then(|_| group_keys(m).last())
 }
 
+/// Clusters in whose parts of a tree a member has a place, the nearest first: its own one; and where others feed it from
+/// outside of that, those on the way there.
+pub(super) fn levels(m: &Member, spot: &Spot) -> impl Iterator<Item = Cx> + use<> {
+    m.chain.outwards(usize::from(spot.shared).min(m.chain.last()))
+}
+
 impl Trees {
     /// A newcomer, which is in no set yet, is counted where it is; its clusters follow from that.
     pub(super) fn enter_groups(&mut self, ix: Ix) {
@@ -311,8 +318,7 @@ impl Trees {
     /// Changes the clusters of members. No edge changes: who has the wrong parents now gets others one by one.
     pub(super) fn rechain(&mut self, members: &[Ix], change: impl Fn(&mut Self, Ix)) {
         let children = |ix: &Ix| {
-            let spots = (0..).zip(self.member(*ix).map(|m| m.spots.as_slice()).unwrap_or_default());
-            spots.flat_map(|(tree, s)| s.children.iter().map(move |c| (tree, *c))).collect::<Vec<_>>()
+            self.spots(*ix).flat_map(|(tree, s)| s.children.iter().map(move |c| (tree, *c))).collect::<Vec<_>>()
         };
         let others = |(_, c): &(u8, Ix)| !members.contains(c);
         let below: Vec<(u8, Ix)> = members.iter().flat_map(children).filter(others).collect();
@@ -348,11 +354,10 @@ impl Trees {
         both.map_or(0, |(p, c)| c.chain.shared(&p.chain))
     }
 
-    /// Clusters in whose parts of a tree a member has a place, the nearest first: its own one; and where others feed it
-    /// from outside of that, those on the way there.
-    pub(super) fn levels(m: &Member, tree: u8) -> impl Iterator<Item = Cx> + use<> {
-        let shared = m.spots.get(usize::from(tree)).map_or(u8::MAX, |s| s.shared);
-        m.chain.outwards(usize::from(shared).min(m.chain.last()))
+    /// The same of a member by its index.
+    pub(super) fn levels(&self, tree: u8, ix: Ix) -> impl Iterator<Item = Cx> {
+        let both = self.member(ix).zip(self.spot(tree, ix));
+        both.into_iter().flat_map(|(m, spot)| levels(m, spot))
     }
 
     /// Whether members and clusters know one another.

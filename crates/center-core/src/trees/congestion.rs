@@ -2,6 +2,7 @@
 //! heartbeats (C3): such a child gets another parent, and nobody is blamed.
 
 use super::Trees;
+use super::spot::Spot;
 use crate::dcm::{DcmOutput, Ix};
 use crate::network_monitor::{SequenceWatch, Trouble};
 use headwater_model::live::Substreams;
@@ -43,9 +44,9 @@ impl Trees {
             if let Some(newest) = self.source_sent.get_mut(usize::from(*tree)).filter(|_| is_source) {
                 *newest = (*newest).max(*piece);
             }
-            let spot = child.and_then(|c| self.spot_mut(*tree, c)).filter(|s| s.parent == Some(parent));
-            if let Some(spot) = spot {
-                spot.sequence.parent_says(interval, *piece);
+            let child = child.filter(|c| self.parent(*tree, *c) == Some(parent));
+            if let Some(watch) = child.and_then(|c| self.watch_mut(*tree, c)) {
+                watch.parent_says(interval, *piece);
             }
         }
     }
@@ -56,9 +57,10 @@ impl Trees {
         let mut late = Substreams::default();
         for (tree, piece) in &said.last_pieces {
             let newest = self.source_sent.get(usize::from(*tree)).copied().unwrap_or(0);
-            let spot = self.spot_mut(*tree, child).filter(|s| s.parent == Some(parent));
-            if let Some(spot) = spot.filter(|s| now.since(s.since) >= SETTLES)
-                && spot.sequence.child_says(interval, *piece, newest, length)
+            let is_judged = |s: &Spot| s.parent == Some(parent) && now.since(s.since) >= SETTLES;
+            if self.spot(*tree, child).is_some_and(is_judged)
+                && let Some(watch) = self.watch_mut(*tree, child)
+                && watch.child_says(interval, *piece, newest, length)
             {
                 late.insert(*tree);
             }
@@ -69,12 +71,12 @@ impl Trees {
     /// Whether pieces are late for what lies between the two. A parent whose other children get them late as well has a
     /// busy uplink, of which its children tell; a child that gets them late from others as well has a busy downlink.
     fn link_is_to_blame(&self, parent: Ix, child: Ix) -> bool {
-        let (Some(p), Some(c)) = (self.member(parent), self.member(child)) else { return false };
-        let children = (0..).zip(&p.spots).flat_map(|(tree, s)| s.children.iter().map(move |c| (tree, *c)));
+        let children = self.spots(parent).flat_map(|(tree, s)| s.children.iter().map(move |c| (tree, *c)));
         let siblings = children.filter(|(_, c)| *c != child).take(MAX_SIBLINGS);
-        let of_parent = siblings.filter_map(|(tree, c)| self.spot(tree, c));
-        let of_child = c.spots.iter().filter(|s| s.parent.is_some_and(|other| other != parent));
-        most_in_time(of_parent.map(|s| &s.sequence)) && most_in_time(of_child.map(|s| &s.sequence))
+        let of_parent = siblings.filter_map(|(tree, c)| self.watch(tree, c));
+        let by_others = self.spots(child).filter(|(_, s)| s.parent.is_some_and(|other| other != parent));
+        let of_child = by_others.filter_map(|(tree, _)| self.watch(tree, child));
+        most_in_time(of_parent) && most_in_time(of_child)
     }
 
     /// The link between the two is congested: the child gets these substreams from others.

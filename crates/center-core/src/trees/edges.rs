@@ -1,7 +1,7 @@
 //! Edges: these are the only places that change them, on both sides at once.
 
 use super::Trees;
-use super::member::{Spot, UNROOTED};
+use super::spot::UNROOTED;
 use crate::dcm::Ix;
 use crate::network_monitor::SequenceWatch;
 use headwater_model::time::Time;
@@ -13,18 +13,16 @@ impl Trees {
         if !fits || self.climb(tree, parent, child).1 {
             return;
         }
-        self.change_children(tree, parent, |p, tree| {
+        self.change_children(tree, parent, |p, children| {
             p.used += 1;
-            if let Some(spot) = p.spots.get_mut(tree) {
-                spot.children.push(child);
-            }
+            children.push(child);
         });
         let depth = self.spot(tree, parent).map_or(UNROOTED, |s| s.depth.saturating_add(1));
         let shared = self.shared(parent, child);
         let mut below = Vec::new();
         self.enter_tree(tree, child, false);
         if let Some(spot) = self.spot_mut(tree, child) {
-            (spot.parent, spot.since, spot.sequence) = (Some(parent), now, SequenceWatch::default());
+            (spot.parent, spot.since) = (Some(parent), now);
             (spot.spare_fits, spot.pulled) = (false, false);
             spot.shared = u8::try_from(shared).unwrap_or(u8::MAX);
             if std::mem::replace(&mut spot.depth, depth) != depth {
@@ -32,6 +30,9 @@ impl Trees {
             }
         }
         self.enter_tree(tree, child, true);
+        if let Some(watch) = self.watch_mut(tree, child) {
+            *watch = SequenceWatch::default();
+        }
         // All below it is as deep as it stands now.
         below.into_iter().for_each(|c| self.set_depth(tree, c, depth.saturating_add(1)));
         self.children_changed(now, parent, child);
@@ -46,11 +47,9 @@ impl Trees {
             (spot.parent, spot.spare_fits, spot.shared) = (None, false, u8::MAX);
         }
         self.enter_tree(tree, child, true);
-        self.change_children(tree, parent, |p, tree| {
+        self.change_children(tree, parent, |p, children| {
             p.used = p.used.saturating_sub(1);
-            if let Some(spot) = p.spots.get_mut(tree) {
-                spot.children.retain(|c| *c != child);
-            }
+            children.retain(|c| *c != child);
         });
         self.children_changed(now, parent, child);
         self.dirty(now, child);
@@ -66,8 +65,8 @@ impl Trees {
     pub(super) fn cut_children(&mut self, now: Time, parent: Ix, which: impl Fn(u8, Ix) -> bool) -> Vec<(u8, Ix)> {
         let mut cut = Vec::new();
         for tree in self.all_trees() {
-            let children = self.spot(tree, parent).map(|s| s.children.clone()).unwrap_or_default();
-            cut.extend(children.into_iter().filter(|c| which(tree, *c)).map(|c| (tree, c)));
+            let children = self.children(tree, parent).iter().copied();
+            cut.extend(children.filter(|c| which(tree, *c)).map(|c| (tree, c)));
         }
         for (tree, child) in &cut {
             self.unlink(now, *tree, *child);
@@ -134,17 +133,5 @@ impl Trees {
             meets |= at == other;
         }
         (at, meets)
-    }
-
-    /// The parent of a member there.
-    pub(super) fn parent(&self, tree: u8, ix: Ix) -> Option<Ix> {
-        self.spot(tree, ix)?.parent
-    }
-    /// Where a member stands.
-    pub(super) fn spot(&self, tree: u8, ix: Ix) -> Option<&Spot> {
-        self.member(ix)?.spots.get(usize::from(tree))
-    }
-    pub(super) fn spot_mut(&mut self, tree: u8, ix: Ix) -> Option<&mut Spot> {
-        self.member_mut(ix)?.spots.get_mut(usize::from(tree))
     }
 }

@@ -9,6 +9,7 @@ use crate::dcm::Ix;
 use crate::trust::Standing;
 use headwater_model::node::SourceClass;
 use headwater_model::time::{Micros, Rate, Time};
+use std::cmp::Reverse;
 
 /// Helpers of one member.
 const HELPERS: usize = 8;
@@ -23,6 +24,8 @@ const NEWCOMER: Micros = Micros::from_secs(10);
 const FILLED: Micros = Micros::from_secs(3);
 /// So many times as many as could help are looked at for those that can.
 const LOOKED_AT: usize = 4;
+/// Of those that one helps, so many are looked at for how many of them ask it.
+const MOST_ASKED: usize = 16;
 /// What is worth another connection: twice as much at least, as powers of two.
 const FAR_MORE: u32 = 2;
 /// Less is not worth a connection, in percent of a substream's rate.
@@ -66,8 +69,7 @@ impl Trees {
 
     fn wants_help(&self, now: Time, ix: Ix) -> bool {
         let Some(m) = self.member(ix).filter(|m| !m.limited() && m.away_since.is_none()) else { return false };
-        let unfed = m.spots.iter().any(|s| s.parent.is_none());
-        self.source.is_some_and(|s| s != ix) && (unfed || now < m.newcomer_until)
+        self.source.is_some_and(|s| s != ix) && (now < m.newcomer_until || self.is_unfed(ix))
     }
 
     fn can_help_out(&self, now: Time, child: Ix, helper: Ix) -> bool {
@@ -86,10 +88,22 @@ impl Trees {
         let Some(least) = helpers.iter().enumerate().min_by_key(|(_, h)| each(h)).map(|(place, _)| place) else {
             return;
         };
+        // Most often there is none, which the sets tell at once.
+        if helpers.get(least).is_none_or(|h| self.most_help_for_each(ix) < each(h) + FAR_MORE) {
+            return;
+        }
         let Some(other) = self.choose_helpers(now, ix, helpers, most + 1).first().copied() else { return };
         if let Some(helper) = helpers.get_mut(least).filter(|h| each(&other) >= each(h) + FAR_MORE) {
             *helper = other;
         }
+    }
+
+    /// What any member has left over for each that it helps, of those that this one may be able to use: as sets order them.
+    fn most_help_for_each(&self, ix: Ix) -> u32 {
+        let Some(m) = self.member(ix) else { return 0 };
+        let clusters = m.chain.outwards(0).filter_map(|cx| self.clusters.get(cx));
+        let shelves = clusters.flat_map(|c| usable(m.accepts()).filter_map(|a| c.helpers.get(&a)?.first()));
+        shelves.map(|(Reverse(bucket), _)| *bucket).max().unwrap_or(0)
     }
 
     /// Those who have most left over for each that they help. Newcomers have those first that hold what was before them.
@@ -134,7 +148,7 @@ impl Trees {
         let fits = |(_, h): &&(_, Ix)| {
             self.member(*h).is_some_and(&fits) && !known.contains(h) && self.can_help_out(now, ix, *h)
         };
-        let some = shelves.into_iter().flat_map(|s| s.iter().take(each * LOOKED_AT).filter(fits).take(each));
+        let some = shelves.into_iter().flat_map(|s| s.iter().take(each * LOOKED_AT).filter(fits).take(most));
         let mut best: Vec<_> = some.collect();
         best.sort();
         best.into_iter().map(|(_, h)| *h).take(most).collect()
@@ -161,9 +175,10 @@ impl Trees {
     /// goes to those to whom nobody pushes, nor by newcomers.
     pub(super) fn help_for_each(&self, now: Time, helper: Ix) -> Rate {
         let Some(h) = self.member(helper).filter(|h| has_filled(now, h) && !self.is_scarce()) else { return Rate(0) };
-        let asks = |m: &Member| !has_filled(now, m) || m.spots.iter().any(|s| s.parent.is_none());
-        let asking = h.helped.iter().filter(|c| self.member(**c).is_some_and(asks)).count() as u64;
-        let left = self.left_over(helper, h) / asking.max(1);
+        let asks = |c: &&Ix| self.member(**c).is_some_and(|m| !has_filled(now, m)) || self.is_unfed(**c);
+        let (looked_at, all) = (h.helped.len().min(MOST_ASKED), h.helped.len());
+        let asking = h.helped.iter().take(looked_at).filter(asks).count() * all / looked_at.max(1);
+        let left = self.left_over(helper, h) / asking.max(1) as u64;
         Rate(self.terms.substream_rate().0.saturating_mul(left) / 100)
     }
 

@@ -3,9 +3,11 @@
 //! All keys follow from a member's own state, so that it is taken out before that changes and put back afterwards.
 
 use super::Trees;
-use super::clusters::Cx;
+use super::clusters::{Cx, levels};
 use super::member::Member;
+use super::spot::Spot;
 use crate::dcm::Ix;
+use crate::network_monitor::SequenceWatch;
 use headwater_model::node::{Accepts, SourceClass};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -19,12 +21,16 @@ pub(super) type Homes = BTreeSet<(u32, Reverse<u32>, Ix)>;
 pub(super) type Lenders = BTreeSet<(Reverse<u32>, Ix)>;
 
 /// One tree.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
     /// Peers with children that are not at home here.
     pub(super) lent: BTreeSet<Ix>,
     /// The one of them that had its turn last.
     pub(super) lent_last: Ix,
+    /// Where members stand, by their indices.
+    pub(super) spots: Vec<Spot>,
+    /// What both ends of the edges from their parents last said of them.
+    pub(super) watches: Vec<SequenceWatch>,
     /// Members that have no parent and want one.
     pub(super) hungry: BTreeSet<Ix>,
     /// The one of them that had its turn last.
@@ -92,11 +98,13 @@ impl Trees {
     }
 
     /// Something about a member's children in one tree changes.
-    pub(super) fn change_children(&mut self, tree: u8, ix: Ix, change: impl FnOnce(&mut Member, usize)) {
+    pub(super) fn change_children(&mut self, tree: u8, ix: Ix, change: impl FnOnce(&mut Member, &mut Vec<Ix>)) {
         let help = self.help_of(ix);
-        let Some(m) = self.member_mut(ix) else { return };
+        let m = self.members.get_mut(ix as usize).and_then(Option::as_mut);
+        let spot = self.trees.get_mut(usize::from(tree)).and_then(|t| t.spots.get_mut(ix as usize));
+        let Some((m, spot)) = m.zip(spot) else { return };
         let before = bucket(m.free());
-        change(m, usize::from(tree));
+        change(m, &mut spot.children);
         let (after, homes) = (bucket(m.free()), m.homes);
         self.help_changed(ix, help);
         if before != after {
@@ -155,12 +163,13 @@ impl Trees {
     fn enter_homes(&mut self, tree: u8, ix: Ix, bucket: u32, there: bool) {
         let is_source = self.source == Some(ix);
         let Some(m) = self.member(ix).filter(|m| bucket > 0 && m.homes.contains(tree) && !is_source) else { return };
-        let Some(depth) = m.spots.get(usize::from(tree)).map(|s| s.depth) else { return };
+        let Some(spot) = self.spot(tree, ix) else { return };
         if m.info.class() != SourceClass::Peer {
             return;
         }
         let shelf = use_first(m.accepts());
-        for cluster in Self::levels(m, tree) {
+        let depth = spot.depth;
+        for cluster in levels(m, spot) {
             let part = self.clusters.part_mut(cluster, tree);
             if let Some(homes) = part.and_then(|p| p.homes.get_mut(shelf)) {
                 put(homes, (depth, Reverse(bucket), ix), there);
@@ -173,7 +182,7 @@ impl Trees {
         let Some((m, spot)) = self.member(ix).zip(self.spot(tree, ix)) else { return };
         let there = there && !spot.children.is_empty();
         let is_lent = m.info.class() == SourceClass::Peer && !is_source && !m.homes.contains(tree);
-        for cluster in Self::levels(m, tree) {
+        for cluster in levels(m, spot) {
             if let Some(part) = self.clusters.part_mut(cluster, tree) {
                 put(&mut part.interior, ix, there);
             }
@@ -189,7 +198,7 @@ impl Trees {
         let Some((m, spot)) = self.member(ix).zip(self.spot(tree, ix)) else { return };
         let (interior, free) = (!spot.children.is_empty(), bucket(m.free()));
         if spot.parent.is_some() {
-            let (fed, levels) = ((spot.depth, m.weight(tree), ix), Self::levels(m, tree));
+            let (fed, levels) = ((spot.depth, m.weight(tree), ix), levels(m, spot));
             let inside = m.chain.last().saturating_sub(usize::from(spot.shared));
             for (n, cluster) in levels.enumerate() {
                 if let Some(part) = self.clusters.part_mut(cluster, tree) {

@@ -90,8 +90,8 @@ impl Trees {
         if !full || !self.member(ix).is_some_and(Member::present) {
             return None;
         }
-        let most = self.all_trees().max_by_key(|t| s.spots.get(usize::from(*t)).map_or(0, |s| s.children.len()))?;
-        let children = &s.spots.get(usize::from(most))?.children;
+        let most = self.all_trees().max_by_key(|t| self.children(*t, source).len())?;
+        let children = self.children(most, source);
         let here = |c: &&Ix| self.member(**c).is_some_and(Member::present);
         let stays = |c: &Ix| children.iter().filter(here).any(|other| other != c);
         let evicted = children.iter().copied().rev().find(stays)?;

@@ -1,8 +1,7 @@
-//! A member of a live stream's trees, and where it stands in each of them.
+//! A member of a live stream's trees.
 
 use super::clusters::Chain;
 use crate::dcm::{AlarmAllowance, Ix, MemberInfo, forwards};
-use crate::network_monitor::SequenceWatch;
 use crate::trust::Standing;
 use headwater_model::Role;
 use headwater_model::id::NodeId;
@@ -25,48 +24,6 @@ const FAN_OUT: u32 = 24;
 /// What a member said of its parents that is remembered: a row of words per list.
 const MAX_WORDS: usize = 16;
 
-/// Depth of members that were never below the source: deeper than all others.
-pub(super) const UNROOTED: u32 = 1 << 20;
-
-/// Where a member stands in one tree.
-#[derive(Clone, Debug)]
-pub struct Spot {
-    /// Its parent; nothing at the root, and where it reads from the origin.
-    pub parent: Option<Ix>,
-    /// Since when.
-    pub since: Time,
-    /// Its children, the latest last.
-    pub children: Vec<Ix>,
-    /// Edges from the source; says nothing where the source is not above.
-    pub depth: u32,
-    /// Whom it goes to when the parent fails.
-    pub spare: Option<Ix>,
-    /// The spare was looked at since the parent changed.
-    pub(super) spare_fits: bool,
-    /// Position among its clusters of the nearest one that its parent is in, too; more than all without a parent.
-    pub(super) shared: u8,
-    /// Without a parent: helpers bring it.
-    pub(super) pulled: bool,
-    /// What both ends of the edge from its parent last said of it.
-    pub(super) sequence: SequenceWatch,
-}
-
-impl Default for Spot {
-    fn default() -> Self {
-        Self {
-            parent: None,
-            since: Time(0),
-            children: Vec::new(),
-            depth: UNROOTED,
-            spare: None,
-            spare_fits: false,
-            shared: u8::MAX,
-            pulled: false,
-            sequence: SequenceWatch::default(),
-        }
-    }
-}
-
 /// A member.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -78,8 +35,6 @@ pub struct Member {
     pub(super) chain: Chain,
     /// What decides who can connect to it: as `info` says.
     pub(super) reachability: Reachability,
-    /// Where it stands, tree by tree.
-    pub spots: Vec<Spot>,
     /// Children that its uplink is good for, in all trees together.
     pub slots: u32,
     /// Children that it has, in all trees together.
@@ -122,14 +77,13 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(mut info: MemberInfo, substreams: u8, order: u64) -> Self {
+    pub(super) fn new(mut info: MemberInfo, order: u64) -> Self {
         let place = std::mem::take(&mut info.place);
         Self {
             tier_keys: TIERS.map(|t| place.key(t)),
             chain: Chain::default(),
             reachability: info.reachability(),
             info,
-            spots: vec![Spot::default(); usize::from(substreams)],
             slots: 0,
             used: 0,
             homes: Substreams::default(),

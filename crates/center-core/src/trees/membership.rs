@@ -24,10 +24,11 @@ impl Trees {
         }
         self.order += 1;
         self.by_node.insert(info.node, ix);
-        let m = Member::new(info, self.terms.substreams.get(), self.order);
+        let m = Member::new(info, self.order);
         if let Some(slot) = self.members.get_mut(ix as usize) {
             *slot = Some(m);
         }
+        self.clear_spots(ix);
         self.enter_groups(ix);
         self.resize(ix);
         self.put_in(ix);
@@ -121,8 +122,7 @@ impl Trees {
 
     /// Parents and children of a member.
     pub(super) fn neighbours(&self, ix: Ix) -> BTreeSet<Ix> {
-        let spots = self.member(ix).map(|m| m.spots.iter());
-        spots.into_iter().flatten().flat_map(|s| s.children.iter().copied().chain(s.parent)).collect()
+        self.spots(ix).flat_map(|(_, s)| s.children.iter().copied().chain(s.parent)).collect()
     }
 
     /// Counts anew what a member's uplink is good for; children beyond that lose it, the latest first.
@@ -150,7 +150,7 @@ impl Trees {
     fn shed(&mut self, now: Time, ix: Ix) -> Vec<(u8, Ix)> {
         let Some(m) = self.member(ix).filter(|m| m.used > m.slots) else { return Vec::new() };
         let surplus = (m.used - m.slots) as usize;
-        let children = |tree: u8| self.spot(tree, ix).into_iter().flat_map(|s| s.children.iter().copied());
+        let children = |tree: u8| self.children(tree, ix).iter().copied();
         let since = |tree: u8, c: Ix| self.spot(tree, c).map(|s| s.since);
         let mut edges: Vec<_> =
             self.all_trees().flat_map(|t| children(t).map(move |c| (t, c))).map(|(t, c)| (since(t, c), t, c)).collect();
@@ -165,10 +165,10 @@ impl Trees {
         self.take_out(ix);
         self.count_homes(ix, false);
         let substreams = self.terms.substreams.get();
+        let children = self.spots(ix).map(|(tree, s)| (s.children.len(), tree));
+        let mut trees: Vec<(usize, u8)> = children.filter(|t| t.0 > 0).collect();
+        trees.sort_by_key(|t| Reverse(*t));
         if let Some(m) = self.member_mut(ix) {
-            let children = |t: u8| m.spots.get(usize::from(t)).map_or(0, |s| s.children.len());
-            let mut trees: Vec<(usize, u8)> = (0..substreams).map(|t| (children(t), t)).filter(|t| t.0 > 0).collect();
-            trees.sort_by_key(|t| Reverse(*t));
             m.homes = Substreams::default();
             trees.iter().take(m.homes_wanted(substreams) as usize).for_each(|(_, t)| m.homes.insert(*t));
         }
@@ -184,7 +184,7 @@ impl Trees {
         let wanted = if is_peer { m.homes_wanted(self.terms.substreams.get()) } else { 0 };
         let (mut homes, nearest) = (m.homes, m.chain.nearest());
         while homes.len() > wanted {
-            let children = |t: &u8| self.spot(*t, ix).map_or(0, |s| s.children.len());
+            let children = |t: &u8| self.children(*t, ix).len();
             let Some(least) = homes.iter().min_by_key(children) else { break };
             homes.remove(least);
         }

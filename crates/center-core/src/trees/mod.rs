@@ -19,6 +19,7 @@ mod membership;
 mod place;
 mod sites;
 mod spares;
+mod spot;
 #[cfg(test)]
 mod story_tests;
 #[cfg(test)]
@@ -28,11 +29,12 @@ mod upkeep;
 mod walk_tests;
 
 pub use check::TreesStats;
-pub use member::{Member, Spot};
+pub use member::Member;
 
 use crate::budgets::Use;
 use crate::config::Config;
 use crate::dcm::{DcmOutput, FailedPairs, Ix, MemberInfo};
+use crate::node_map::NodeMap;
 use assignments::Untold;
 use clusters::Clusters;
 use headwater_model::assignment::Generation;
@@ -56,7 +58,7 @@ pub struct Trees {
     members: Vec<Option<Member>>,
     /// Indices of members that left.
     vacant: Vec<Ix>,
-    by_node: BTreeMap<NodeId, Ix>,
+    by_node: NodeMap<Ix>,
     /// One per substream.
     trees: Vec<Tree>,
     /// What each cluster has of them.
@@ -107,7 +109,7 @@ impl Trees {
             terms,
             members: Vec::new(),
             vacant: Vec::new(),
-            by_node: BTreeMap::new(),
+            by_node: NodeMap::new(),
             trees: vec![Tree::default(); usize::from(terms.substreams.get())],
             clusters: Clusters::new(usize::from(terms.substreams.get())),
             left_over: 0,
@@ -184,8 +186,8 @@ impl Trees {
     }
     /// Whom `node` feeds.
     pub fn children_of(&self, node: &NodeId) -> Vec<NodeId> {
-        let children = self.member_of(node).map(|m| m.spots.iter().flat_map(|s| s.children.iter().copied()));
-        let children: BTreeSet<Ix> = children.into_iter().flatten().collect();
+        let Some(ix) = self.by_node.get(node) else { return Vec::new() };
+        let children: BTreeSet<Ix> = self.spots(*ix).flat_map(|(_, s)| s.children.iter().copied()).collect();
         children.into_iter().filter_map(|c| self.node_of(c)).collect()
     }
     /// The uplink that it counts on at `node`; nothing where that is away or passes nothing on.
@@ -357,10 +359,11 @@ impl Trees {
             set.remove(&ix);
         }
         self.untold.remove(&ix);
-        self.by_node.remove(node);
+        self.by_node.swap_remove(node);
         if let Some(slot) = self.members.get_mut(ix as usize) {
             *slot = None;
         }
+        self.clear_spots(ix);
         self.vacant.push(ix);
     }
 

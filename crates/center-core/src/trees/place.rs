@@ -108,7 +108,7 @@ impl Trees {
 
     /// Whether the source has nobody in `tree` who passes things on.
     pub(super) fn source_is_idle(&self, tree: u8) -> bool {
-        let children = self.source.and_then(|s| self.spot(tree, s)).map(|s| s.children.as_slice()).unwrap_or_default();
+        let children = self.source.map(|s| self.children(tree, s)).unwrap_or_default();
         !children.iter().any(|c| self.member(*c).is_some_and(Member::present))
     }
 
@@ -307,9 +307,9 @@ impl Trees {
         let above = part.fed.range(..(depth.saturating_sub(1), 0, 0)).take(self.config.max_considered);
         let above = above.map(|f| f.2).filter(|p| self.may_feed(now, tree, *p, child));
         let mut leaves = above.take(MAX_LOOKED_AT_DEPTH).flat_map(|parent| {
-            let children = self.spot(tree, parent).map(|s| s.children.as_slice()).unwrap_or_default();
-            let is_leaf = |c: &&Ix| self.spot(tree, **c).is_some_and(|s| s.children.is_empty());
-            let is_inside = |c: &&Ix| self.member(**c).is_some_and(|m| Self::levels(m, tree).all(|level| level != cx));
+            let children = self.children(tree, parent);
+            let is_leaf = |c: &&Ix| self.children(tree, **c).is_empty();
+            let is_inside = |c: &&Ix| self.levels(tree, **c).all(|level| level != cx);
             let here = |c: &&Ix| self.member(**c).is_some_and(|m| m.away_since.is_none());
             children.iter().filter(is_leaf).filter(is_inside).filter(here).take(1).map(move |c| (parent, *c))
         });
@@ -328,7 +328,7 @@ impl Trees {
 
     /// Where the source can reach nobody but a child of `child`: the one with most slots, which is to be next to the source.
     pub(super) fn heir(&self, now: Time, tree: u8, child: Ix) -> Option<Ix> {
-        let children = &self.spot(tree, child)?.children;
+        let children = self.children(tree, child);
         let fits = |c: &&Ix| self.source_can_feed(now, tree, **c) && self.member(**c).is_some_and(Member::present);
         let weight = |c: &&Ix| (self.member(**c).map_or(0, |m| m.weight(tree)), Reverse(**c));
         children.iter().take(self.config.max_considered).filter(fits).max_by_key(weight).copied()

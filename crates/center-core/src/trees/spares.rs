@@ -8,9 +8,9 @@ use headwater_model::rng::mix64;
 use headwater_model::time::Time;
 
 /// Members with children that are looked at for one spare.
-const MAX_INTERIOR: usize = 8;
+const MAX_INTERIOR: usize = 4;
 /// Of each kind that has free slots, so many.
-const MAX_HOMES: usize = 3;
+const MAX_HOMES: usize = 1;
 
 impl Trees {
     /// Spares that cannot help any more are replaced: those of members whose parents changed, or `all`. Whether anything
@@ -40,8 +40,11 @@ impl Trees {
 
     /// Something failed at a member: its spares are looked at before it is told of them again.
     pub(super) fn doubt_spares(&mut self, ix: Ix) {
-        let spots = self.member_mut(ix).map(|m| m.spots.iter_mut());
-        spots.into_iter().flatten().for_each(|s| s.spare_fits = false);
+        for tree in self.all_trees() {
+            if let Some(spot) = self.spot_mut(tree, ix) {
+                spot.spare_fits = false;
+            }
+        }
     }
 
     /// Whether `spare` can go on when the child's parent fails. Nobody is beyond the source: its other children are.
@@ -65,7 +68,7 @@ impl Trees {
     /// One child of each parent, the one that has it longest, goes to the grandparent: it has a slot when the parent fails.
     fn grandparent_of_first(&self, tree: u8, child: Ix) -> Option<Ix> {
         let parent = self.parent(tree, child)?;
-        let first = self.spot(tree, parent)?.children.first();
+        let first = self.children(tree, parent).first();
         self.parent(tree, parent).filter(|_| first == Some(&child))
     }
 

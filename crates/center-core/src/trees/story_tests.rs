@@ -108,9 +108,10 @@ fn what_is_left_over_of_uplinks_is_used_where_they_are_scarce() {
     assert!(unfed as u64 * 100 >= left_over && unfed as u64 * 100 <= left_over * 5 / 2, "{unfed} of {left_over} %");
     for m in w.trees.members().filter(|m| Some(m.info.node) != w.trees.source()) {
         let told = &w.told[&m.info.node];
-        let pulled: Vec<usize> = (0..usize::from(K)).filter(|t| m.spots[*t].parent.is_none()).collect();
-        assert!(pulled.iter().all(|t| m.spots[*t].children.is_empty()), "nobody depends on it");
-        assert!(pulled.iter().all(|t| told.spares.iter().all(|s| !s.substreams.contains(*t as u8))));
+        let ix = w.trees.by_node[&m.info.node];
+        let pulled: Vec<u8> = (0..K).filter(|t| w.trees.parent(*t, ix).is_none()).collect();
+        assert!(pulled.iter().all(|t| w.trees.children(*t, ix).is_empty()), "nobody depends on it");
+        assert!(pulled.iter().all(|t| told.spares.iter().all(|s| !s.substreams.contains(*t))));
         assert_eq!(pulled.is_empty(), told.helpers.is_empty(), "{pulled:?}");
         assert!(told.helpers.iter().all(|h| h.node != m.info.node && Some(h.node) != w.trees.source()));
     }
@@ -195,7 +196,10 @@ fn members_are_interior_in_few_trees() {
     let mut w = World::with_source(50_000);
     (0..24).for_each(|n| w.joins(open(n, 4000)));
     w.pass(20_000);
-    let interior = |m: &super::Member| m.spots.iter().filter(|s| !s.children.is_empty()).count();
+    let interior = |m: &super::Member| {
+        let spots = w.trees.spots(w.trees.by_node[&m.info.node]);
+        spots.filter(|(_, s)| !s.children.is_empty()).count()
+    };
     let source = w.trees.source().unwrap();
     let all: Vec<usize> = w.trees.members().filter(|m| m.info.node != source).map(interior).collect();
     assert!(all.iter().sum::<usize>() <= all.len() * 3 / 2, "{all:?}");
@@ -662,7 +666,7 @@ fn new_edges_are_judged_by_what_moved_over_them() {
     w.trees.relink(w.now, tree, p, ix);
     w.all_tell(&says);
     w.beat(&says);
-    assert!(!w.trees.spot(tree, ix).unwrap().sequence.is_compared());
+    assert!(!w.trees.watch(tree, ix).unwrap().is_compared());
     w.beat(&says);
     assert_eq!(w.troubles, vec![]);
     w.beat(&says);

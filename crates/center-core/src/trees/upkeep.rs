@@ -94,7 +94,7 @@ impl Trees {
 
     /// Children that the operator's nodes and the source need not feed. The one with most slots stays with the source.
     fn surplus(&self, tree: u8) -> Vec<Ix> {
-        let children = |ix: Ix| self.spot(tree, ix).map(|s| s.children.clone()).unwrap_or_default();
+        let children = |ix: Ix| self.children(tree, ix).to_vec();
         let mut at_source = self.source.map(children).unwrap_or_default();
         at_source.sort_by_key(|ix| Reverse(self.worth(tree, *ix)));
         let at_waypoints = self.waypoints.iter().filter(|w| self.source != Some(**w)).flat_map(|w| children(*w));
@@ -110,7 +110,7 @@ impl Trees {
             let after = t.lent.range((Bound::Excluded(t.lent_last), Bound::Unbounded)).next();
             let Some(lender) = after.or(t.lent.first()).copied() else { return };
             t.lent_last = lender;
-            let Some(child) = self.spot(tree, lender).and_then(|s| s.children.last().copied()) else { continue };
+            let Some(child) = self.children(tree, lender).last().copied() else { continue };
             let depth = self.spot(tree, child).map_or(0, |s| s.depth);
             if self.is_away(child) {
                 continue;
@@ -231,7 +231,7 @@ impl Trees {
     /// Whether there may be a free slot nearer to the source: this costs less than to look who has one.
     fn is_home_above(&self, tree: u8, ix: Ix, depth: u32) -> bool {
         let Some(m) = self.member(ix) else { return false };
-        let mut parts = Self::levels(m, tree).filter_map(|cx| self.clusters.part(cx, tree));
+        let mut parts = self.levels(tree, ix).filter_map(|cx| self.clusters.part(cx, tree));
         parts.any(|p| usable(m.accepts()).any(|a| p.homes(a).next().is_some_and(|(d, _)| d.saturating_add(1) < depth)))
     }
 

@@ -151,7 +151,9 @@ fn item(hub: &Hub, state: &hub::State, node: &NodeId, client: &Client) -> NodeIt
 pub(crate) async fn list(State(hub): Shared, caller: Caller) -> Result<Json<Vec<NodeItem>>, ApiError> {
     caller.admin()?;
     let state = hub.lock();
-    Ok(Json(state.center.clients().iter().map(|(n, c)| item(&hub, &state, n, c)).collect()))
+    let mut nodes: Vec<_> = state.center.clients().iter().collect();
+    nodes.sort_unstable_by_key(|(node, _)| **node);
+    Ok(Json(nodes.into_iter().map(|(n, c)| item(&hub, &state, n, c)).collect()))
 }
 
 /// The one node with a session whose id begins so.

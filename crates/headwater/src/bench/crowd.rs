@@ -43,10 +43,27 @@ pub struct Crowd {
     peers: u32,
     now: Time,
     out: Vec<Output>,
+    told: Told,
     ticks: Calls,
     /// Who is there.
     present: Vec<u32>,
     rng: Rng,
+}
+
+/// What members were told of their edges.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    assignments: u64,
+    changes: u64,
+}
+
+impl Told {
+    fn take(&mut self, out: &mut Vec<Output>) {
+        for o in out.drain(..) {
+            self.assignments += u64::from(matches!(o, Output::Assign(..)));
+            self.changes += u64::from(matches!(o, Output::ChangeChildren(..)));
+        }
+    }
 }
 
 /// Parents and children of a member.
@@ -70,7 +87,17 @@ impl Crowd {
         center.handle(Time(0), Input::Publish(Box::new(content)), &mut out);
         out.clear();
         let (now, rng) = (Time(1_000_000), Rng::new(population.seed, "crowd"));
-        Crowd { center, population, peers, now, out, ticks: Calls::default(), present: Vec::new(), rng }
+        Crowd {
+            center,
+            population,
+            peers,
+            now,
+            out,
+            told: Told::default(),
+            ticks: Calls::default(),
+            present: Vec::new(),
+            rng,
+        }
     }
 
     /// Runs it, and notes what that took.
@@ -84,6 +111,9 @@ impl Crowd {
         run.more("joins placed", per_second(joins.count(), time), "/s", Some(JOINS));
         run.quantiles(["a join, median", "a join, p99", "a join, longest"], joins.quantiles());
         self.note_ticks(run, "a tick of the crowd, longest");
+        let of_each = |n: u64| n as f64 / f64::from(self.peers);
+        run.less("assignments told, of a join", of_each(self.told.assignments), "", None);
+        run.less("changes of children told, of a join", of_each(self.told.changes), "", None);
         let members = self.members();
         ensure!(members >= self.peers as usize, "{members} of {} peers are members", self.peers);
 
@@ -139,7 +169,7 @@ impl Crowd {
                 self.center.handle(self.now, Input::Join(node, Join::to(VERSION)), &mut self.out);
                 self.center.next_timeout()
             });
-            self.out.clear();
+            self.told.take(&mut self.out);
         }
         self.present = (0..self.peers).collect();
         self.rng.shuffle(&mut self.present);
@@ -154,11 +184,11 @@ impl Crowd {
 
     /// Time passes until then.
     fn until(&mut self, then: Time) {
-        let Crowd { center, out, ticks, .. } = self;
+        let Crowd { center, out, told, ticks, .. } = self;
         while center.next_timeout() <= then {
             let at = center.next_timeout();
             ticks.time(|| center.handle(at, Input::Tick, out));
-            out.clear();
+            told.take(out);
         }
         self.now = then;
     }
