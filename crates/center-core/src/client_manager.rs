@@ -101,6 +101,8 @@ pub struct ClientManager {
     /// Between two heartbeats of a node.
     heartbeat: Micros,
     clients: NodeMap<Client>,
+    /// What [`Client::reachability`] says of them, close together: all that is assigned is checked against it.
+    reaches: NodeMap<Reachability>,
     takeovers: BTreeMap<NodeId, VecDeque<Time>>,
     /// Those that did not fall quiet, by [`Client::watched`]: each is looked at when it may have, not with all others.
     watched: BTreeSet<(Time, NodeId)>,
@@ -155,7 +157,13 @@ fn is_private(address: IpAddr) -> bool {
 impl ClientManager {
     /// No sessions. `heartbeat` is the time between two heartbeats of a node.
     pub fn new(heartbeat: Micros) -> Self {
-        Self { heartbeat, clients: NodeMap::new(), takeovers: BTreeMap::new(), watched: BTreeSet::new() }
+        Self {
+            heartbeat,
+            clients: NodeMap::new(),
+            reaches: NodeMap::new(),
+            takeovers: BTreeMap::new(),
+            watched: BTreeSet::new(),
+        }
     }
 
     /// A session begins. The newest session of an identity wins; when two fight for one, both lose.
@@ -203,6 +211,7 @@ impl ClientManager {
             confirmed: (0, 0),
         };
         self.clients.insert(node, client);
+        self.note_reach(&node);
         self.watched.insert((now, node));
         old.map_or(Welcome::New, Welcome::TakesOver)
     }
@@ -215,6 +224,7 @@ impl ClientManager {
 
     fn remove(&mut self, node: &NodeId) -> Option<Client> {
         let client = self.clients.swap_remove(node)?;
+        self.reaches.swap_remove(node);
         if let Some(at) = client.watched {
             self.watched.remove(&(at, *node));
         }
@@ -243,6 +253,16 @@ impl ClientManager {
     /// A client, to be changed.
     pub fn get_mut(&mut self, node: &NodeId) -> Option<&mut Client> {
         self.clients.get_mut(node)
+    }
+    /// How a client can be reached.
+    pub fn reachability(&self, node: &NodeId) -> Option<&Reachability> {
+        self.reaches.get(node)
+    }
+    /// What decides how a client can be reached was changed.
+    pub(crate) fn note_reach(&mut self, node: &NodeId) {
+        if let Some(client) = self.clients.get(node) {
+            self.reaches.insert(*node, client.reachability());
+        }
     }
     /// Those of whom nothing was heard for `patience`; each is named once, until it is heard of again.
     pub fn fell_quiet(&mut self, now: Time, patience: Micros) -> Vec<NodeId> {

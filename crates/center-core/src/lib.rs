@@ -29,7 +29,7 @@ pub use config::Config;
 pub use progress::Progress;
 
 use budgets::{Budget, Changed};
-use client_manager::{Arrival, Client, ClientManager, Welcome};
+use client_manager::{Arrival, ClientManager, Welcome};
 use content_directory::{Content, ContentDirectory, Published};
 use coordinator::Coordinator;
 use dcm::{DcmOutput, MemberInfo};
@@ -295,6 +295,9 @@ impl Center {
         for (node, client) in self.clients.iter() {
             let of = |p| format!("the budget of {node:?}: {p}");
             problems.extend(client.budget.check().into_iter().map(of));
+            if self.clients.reachability(node) != Some(&client.reachability()) {
+                problems.push(format!("{node:?} can be reached in another way than what goes out is checked against"));
+            }
             if client.budget.total() != client.up {
                 problems.push(of(format!("{:?} of an uplink of {:?}", client.budget.total(), client.up)));
             }
@@ -669,9 +672,8 @@ impl Center {
 
     /// Senders in `assignment` that can neither reach `node` nor be reached by it.
     fn out_of_reach(&self, node: &NodeId, assignment: &Assignment) -> u64 {
-        let reachability = |n: &NodeId| self.clients.get(n).map(Client::reachability);
-        let Some(own) = reachability(node) else { return 0 };
-        let others = assignment.senders().filter_map(|p| reachability(&p.node));
+        let Some(own) = self.clients.reachability(node) else { return 0 };
+        let others = assignment.senders().filter_map(|p| self.clients.reachability(&p.node));
         others.filter(|other| !own.compatible(other)).count() as u64
     }
 

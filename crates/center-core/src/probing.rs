@@ -39,6 +39,7 @@ impl Center {
             // Nobody can connect to it, and it can test nobody.
             capabilities.accepts = Known { value: Accepts::DialOnly, from: From::Test };
             client.via = None;
+            self.clients.note_reach(&node);
             return self.probing(now, out, |p| p.left(now, &node));
         }
         let verdict = prober.arrived(
@@ -54,6 +55,7 @@ impl Center {
         );
         capabilities.accepts = verdict.accepts;
         client.via = verdict.via;
+        self.clients.note_reach(&node);
         self.probing(now, out, |_| ());
     }
 
@@ -69,6 +71,7 @@ impl Center {
                     let Some(client) = self.clients.get_mut(&node) else { continue };
                     client.arrival.introduction.capabilities.accepts = verdict.accepts;
                     client.via = verdict.via;
+                    self.clients.note_reach(&node);
                     self.reach_changed(now, node, out);
                     self.go_on_with_held(now, node, out);
                 }

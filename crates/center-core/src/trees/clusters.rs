@@ -19,6 +19,7 @@ use crate::dcm::{Ix, Problem};
 use headwater_model::node::{Accepts, SourceClass};
 use headwater_model::place::TIERS;
 use headwater_model::rng::mix64;
+use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Index of a cluster.
@@ -99,7 +100,7 @@ pub(super) struct Cluster {
 pub(super) struct Clusters {
     all: Vec<Option<Cluster>>,
     vacant: Vec<Cx>,
-    groups: BTreeMap<u64, Group>,
+    groups: IndexMap<u64, Group>,
     trees: usize,
     /// Where more than one is fed from outside.
     pub(super) crowded: BTreeSet<(Cx, u8)>,
@@ -116,7 +117,7 @@ impl Clusters {
         let mut clusters = Self {
             all: Vec::new(),
             vacant: Vec::new(),
-            groups: BTreeMap::new(),
+            groups: IndexMap::new(),
             trees,
             crowded: BTreeSet::new(),
             crowded_last: (0, 0),
@@ -250,7 +251,7 @@ impl Trees {
                 self.merge(key, cx);
             }
             if self.clusters.groups.get(&key).is_some_and(|g| g.count == 0) {
-                self.clusters.groups.remove(&key);
+                self.clusters.groups.swap_remove(&key);
             }
         }
     }

@@ -104,7 +104,9 @@ impl Trees {
         let spot = self.trees.get_mut(usize::from(tree)).and_then(|t| t.spots.get_mut(ix as usize));
         let Some((m, spot)) = m.zip(spot) else { return };
         let before = bucket(m.free());
+        let was_interior = !spot.children.is_empty();
         change(m, &mut spot.children);
+        let is_interior = !spot.children.is_empty();
         let (after, homes) = (bucket(m.free()), m.homes);
         self.help_changed(ix, help);
         if before != after {
@@ -116,7 +118,9 @@ impl Trees {
             self.enter_shelf(ix, before, false);
             self.enter_shelf(ix, after, true);
         }
-        self.enter_interior(tree, ix, true);
+        if was_interior != is_interior {
+            self.enter_interior(tree, ix, is_interior);
+        }
     }
 
     /// What a member has left over, and its place among those who help.
