@@ -6,11 +6,13 @@ use crate::dcm::{DcmOutput, Ix, reach};
 use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation, Parent};
 use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
-use headwater_model::time::{Rate, Time};
+use headwater_model::time::{Micros, Rate, Time};
 use std::collections::BTreeMap;
 
-/// Members that are told at one time; the others right after what else there is to decide.
+/// Members that are told at one time; the others after a [`PAUSE`], in which what else there is gets decided.
 const TOLD_AT_ONCE: usize = 500;
+/// See [`TOLD_AT_ONCE`].
+const PAUSE: Micros = Micros::from_millis(1);
 
 /// What a member has not been told.
 #[derive(Clone, Default, Debug)]
@@ -53,7 +55,7 @@ impl Trees {
             let Some((ix, untold)) = self.untold.pop_first() else { break };
             self.say(now, ix, untold);
         }
-        self.flush_at = if self.untold.is_empty() { None } else { Some(now) };
+        self.flush_at = if self.untold.is_empty() { None } else { Some(now + PAUSE) };
     }
 
     /// A child in need and its new parents learn at once what was decided.

@@ -24,8 +24,8 @@ const NEWCOMER: Micros = Micros::from_secs(10);
 const FILLED: Micros = Micros::from_secs(3);
 /// So many times as many as could help are looked at for those that can.
 const LOOKED_AT: usize = 4;
-/// Of those that one helps, so many are looked at for how many of them ask it.
-const MOST_ASKED: usize = 16;
+/// Of those that one helps, so many of the latest are looked at for how many of them ask it.
+const MOST_ASKED: usize = 8;
 /// What is worth another connection: twice as much at least, as powers of two.
 const FAR_MORE: u32 = 2;
 /// Less is not worth a connection, in percent of a substream's rate.
@@ -177,7 +177,7 @@ impl Trees {
         let Some(h) = self.member(helper).filter(|h| has_filled(now, h) && !self.is_scarce()) else { return Rate(0) };
         let asks = |c: &&Ix| self.member(**c).is_some_and(|m| !has_filled(now, m)) || self.is_unfed(**c);
         let (looked_at, all) = (h.helped.len().min(MOST_ASKED), h.helped.len());
-        let asking = h.helped.iter().take(looked_at).filter(asks).count() * all / looked_at.max(1);
+        let asking = h.helped.iter().rev().take(looked_at).filter(asks).count() * all / looked_at.max(1);
         let left = self.left_over(helper, h) / asking.max(1) as u64;
         Rate(self.terms.substream_rate().0.saturating_mul(left) / 100)
     }

@@ -20,12 +20,14 @@ const MOST_MOVES: usize = 250;
 const MAX_RELIEVED: usize = 4;
 /// A parent inside may be so far below the one who brings the copy in: what is below a child goes down with it.
 const MOST_BELOW: u32 = 3;
-/// Clusters that are looked at, at one time, or [`SWEPT_PART`] of all.
+/// Clusters that are looked at, at one time, or [`PART`] of all.
 const MAX_DRAWN_IN: usize = 16;
-/// Members that are looked at, at one time, or this part of all.
+/// See [`MAX_DRAWN_IN`].
+const PART: usize = 20;
+/// Members that are looked at, at one time, or [`SWEPT_PART`] of all.
 const SWEPT: usize = 32;
 /// See [`SWEPT`].
-const SWEPT_PART: usize = 20;
+const SWEPT_PART: usize = 40;
 
 impl Trees {
     /// Members whose time is over, or whose bad time is.
@@ -105,7 +107,7 @@ impl Trees {
     /// Whoever lends a slot in a tree where it is not at home gets it back when those at home have one no deeper.
     fn give_back(&mut self, now: Time, tree: u8, left: &mut u32) {
         let lent = self.trees.get(usize::from(tree)).map_or(0, |t| t.lent.len());
-        for _ in 0..lent.div_ceil(SWEPT_PART) {
+        for _ in 0..lent.div_ceil(PART) {
             let Some(t) = self.trees.get_mut(usize::from(tree)).filter(|_| *left > 0) else { return };
             let after = t.lent.range((Bound::Excluded(t.lent_last), Bound::Unbounded)).next();
             let Some(lender) = after.or(t.lent.first()).copied() else { return };
@@ -127,7 +129,7 @@ impl Trees {
     fn draw_in(&mut self, now: Time, left: &mut u32) {
         let (crowded, last) = (&self.clusters.crowded, self.clusters.crowded_last);
         let after = crowded.range((Bound::Excluded(last), Bound::Unbounded));
-        let turn = MAX_DRAWN_IN.max(crowded.len() / SWEPT_PART);
+        let turn = MAX_DRAWN_IN.max(crowded.len() / PART);
         let turn: Vec<(Cx, u8)> = after.chain(crowded.range(..=last)).take(turn).copied().collect();
         for (cx, tree) in turn {
             self.clusters.crowded_last = (cx, tree);
@@ -187,7 +189,7 @@ impl Trees {
     /// The member of each cluster that is farthest from the source gets a parent higher up, if there is one.
     fn raise_deepest(&mut self, now: Time, left: &mut u32) {
         let all = self.clusters.len().max(1);
-        let turn = MAX_DRAWN_IN.max(all / SWEPT_PART).min(all);
+        let turn = MAX_DRAWN_IN.max(all / PART).min(all);
         let first = self.clusters.turn;
         self.clusters.turn = (first + turn) % all;
         let in_turn = (0..turn).map(|step| ((first + step) % all) as Cx).filter(|cx| *cx != WORLD);
