@@ -117,7 +117,7 @@ impl Client {
         if a.enrolled && a.observed.ip().to_canonical().is_loopback() {
             addresses.extend(a.introduction.local_addresses.iter().filter(|l| !l.ip().is_loopback()).take(8));
         }
-        Reach { addresses, certificate: a.certificate }
+        Reach { addresses: addresses.into(), certificate: a.certificate }
     }
     /// What decides who can connect to it.
     pub fn reachability(&self) -> Reachability {
@@ -131,9 +131,9 @@ impl Client {
     /// Where it serves by HTTPS.
     pub fn https(&self) -> Option<Reach> {
         let port = self.arrival.introduction.https_port?;
-        let mut reach = self.reach();
-        reach.addresses.iter_mut().for_each(|a| a.set_port(port));
-        Some(reach)
+        let reach = self.reach();
+        let addresses = reach.addresses.iter().map(|a| SocketAddr::new(a.ip(), port)).collect();
+        Some(Reach { addresses, ..reach })
     }
     /// The most that it can have meant to send of late, by its own words.
     pub fn most_offered(&self, now: Time) -> Rate {

@@ -258,7 +258,7 @@ fn one_of_a_site_brings_the_content_in() {
     let inside = w.assigned[&site[3]].parents.iter().find(|p| site.contains(&p.node)).unwrap();
     assert!(inside.reach.addresses[0].ip().to_string().starts_with("10.0.0."));
     let of_stranger = w.assigned.iter().filter(|(n, _)| !site.contains(n)).flat_map(|(_, a)| &a.children);
-    assert!(of_stranger.flat_map(|c| &c.reach.addresses).all(|a| !a.ip().to_string().starts_with("10.")));
+    assert!(of_stranger.flat_map(|c| c.reach.addresses.iter()).all(|a| !a.ip().to_string().starts_with("10.")));
     // The one that brings it in goes: another does.
     let entry = site.iter().position(|n| w.assigned[n].parents.iter().any(|p| !site.contains(&p.node))).unwrap();
     let host = w.hosts.iter().position(|h| h.node == site[entry]).unwrap();

@@ -171,7 +171,7 @@ pub fn dial(listener: &Listener, node: NodeId, reach: Reach, wait: Duration, kep
     let (listener, kept) = (listener.clone(), kept.clone());
     tokio::spawn(async move {
         tokio::time::sleep(wait).await;
-        for address in reach.addresses {
+        for address in reach.addresses.iter().copied() {
             let dialled = tokio::time::timeout(PATIENCE, listener.dial(address, Some(node), Alpn::Peer)).await;
             if let Ok(Ok(connection)) = dialled {
                 return keep_one(listener.identity().node, connection, &kept, events).await;

@@ -6,6 +6,7 @@ use crate::live::Substreams;
 use crate::node::{Lacks, SourceClass};
 use crate::time::{Micros, Rate};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Number of an assignment: a restarted control center has a higher epoch, so that its first assignment is never
 /// mistaken for an old one.
@@ -20,8 +21,8 @@ pub struct Generation {
 /// How to reach a node.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Reach {
-    /// Addresses that the control center has itself seen or tested, best first.
-    pub addresses: Vec<SocketAddr>,
+    /// Addresses that the control center has itself seen or tested, best first; shared, as each assignment has dozens.
+    pub addresses: Arc<[SocketAddr]>,
     /// SHA-256 of the node's certificate (DER).
     pub certificate: Hash,
 }

@@ -240,7 +240,7 @@ impl Story {
             class: SourceClass::Peer,
             dial: true,
             promised: Rate(0),
-            reach: Reach { addresses: vec![], certificate: Hash([1; 32]) },
+            reach: Reach { addresses: [].into(), certificate: Hash([1; 32]) },
             substreams: *substreams,
         };
         let assignment = Assignment {

@@ -75,9 +75,9 @@ impl Sources {
         (parent.class != SourceClass::Peer && reachable).then_some(parent)
     }
     /// The addresses that are on the list.
-    pub fn permit_reach(&self, mut reach: Reach) -> Reach {
-        reach.addresses.retain(|a| self.allows(a.ip()));
-        reach
+    pub fn permit_reach(&self, reach: Reach) -> Reach {
+        let addresses = reach.addresses.iter().copied().filter(|a| self.allows(a.ip())).collect();
+        Reach { addresses, ..reach }
     }
 }
 

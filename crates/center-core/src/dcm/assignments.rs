@@ -4,6 +4,7 @@ use super::member::{Ix, Member};
 use super::{Dcm, DcmOutput, MemberInfo};
 use headwater_model::assignment::{Assignment, Child, Generation, Parent, Reach};
 use headwater_model::live::Substreams;
+use headwater_model::reach::Reachability;
 use headwater_model::time::{Micros, Time};
 use std::collections::BTreeSet;
 
@@ -51,7 +52,7 @@ impl Dcm {
                 class: other.class(),
                 dial: own.dials(&other.reachability()),
                 promised: self.promised(p),
-                reach: reach(&m.info, &other.info),
+                reach: reach(&own, &other.reachability(), &other.info),
                 substreams: Substreams::default(),
             })
         };
@@ -59,7 +60,13 @@ impl Dcm {
         let child = |c: &Member| {
             let theirs = c.reachability();
             let (dial, punch) = (own.dials(&theirs), own.punches(&theirs));
-            Child { node: c.info.node, dial, punch, reach: reach(&m.info, &c.info), substreams: Substreams::default() }
+            Child {
+                node: c.info.node,
+                dial,
+                punch,
+                reach: reach(&own, &theirs, &c.info),
+                substreams: Substreams::default(),
+            }
         };
         Some(Assignment {
             version: self.version,
@@ -76,11 +83,11 @@ impl Dcm {
     }
 }
 
-/// How `from` reaches `to`: on their own network first where they share a public address.
-pub(crate) fn reach(from: &MemberInfo, to: &MemberInfo) -> Reach {
+/// How a member reaches `to`: on their own network first where they share a public address.
+pub(crate) fn reach(own: &Reachability, theirs: &Reachability, to: &MemberInfo) -> Reach {
     let mut reach = to.reach.clone();
-    if from.reachability().same_site(&to.reachability()) {
-        reach.addresses.splice(0..0, to.local_addresses.iter().copied());
+    if own.same_site(theirs) && !to.local_addresses.is_empty() {
+        reach.addresses = to.local_addresses.iter().chain(&*to.reach.addresses).copied().collect();
     }
     reach
 }

@@ -67,7 +67,7 @@ impl World {
         complete: bool,
         leases: Vec<u32>,
     ) {
-        let reach = Reach { addresses: vec!["192.0.2.1:443".parse().unwrap()], certificate: Hash([n; 32]) };
+        let reach = Reach { addresses: ["192.0.2.1:443".parse().unwrap()].into(), certificate: Hash([n; 32]) };
         let info = MemberInfo {
             session,
             node: id(n),

@@ -7,6 +7,7 @@ use headwater_model::assignment::{Assignment, Child, ChildrenChange, Generation,
 use headwater_model::id::NodeId;
 use headwater_model::live::Substreams;
 use headwater_model::time::{Micros, Rate, Time};
+#[cfg(test)]
 use std::collections::BTreeMap;
 
 /// Members that are told at one time; the others after a [`PAUSE`], in which what else there is gets decided.
@@ -93,21 +94,16 @@ impl Trees {
     }
 
     fn assignment(&self, now: Time, ix: Ix, generation: Generation) -> Option<Assignment> {
-        let parents = self.by_member(|tree| self.parent(tree, ix));
-        let spares = self.by_member(|tree| self.spot(tree, ix)?.spare);
-        let mut children: BTreeMap<Ix, Substreams> = BTreeMap::new();
-        for tree in self.all_trees() {
-            for child in self.children(tree, ix) {
-                children.entry(*child).or_default().insert(tree);
-            }
-        }
+        let parents = by_member(self.spots(ix).filter_map(|(tree, s)| Some((s.parent?, tree))));
+        let spares = by_member(self.spots(ix).filter_map(|(tree, s)| Some((s.spare?, tree))));
+        let children = by_member(self.spots(ix).flat_map(|(tree, s)| s.children.iter().map(move |c| (*c, tree))));
         Some(Assignment {
             version: self.version,
             generation,
-            parents: parents.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
-            spares: spares.into_iter().filter_map(|(p, trees)| self.as_parent(ix, p, trees)).collect(),
+            parents: each(&parents, |(p, trees)| self.as_parent(ix, *p, *trees)),
+            spares: each(&spares, |(p, trees)| self.as_parent(ix, *p, *trees)),
             helpers: self.helpers_of(now, ix),
-            children: children.into_iter().filter_map(|(c, trees)| self.as_child(ix, c, trees)).collect(),
+            children: each(&children, |(c, trees)| self.as_child(ix, *c, *trees)),
             source: self.source == Some(ix),
         })
     }
@@ -139,38 +135,49 @@ impl Trees {
 
     fn helpers_of(&self, now: Time, ix: Ix) -> Vec<Parent> {
         let helpers = self.member(ix).map(|m| m.helpers.as_slice()).unwrap_or_default();
-        let entry = |h: Ix| {
-            let entry = self.as_parent(ix, h, self.terms.all())?;
-            Some(Parent { promised: self.help_for_each(now, h), ..entry })
-        };
-        helpers.iter().filter_map(|h| entry(*h)).collect()
-    }
-
-    /// The trees for which `of` names the same member, as one set.
-    fn by_member(&self, of: impl Fn(u8) -> Option<Ix>) -> BTreeMap<Ix, Substreams> {
-        let mut all: BTreeMap<Ix, Substreams> = BTreeMap::new();
-        for (tree, ix) in self.all_trees().filter_map(|tree| Some((tree, of(tree)?))) {
-            all.entry(ix).or_default().insert(tree);
-        }
-        all
+        each(helpers, |h| {
+            let entry = self.as_parent(ix, *h, self.terms.all())?;
+            Some(Parent { promised: self.help_for_each(now, *h), ..entry })
+        })
     }
 
     fn as_parent(&self, child: Ix, parent: Ix, substreams: Substreams) -> Option<Parent> {
-        let (c, p) = (&self.member(child)?.info, &self.member(parent)?.info);
+        let (c, p) = (self.member(child)?, self.member(parent)?);
         Some(Parent {
-            node: p.node,
-            class: p.class(),
-            dial: c.reachability().dials(&p.reachability()),
+            node: p.info.node,
+            class: p.info.class(),
+            dial: c.reachability.dials(&p.reachability),
             promised: Rate(slot_rate(&self.terms).0.saturating_mul(u64::from(substreams.len()))),
-            reach: reach(c, p),
+            reach: reach(&c.reachability, &p.reachability, &p.info),
             substreams,
         })
     }
 
     fn as_child(&self, parent: Ix, child: Ix, substreams: Substreams) -> Option<Child> {
-        let (p, c) = (&self.member(parent)?.info, &self.member(child)?.info);
-        let (own, theirs) = (p.reachability(), c.reachability());
-        let (dial, punch) = (own.dials(&theirs), own.punches(&theirs));
-        Some(Child { node: c.node, dial, punch, reach: reach(p, c), substreams })
+        let (p, c) = (self.member(parent)?, self.member(child)?);
+        let (own, theirs) = (&p.reachability, &c.reachability);
+        let (dial, punch) = (own.dials(theirs), own.punches(theirs));
+        Some(Child { node: c.info.node, dial, punch, reach: reach(own, theirs, &c.info), substreams })
     }
+}
+
+/// The trees of each member, by its index.
+fn by_member(places: impl Iterator<Item = (Ix, u8)>) -> Vec<(Ix, Substreams)> {
+    let mut places: Vec<(Ix, u8)> = places.collect();
+    places.sort_unstable();
+    let mut all: Vec<(Ix, Substreams)> = Vec::with_capacity(places.len());
+    for (ix, tree) in places {
+        if all.last().is_none_or(|last| last.0 != ix) {
+            all.push((ix, Substreams::default()));
+        }
+        all.last_mut().into_iter().for_each(|(_, trees)| trees.insert(tree));
+    }
+    all
+}
+
+/// As `filter_map` and `collect`, in room that is asked for once: entries are large.
+fn each<T, U>(all: &[T], of: impl FnMut(&T) -> Option<U>) -> Vec<U> {
+    let mut some = Vec::with_capacity(all.len());
+    some.extend(all.iter().filter_map(of));
+    some
 }

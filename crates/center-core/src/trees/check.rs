@@ -173,7 +173,9 @@ impl Trees {
     /// The sets are what they would be if they were made anew.
     fn check_index(&self, say: &mut impl FnMut(Problem)) {
         let mut anew = self.clone();
-        (anew.clusters, anew.left_over) = (self.clusters.emptied(), 0);
+        (0..self.members.len() as Ix).for_each(|ix| anew.count_homes(ix, false));
+        anew.clusters.empty();
+        anew.left_over = 0;
         for tree in &mut anew.trees {
             tree.lent.clear();
             tree.hungry.clear();

@@ -148,15 +148,16 @@ impl Clusters {
     pub(super) fn iter(&self) -> impl Iterator<Item = (Cx, &Cluster)> {
         (0..).zip(&self.all).filter_map(|(cx, c)| Some((cx, c.as_ref()?)))
     }
-    /// The same ones, with nothing in their sets.
-    pub(super) fn emptied(&self) -> Self {
-        let mut emptied = self.clone();
-        emptied.crowded.clear();
-        for c in emptied.all.iter_mut().flatten() {
+    /// Nothing is in their sets any more; their capacities stay.
+    pub(super) fn empty(&mut self) {
+        self.crowded.clear();
+        for c in self.all.iter_mut().flatten() {
             (c.shelves, c.helpers) = Default::default();
-            c.parts = vec![Part::default(); self.trees];
+            for part in &mut c.parts {
+                let capacity = std::mem::take(part).capacity;
+                part.capacity = capacity;
+            }
         }
-        emptied
     }
     /// Members behind the same address, as long as they are no cluster.
     pub(super) fn mates(&self, m: &Member) -> &[Ix] {

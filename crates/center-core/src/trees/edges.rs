@@ -39,6 +39,20 @@ impl Trees {
         self.dirty(now, child);
     }
 
+    /// As [`Trees::link`] where nobody below `child` has a place yet: all sets are to be filled afterwards (see
+    /// [`Trees::list_all`]), and what is to be said to be noted.
+    pub(super) fn link_unlisted(&mut self, now: Time, tree: u8, parent: Ix, child: Ix) {
+        let depth = self.spot(tree, parent).map_or(UNROOTED, |s| s.depth.saturating_add(1));
+        let shared = u8::try_from(self.shared(parent, child)).unwrap_or(u8::MAX);
+        self.member_mut(parent).into_iter().for_each(|p| p.used += 1);
+        self.spot_mut(tree, parent).into_iter().for_each(|p| p.children.push(child));
+        if let Some(spot) = self.spot_mut(tree, child) {
+            (spot.parent, spot.since, spot.depth, spot.shared) = (Some(parent), now, depth, shared);
+            (spot.spare_fits, spot.pulled) = (false, false);
+        }
+        self.watch_mut(tree, child).into_iter().for_each(|watch| *watch = SequenceWatch::default());
+    }
+
     /// `child` has no parent there any more.
     pub(super) fn unlink(&mut self, now: Time, tree: u8, child: Ix) {
         let Some(parent) = self.parent(tree, child) else { return };

@@ -89,10 +89,32 @@ impl Trees {
         self.enter(ix, true);
     }
 
+    /// Fills all sets anew.
+    pub(super) fn list_all(&mut self) {
+        self.clusters.empty();
+        self.left_over = 0;
+        for tree in self.all_trees() {
+            if let Some(t) = self.trees.get_mut(usize::from(tree)) {
+                t.lent.clear();
+                t.hungry.clear();
+            }
+            for ix in 0..self.members.len() as Ix {
+                self.enter_tree(tree, ix, true);
+            }
+        }
+        for ix in 0..self.members.len() as Ix {
+            self.enter_uplink(ix, true);
+        }
+    }
+
     fn enter(&mut self, ix: Ix, there: bool) {
         for tree in self.all_trees() {
             self.enter_tree(tree, ix, there);
         }
+        self.enter_uplink(ix, there);
+    }
+
+    fn enter_uplink(&mut self, ix: Ix, there: bool) {
         self.enter_shelf(ix, self.member(ix).map_or(0, |m| bucket(m.free())), there);
         self.enter_helpers(ix, self.help_of(ix), there);
     }

@@ -6,6 +6,7 @@
 //! read that substream from the origin.
 
 mod alarms;
+mod anew;
 mod assignments;
 mod check;
 mod clusters;
@@ -334,7 +335,9 @@ impl Trees {
         self.settle_end = Time(0);
         self.claims.clear();
         self.elect(now);
-        (0..self.members.len() as Ix).for_each(|ix| self.keep_homes(ix));
+        if !self.place_all(now) {
+            (0..self.members.len() as Ix).for_each(|ix| self.keep_homes(ix));
+        }
         let hungry: Vec<(u8, Ix)> = (self.all_trees().zip(&self.trees))
             .flat_map(|(tree, t)| t.hungry.iter().map(move |ix| (tree, *ix)))
             .collect();

@@ -1,5 +1,6 @@
 //! Stories of live streams.
 
+use super::TreesStats;
 use super::test_world::*;
 use crate::network_monitor::Trouble;
 use crate::trust::{Offence, Standing};
@@ -7,6 +8,7 @@ use headwater_model::id::{Hash, NodeId, Version};
 use headwater_model::live::Substreams;
 use headwater_model::node::{Accepts, Capabilities, From, Known, Role, SourceAccess};
 use headwater_model::report::{Alarm, Join};
+use headwater_model::rng::Rng;
 use headwater_model::time::{Micros, Rate};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -454,7 +456,7 @@ fn a_source_started_again_goes_on_at_once() {
     w.pass(5000);
     let mut again = open(SOURCE, 50_000);
     again.reach.certificate = Hash([2; 32]);
-    again.reach.addresses.iter_mut().for_each(|a| a.set_port(4434));
+    again.reach.addresses = [(again.reach.addresses[0].ip(), 4434).into()].into();
     w.joins_with(again, Join { source: true, ..Join::to(Version::default()) });
     w.pass(300);
     let fed: Vec<u32> = (0..5).filter(|n| w.parents(*n).iter().any(|(p, _)| *p == id(SOURCE))).collect();
@@ -515,6 +517,34 @@ fn after_a_restart_everything_is_adopted() {
         assert!(moved.len() <= 6, "{moved:?}");
         assert_eq!(anew.trees.stats().unfed, 0);
         anew.all_know();
+    }
+}
+
+/// All places at once are as good as those that were found one by one.
+#[test]
+fn a_crowd_that_comes_back_and_knows_nothing_is_placed_at_once() {
+    let accepts = |n: u32| [Accepts::Open, Accepts::Punchable, Accepts::Punchable, Accepts::DialOnly][n as usize % 4];
+    for (some, most_kbit, seed) in [(5, 40_000, 1), (60, 30_000, 2), (400, 15_000, 3), (400, 60_000, 4)] {
+        let mut rng = Rng::new(seed, "crowd");
+        let all: Vec<_> = (0..some).map(|n| node(n, 500 + rng.below(most_kbit), accepts(n))).collect();
+        let [one_by_one, at_once] = [false, true].map(|restarted| {
+            let mut w = World::begun(restarted);
+            w.source_joins(SOURCE, 50_000);
+            all.iter().for_each(|info| w.joins(info.clone()));
+            // Until nobody has come for a while: upkeep makes nothing better so soon after a restart.
+            w.pass(if restarted { 3000 } else { 500 });
+            w.all_know();
+            let first = w.trees.stats();
+            w.wait(30);
+            (first, w.trees.stats())
+        });
+        let what = format!("{one_by_one:?}, {at_once:?}");
+        assert!(at_once.0.unfed <= one_by_one.0.unfed, "{what}");
+        assert!(at_once.0.mean_depth <= one_by_one.0.mean_depth * 1.05, "{what}");
+        // Nobody lends a slot yet.
+        assert!(at_once.1.copies_in <= one_by_one.0.copies_in * 1.25, "{what}");
+        let not_from_peers = |s: TreesStats| s.source_slots_used as usize + s.unfed;
+        assert!(not_from_peers(at_once.1) <= not_from_peers(one_by_one.1), "{what}");
     }
 }
 
@@ -610,7 +640,7 @@ fn what_changes_about_a_member_moves_what_must_move() {
 fn at_rest() -> (World, u32, NodeId, Substreams) {
     let mut w = World::with_source(50_000);
     (0..24).for_each(|n| w.joins(open(n, 4000)));
-    w.wait(60);
+    w.wait(30);
     let edges = (0..24).flat_map(|n| w.parents(n).into_iter().map(move |(p, trees)| (n, p, trees)));
     let busy = |(n, p, _): &(u32, NodeId, Substreams)| {
         *p != id(SOURCE) && w.parents(*n).len() >= 3 && w.trees.children_of(p).len() >= 3

@@ -55,7 +55,7 @@ pub(super) fn node(n: u32, kbit: u64, accepts: Accepts) -> MemberInfo {
         capabilities: Capabilities::regular(accepts),
         up: Rate(kbit * 125),
         place: Place { lan: Some(observed.to_string()), asn: Some(n % 5), ..Place::default() },
-        reach: Reach { addresses: vec![(observed, 4433).into()], certificate: Hash([1; 32]) },
+        reach: Reach { addresses: [(observed, 4433).into()].into(), certificate: Hash([1; 32]) },
         observed,
         local_addresses: vec![],
         https: None,

@@ -35,7 +35,7 @@ impl Walk {
             info.up = Rate::from_mbit(20);
         }
         let port = self.w.ports.get(&n).copied().unwrap_or(4433);
-        info.reach.addresses[0].set_port(port);
+        info.reach.addresses = [(info.reach.addresses[0].ip(), port).into()].into();
         info
     }
 

@@ -86,7 +86,7 @@ fn decide(peers: u32, population: Population, terms: LiveTerms, run: &mut Run<'_
     run.less("a tick of that minute, longest", upkeep.quantiles()[2], "us", None);
 }
 
-/// All places anew, as after a restart of the control center where nobody says who serves whom: with the assignments.
+/// All places anew, as after a restart of the control center where nobody says who serves whom; then all are told.
 fn recompute(peers: u32, population: Population, terms: LiveTerms, run: &mut Run<'_>) {
     let (now, config) = (Time(1), Config::default());
     let mut trees = Trees::new(now, VERSION, terms, config.clone(), 1, true);
@@ -94,13 +94,21 @@ fn recompute(peers: u32, population: Population, terms: LiveTerms, run: &mut Run
     for n in 0..peers {
         trees.join(now, member(&population.arrival(n)), &Join::to(VERSION));
     }
-    let (mut then, mut all, mut said) = (now + config.settle, Calls::default(), Vec::new());
+    let mut then = now + config.settle;
+    let (mut all, mut told, mut said) = (Calls::default(), Calls::default(), Vec::new());
+    all.time(|| trees.tick(then));
+    let stats = trees.stats();
     // Not all are told at one time, but the next few right after.
     while trees.next_timeout().is_some_and(|at| at <= then + Micros::from_millis(1)) {
-        then = then.max(trees.next_timeout().unwrap_or(then));
-        all.time(|| trees.tick(then));
         trees.drain(&mut said);
         said.clear();
+        then = then.max(trees.next_timeout().unwrap_or(then));
+        told.time(|| trees.tick(then));
     }
     run.less("all places anew", all.sum().as_secs_f64() * 1e3, "ms", recomputation(peers));
+    run.less("depth then, mean", stats.mean_depth, "edges", None);
+    run.less("depth then, greatest", f64::from(stats.max_depth), "edges", None);
+    run.less("copies into a cluster then, mean", stats.copies_in, "", None);
+    run.less("places without a parent then", stats.unfed as f64, "", None);
+    run.less("telling all of it", told.sum().as_secs_f64() * 1e3, "ms", None);
 }

@@ -111,7 +111,7 @@ pub fn member(arrival: &Arrival) -> MemberInfo {
         capabilities: arrival.introduction.capabilities,
         up: arrival.introduction.up,
         place: arrival.place.clone(),
-        reach: Reach { addresses: vec![arrival.observed], certificate: arrival.certificate },
+        reach: Reach { addresses: [arrival.observed].into(), certificate: arrival.certificate },
         observed: arrival.observed.ip(),
         local_addresses: arrival.introduction.local_addresses.clone(),
         https: None,

@@ -150,7 +150,7 @@ impl World {
         self.generation += 1;
         self.parents.insert(node, parents.to_vec());
         let certificate = |n: &u8| Hash([1 + self.restarts.get(n).copied().unwrap_or_default(); 32]);
-        let reach = |n: &u8| Reach { addresses: vec![], certificate: certificate(n) };
+        let reach = |n: &u8| Reach { addresses: [].into(), certificate: certificate(n) };
         let entry = |(n, s): &(u8, u32)| Parent {
             node: id(*n),
             class: SourceClass::Peer,
@@ -504,7 +504,7 @@ fn children_come_and_go_by_name() {
     w.assign(4, &[(0, ALL)], &[]);
     let change = |w: &mut World, came: &[u8], left: &[u8]| {
         w.generation += 1;
-        let reach = Reach { addresses: vec![], certificate: Hash([1; 32]) };
+        let reach = Reach { addresses: [].into(), certificate: Hash([1; 32]) };
         let child = |n: &u8| Child {
             node: id(*n),
             dial: false,

@@ -70,7 +70,7 @@ pub(super) fn path_of(version: Version, pieces: &Range<u32>) -> String {
 /// A waypoint that pieces of one content may be fetched from.
 pub(super) struct Waypoint {
     pub(super) node: NodeId,
-    addresses: Vec<SocketAddr>,
+    addresses: Arc<[SocketAddr]>,
     certificate: Hash,
     ticket: GivenTicket,
     client: reqwest::Client,
@@ -136,7 +136,7 @@ impl Waypoint {
     /// The first of its addresses that answers.
     async fn ask(&self, path: &str, shown: &reqwest::header::HeaderValue) -> Result<reqwest::Response, WaypointError> {
         let mut problem = WaypointError::NotListed;
-        for address in &self.addresses {
+        for address in &*self.addresses {
             let request = self.client.get(format!("https://{address}{path}")).header(AUTHORIZATION, shown);
             match tokio::time::timeout(CONNECT_WITHIN + ANSWER_WITHIN, request.send()).await {
                 Ok(Ok(response)) => return Ok(response),

@@ -31,7 +31,7 @@ pub(super) async fn lonely(folder: &std::path::Path) -> Node {
 
 fn dials(from: &Node, to: &Node, times: usize) {
     let certificate = to.0.listener.identity().certificate_hash;
-    let reach = Reach { addresses: vec![to.address().unwrap(); times], certificate };
+    let reach = Reach { addresses: vec![to.address().unwrap(); times].into(), certificate };
     dial(&from.0, &mut from.0.lock(), to.id(), reach, Duration::ZERO);
 }
 

@@ -148,5 +148,5 @@ fn reachability(arrival: &Arrival) -> Reachability {
 }
 
 fn reach(arrival: &Arrival) -> Reach {
-    Reach { addresses: vec![arrival.observed], certificate: arrival.certificate }
+    Reach { addresses: [arrival.observed].into(), certificate: arrival.certificate }
 }

@@ -535,7 +535,10 @@ fn child_to_proto(c: &Child) -> proto::Child {
 
 fn reach(r: Option<proto::Reach>) -> Result<Reach, WireError> {
     let r = r.ok_or(WireError::Missing("reach"))?;
-    Ok(Reach { addresses: addresses("addresses", &r.addresses)?, certificate: hash("certificate", &r.certificate)? })
+    Ok(Reach {
+        addresses: addresses("addresses", &r.addresses)?.into(),
+        certificate: hash("certificate", &r.certificate)?,
+    })
 }
 
 fn reach_to_proto(r: &Reach) -> Option<proto::Reach> {

@@ -222,7 +222,7 @@ pub fn kind_of_node(m: &FromNode) -> usize {
 pub fn from_control() -> Vec<FromControl> {
     let version = version();
     let reach = || Reach {
-        addresses: vec!["192.0.2.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()],
+        addresses: ["192.0.2.1:7400".parse().unwrap(), "[2001:db8::1]:7400".parse().unwrap()].into(),
         certificate: Hash([6; 32]),
     };
     let substreams = Substreams(9);
