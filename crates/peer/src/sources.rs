@@ -201,6 +201,6 @@ mod tests {
         assert!(list.permit(parent(waypoint, &["192.0.3.1:1"])).is_none());
         assert!(list.permit(parent(peer, &["192.0.2.1:1"])).is_none());
         let some = list.permit(parent(waypoint, &["192.0.3.1:1", "192.0.2.1:1"])).unwrap();
-        assert_eq!(some.reach.addresses, ["192.0.2.1:1".parse().unwrap()]);
+        assert_eq!(some.reach.addresses[..], ["192.0.2.1:1".parse().unwrap()]);
     }
 }

@@ -7,7 +7,11 @@ use super::member::Member;
 use super::spot::Spot;
 use crate::dcm::{Ix, Problem};
 use crate::trust::Standing;
+use headwater_model::id::NodeId;
+use headwater_model::live::Substreams;
 use headwater_model::time::Time;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// Numbers of a stream's trees.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,6 +32,10 @@ pub struct TreesStats {
     pub clusters: usize,
     /// Copies that come in to each of them, on average.
     pub copies_in: f64,
+    /// Clusters that came to be so far.
+    pub splits: u64,
+    /// Clusters that are no more.
+    pub merges: u64,
 }
 
 impl Trees {
@@ -36,6 +44,8 @@ impl Trees {
         let mut s = TreesStats {
             members: self.by_node.len(),
             source_slots_used: self.source.and_then(|s| self.member(s)).map_or(0, |m| m.used),
+            splits: self.clusters.splits,
+            merges: self.clusters.merges,
             ..TreesStats::default()
         };
         let (mut sum, mut rooted) = (0u64, 0u64);
@@ -56,6 +66,21 @@ impl Trees {
         let (clusters, entries) = inner.fold((0, 0), |(n, sum), (_, c)| (n + 1, sum + entries(c)));
         (s.clusters, s.copies_in) = (clusters, entries as f64 / (clusters * self.trees.len()).max(1) as f64);
         s
+    }
+
+    /// Members through which substreams come in to their nearest cluster, from outside of it: those that bring most first.
+    /// Takes time in proportion to them.
+    pub fn entries(&self) -> Vec<(NodeId, Substreams)> {
+        let mut by_member: BTreeMap<Ix, Substreams> = BTreeMap::new();
+        for (cx, c) in self.clusters.iter().filter(|(cx, _)| *cx != WORLD) {
+            for (tree, part) in self.all_trees().zip(&c.parts) {
+                let nearest = |ix: &&Ix| self.member(**ix).is_some_and(|m| m.chain.nearest() == cx);
+                part.entries.iter().filter(nearest).for_each(|ix| by_member.entry(*ix).or_default().insert(tree));
+            }
+        }
+        let mut all: Vec<_> = by_member.into_iter().filter_map(|(ix, s)| Some((self.node_of(ix)?, s))).collect();
+        all.sort_by_key(|(_, substreams)| Reverse(substreams.len()));
+        all
     }
 
     /// All violated invariants; empty when the state is sound.

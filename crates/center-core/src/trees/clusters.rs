@@ -110,6 +110,10 @@ pub(super) struct Clusters {
     pub(super) opened: Vec<Cx>,
     /// Which ones are looked at next.
     pub(super) turn: usize,
+    /// Clusters that came to be (T5).
+    pub(super) splits: u64,
+    /// Clusters that are no more.
+    pub(super) merges: u64,
 }
 
 impl Clusters {
@@ -123,6 +127,8 @@ impl Clusters {
             crowded_last: (0, 0),
             opened: Vec::new(),
             turn: 0,
+            splits: 0,
+            merges: 0,
         };
         clusters.create();
         clusters
@@ -277,6 +283,7 @@ impl Trees {
             group.cluster = Some(cx);
         }
         self.clusters.opened.push(cx);
+        self.clusters.splits += 1;
         self.rechain(&members, |trees, ix| {
             let outer = trees.member_mut(ix).map(|m| {
                 let outer = m.chain.nearest();
@@ -289,6 +296,7 @@ impl Trees {
 
     /// The members of a cluster go to the one around it.
     fn merge(&mut self, key: u64, cx: Cx) {
+        self.clusters.merges += 1;
         let members: Vec<Ix> = self.clusters.get(cx).map(|c| c.members.iter().copied().collect()).unwrap_or_default();
         self.rechain(&members, |trees, ix| {
             let outer = trees.member_mut(ix).map(|m| {

@@ -9,7 +9,8 @@ use axum::{Json, response::IntoResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use headwater_center_core::dcm::{Dcm, Member};
-use headwater_model::{ContentId, Name};
+use headwater_center_core::trees::Trees;
+use headwater_model::{ContentId, Name, NodeId, Substreams};
 use headwater_wire::limits::MAX_STATIC_LOG_BYTES;
 use headwater_wire::{OriginAccess, StaticLog};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use utoipa::{IntoParams, ToSchema};
 const ACCESS_HEADER: &str = "x-headwater-origin-access";
 /// Members listed of one swarm.
 const MAX_LISTED_MEMBERS: usize = 10_000;
+/// Members listed through which a stream comes in to clusters.
+const MAX_LISTED_ENTRIES: usize = 100;
 
 /// Who may join a content.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
@@ -125,6 +128,27 @@ pub(crate) struct LiveItem {
     unfed: usize,
     /// Edges from the source to the node that is farthest from it.
     max_depth: u32,
+    /// Clusters of nodes near one another, which have a part of each tree of their own.
+    clusters: usize,
+    /// Copies that come in to each of them, on average.
+    copies_into_clusters: f64,
+    /// Clusters that came to be since the control center started.
+    splits: u64,
+    /// Clusters that were merged with the ones around them.
+    merges: u64,
+    /// Nodes through which substreams come in to their clusters, those that bring most first; at most 100.
+    entries: Vec<EntryItem>,
+}
+
+/// A node through which substreams come in to its cluster.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EntryItem {
+    /// Its id.
+    node: String,
+    /// How many substreams.
+    substreams: u32,
+    /// Nodes that it feeds.
+    children: usize,
 }
 
 /// A content and its swarm.
@@ -278,10 +302,20 @@ pub(crate) async fn publish(
     Ok((StatusCode::CREATED, Json(reply)))
 }
 
+fn entries(trees: &Trees) -> Vec<EntryItem> {
+    let entry = |(node, substreams): (NodeId, Substreams)| EntryItem {
+        node: node.to_string(),
+        substreams: substreams.len(),
+        children: trees.children_of(&node).len(),
+    };
+    trees.entries().into_iter().take(MAX_LISTED_ENTRIES).map(entry).collect()
+}
+
 fn item(state: &hub::State, c: &Published) -> ContentItem {
     let id = c.version.content;
     let dcm = state.center.directory().dcm(&id);
-    let trees = state.center.directory().trees(&id).map(|t| t.stats());
+    let of_live = state.center.directory().trees(&id);
+    let trees = of_live.map(Trees::stats);
     let live = c.live.as_ref().map(|track| {
         let t = trees.unwrap_or_default();
         LiveItem {
@@ -291,6 +325,11 @@ fn item(state: &hub::State, c: &Published) -> ContentItem {
             source_slots: t.source_slots_used,
             unfed: t.unfed,
             max_depth: t.max_depth,
+            clusters: t.clusters,
+            copies_into_clusters: t.copies_in,
+            splits: t.splits,
+            merges: t.merges,
+            entries: of_live.map(entries).unwrap_or_default(),
         }
     });
     let count = |fit: &dyn Fn(&Member) -> bool| dcm.map_or(0, |d| d.members().filter(|m| fit(m)).count());

@@ -46,6 +46,7 @@ impl Stage<'_> {
             ));
         }
         let media_breaks = sum("gaps") + sum("repeats") + sum("broken") - at_publisher as f64;
+        let lost = here.iter().filter_map(|v| v.stream()["live"]["lost_pieces"].as_u64()).sum::<u64>() as f64;
         let (rate, bound, lightweight) = self.bounds(calibration);
         let (all, later) = (self.copies(0.0, zero_unix_s)?, self.copies(SETTLED_S, zero_unix_s)?);
         let bars = &self.live.bars;
@@ -62,12 +63,16 @@ impl Stage<'_> {
             ("left_within_s", bars.left_within_s, left),
             ("resumes_within_s", bars.resumes_within_s, resumed.filter(|s| s.is_finite())),
             ("dial_only_pairs", bars.dial_only_pairs, pairs),
+            ("lost_pieces", bars.lost_pieces, Some(lost)),
         ];
         let number = |value: Option<f64>| value.map(|v| (v, String::new()));
         let mut judged: Vec<Bar> =
             most.into_iter().filter_map(|(n, b, v)| Some(at_most(n, b?, number(v), "not measured"))).collect();
         judged
             .extend(bars.uplink_share.map(|b| at_least("uplink_share", b, self.uplink_share(calibration, duration_s))));
+        for (name, bound) in [("splits", bars.splits), ("merges", bars.merges)] {
+            judged.extend(bound.map(|bound| at_least(name, bound, trees[name].as_f64())));
+        }
         judged.extend(content_right.map(|share| at_least("content_right", 1.0, Some(share))));
         notes.push(format!("the control center of its trees: {trees}"));
         notes.push(format!(

@@ -36,6 +36,8 @@ struct Viewer {
     probe: Option<Process>,
     /// Number of the process's life.
     life: u64,
+    /// Its peer's id, as it last said.
+    node: Option<String>,
     /// Its peer's last word: of all its contents, and whether it has a session.
     contents: Vec<Value>,
     has_session: Option<bool>,
@@ -145,6 +147,7 @@ impl<'a> Stage<'a> {
             peer: None,
             probe: None,
             life: 1,
+            node: None,
             contents: Vec::new(),
             has_session: None,
             report: None,
@@ -180,6 +183,7 @@ impl<'a> Stage<'a> {
         let (zero, zero_unix_s) = (Instant::now(), unix_s());
         let mut next_word = zero;
         let mut kill_at = self.live.kill_parent_every_s.map(|every| SETTLED_S.min(self.live.seconds / 2.0).max(every));
+        let mut kill_entry_at = self.live.kill_entry_at_s;
         let over = |stage: &Stage| stage.viewers.iter().all(|v| v.is_away || v.report.is_some());
         while !over(&self) {
             self.check_interrupted()?;
@@ -195,6 +199,10 @@ impl<'a> Stage<'a> {
             {
                 self.kill_a_parent(now_s);
                 kill_at = Some(at + every);
+            }
+            if kill_entry_at.is_some_and(|at| now_s >= at) {
+                kill_entry_at = None;
+                self.kill_an_entry(now_s)?;
             }
             if Instant::now() >= next_word {
                 next_word += Duration::from_secs(5);
@@ -238,6 +246,8 @@ impl<'a> Stage<'a> {
             } else if let Some(viewer) = self.viewers.get_mut(host % hosts.max(1)).filter(|v| v.life == heard.life) {
                 if host >= hosts {
                     viewer.report = Some(line);
+                } else if line["event"] == "started" {
+                    viewer.node = line["node"].as_str().map(str::to_owned);
                 } else if line["event"] == "status" {
                     viewer.has_session = Some(line["control"] == true);
                     viewer.contents = line["contents"].as_array().cloned().unwrap_or_default();
@@ -372,6 +382,28 @@ impl<'a> Stage<'a> {
         let (name, children) = (&viewer.spec.name, children(viewer));
         self.notes.push(format!("{now_s:.1} s: {name} with {children} children was killed"));
         viewer.goes(false);
+    }
+
+    /// SIGKILLs the viewer that brings most of the stream in to a cluster and passes it on there, with its player.
+    fn kill_an_entry(&mut self, now_s: f64) -> Result<()> {
+        let (trees, _) = self.control_says()?;
+        let entries = trees["entries"].as_array().into_iter().flatten();
+        let passes_on = entries.filter(|e| e["children"].as_u64() > Some(0));
+        let mut hosts = passes_on.filter_map(|e| {
+            let is_it = |v: &Viewer| v.node.as_deref() == e["node"].as_str() && !v.is_away && v.probe.is_some();
+            Some((self.viewers.iter().position(is_it)?, e.clone()))
+        });
+        let Some((host, entry)) = hosts.next() else { bail!("no viewer brings the stream in to a cluster: {trees}") };
+        let Some(viewer) = self.viewers.get_mut(host) else { return Ok(()) };
+        let (substreams, children) = (&entry["substreams"], &entry["children"]);
+        let what = format!(
+            "{}, through which {substreams} substreams come in to its cluster, was killed with {children} children",
+            viewer.spec.name
+        );
+        say(&self.scenario.name, &what);
+        self.notes.push(format!("{now_s:.1} s: {what}"));
+        viewer.goes(false);
+        Ok(())
     }
 
     /// What the control center says of the stream's trees, and of pairs that cannot reach each other.

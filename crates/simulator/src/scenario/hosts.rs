@@ -1,7 +1,7 @@
 //! The hosts of a scenario, one by one, and which of them can connect.
 
 use super::{Arrivals, MBIT, Scenario, ScenarioError, SiteNat, Sources};
-use crate::scenario::FaultKind;
+use crate::scenario::{FaultKind, LiveBars};
 use headwater_model::Role;
 use headwater_model::node::Accepts;
 use headwater_model::place::Place;
@@ -273,6 +273,13 @@ impl Scenario {
         }
         if self.bystander.is_some() {
             return lab_only("the user's own traffic".into());
+        }
+        if self.live.is_some_and(|live| live.kill_entry_at_s.is_some()) {
+            return lab_only("the death of who brings the stream in to a cluster".into());
+        }
+        let counts = |b: LiveBars| b.lost_pieces.or(b.splits).or(b.merges);
+        if self.live.is_some_and(|live| counts(live.bars).is_some()) {
+            return lab_only("pieces that viewers gave up, splits and merges".into());
         }
         let liars = self.groups.iter().filter_map(|g| g.hostile.as_deref());
         match liars.into_iter().find(|kind| !CORRUPTING.contains(kind)) {

@@ -114,6 +114,10 @@ pub struct Live {
     /// The viewer that most others depend on is killed this often, once arrivals are over.
     #[serde(default)]
     pub kill_parent_every_s: Option<f64>,
+    /// Then the viewer is killed through which most of the stream comes in to a cluster, of those that pass it on there; lab
+    /// only.
+    #[serde(default)]
+    pub kill_entry_at_s: Option<f64>,
     /// From then on each viewer fetches the content of the scenario, too; lab only.
     #[serde(default)]
     pub fetch_at_s: Option<f64>,
@@ -190,6 +194,12 @@ pub struct LiveBars {
     pub copies_into_isp: Option<f64>,
     /// Copies that leave any such ISP, after the first 60 s, at most.
     pub copies_out_of_isp: Option<f64>,
+    /// Pieces that viewers gave up, as they had not come when they were needed; at most. The lab measures it.
+    pub lost_pieces: Option<f64>,
+    /// Clusters of viewers that came to be while the stream ran, at least. The lab measures it.
+    pub splits: Option<f64>,
+    /// Clusters that were merged with the ones around them, at least. The lab measures it.
+    pub merges: Option<f64>,
     /// Every viewer that stays has the right content in the end.
     pub content_right: bool,
 }
@@ -526,6 +536,7 @@ impl Scenario {
         within((0.0..=60.0).contains(&live.hold_back_s), "hold_back_s")?;
         within((10.0..=7200.0).contains(&live.seconds), "seconds of the live channel")?;
         within(live.kill_parent_every_s.is_none_or(|s| (1.0..=3600.0).contains(&s)), "kill_parent_every_s")?;
+        within(live.kill_entry_at_s.is_none_or(|s| sane(s) && s < live.seconds), "kill_entry_at_s")?;
         within(live.fetch_at_s.is_none_or(|s| sane(s) && s < live.seconds), "fetch_at_s")?;
         within(live.heartbeat_s.is_none_or(|s| (0.5..=60.0).contains(&s)), "heartbeat_s")?;
         let wrong = |what: &str| Err(ScenarioError::Contradiction(format!("a live channel {what}")));

@@ -11,6 +11,8 @@ fn parse(rest: &str) -> Result<Scenario, String> {
     Ok(scenario)
 }
 
+const LIVE: &str = "[live]\nmbit = 2\nsegment_s = 2\nhold_back_s = 6\nseconds = 60\n";
+
 const OPEN: &str = "[[groups]]\ncount = 2\nup_mbit = 20\ndown_mbit = 20\n";
 
 #[test]
@@ -53,7 +55,6 @@ fn what_does_not_fit_together_is_refused() {
 
 #[test]
 fn some_things_are_for_flows() {
-    const LIVE: &str = "[live]\nmbit = 2\nsegment_s = 2\nhold_back_s = 6\nseconds = 60\n";
     for (before, in_live, why) in [
         ("[network]\nregions = true\n", "", "`regions` of the network"),
         ("", "heartbeat_s = 5\n", "for `heartbeat_s`"),
@@ -105,6 +106,13 @@ fn the_simulator_names_what_only_the_lab_can_do() {
     assert!(refused(&jump).contains("clock-jump"));
     assert!(refused(&format!("{OPEN}hostile = \"slanders\"\n")).contains("slanders"));
     assert!(parse(&format!("{OPEN}hostile = \"flips-bits\"\n")).unwrap().check_simulable().is_ok());
+    let live = |what: &str, bar: &str| format!("{OPEN}{LIVE}{what}\n[live.bars]\n{bar}\n");
+    assert!(parse(&live("", "stalls = 0")).unwrap().check_simulable().is_ok());
+    assert!(refused(&live("kill_entry_at_s = 30", "")).contains("in to a cluster"));
+    assert!(parse(&live("kill_entry_at_s = 61", "")).is_err());
+    for bar in ["lost_pieces = 0", "splits = 1", "merges = 1"] {
+        assert!(refused(&live("", bar)).contains("splits and merges"), "{bar}");
+    }
 }
 
 #[test]
