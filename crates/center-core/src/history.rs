@@ -1,9 +1,10 @@
 //! History, first form (C9): who served whom how well, who was there when, what was downloaded.
 
 use crate::network_monitor::Trouble;
+use crate::node_map::{NodeMap, PairMap};
 use headwater_model::id::{ContentId, NodeId};
 use headwater_model::time::{Micros, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Downloads remembered per node (C9).
 pub const MAX_DOWNLOADS_PER_NODE: usize = 10;
@@ -76,8 +77,8 @@ pub struct PairRecord {
 /// All records.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    nodes: BTreeMap<NodeId, NodeRecord>,
-    pairs: BTreeMap<(NodeId, NodeId), PairRecord>,
+    nodes: NodeMap<NodeRecord>,
+    pairs: PairMap<PairRecord>,
     /// Nodes without a session, by when they were last seen.
     gone: BTreeSet<(Time, NodeId)>,
     /// Sessions that ended since pairs were looked through.
@@ -109,7 +110,7 @@ impl History {
             && !self.nodes.contains_key(&node)
             && let Some((_, oldest)) = self.gone.pop_first()
         {
-            self.nodes.remove(&oldest);
+            self.nodes.swap_remove(&oldest);
         }
         let r = self.nodes.entry(node).or_insert_with(|| NodeRecord { first_seen: now, ..NodeRecord::default() });
         self.gone.remove(&(r.last_seen, node));

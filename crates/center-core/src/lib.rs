@@ -41,6 +41,7 @@ use headwater_model::time::{Micros, Rate, Time};
 use headwater_model::{Accepts, Role};
 use history::{History, Transfer};
 use network_monitor::{Links, Trouble};
+use node_map::NodeMap;
 use reachability::{Prober, Verdict};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -209,7 +210,7 @@ pub struct Center {
     history: History,
     trust: Trust,
     links: Links,
-    progress: BTreeMap<(ContentId, NodeId), Progress>,
+    progress: BTreeMap<ContentId, NodeMap<Progress>>,
     /// Bytes from the origin of nodes that are gone for long, by content.
     gone_origin_bytes: BTreeMap<ContentId, u64>,
     /// When such nodes are looked for next.
@@ -324,13 +325,11 @@ impl Center {
     }
     /// What a node got in a content.
     pub fn progress(&self, content: &ContentId, node: &NodeId) -> Option<&Progress> {
-        self.progress.get(&(*content, *node))
+        self.progress.get(content)?.get(node)
     }
     /// What all nodes got in a content.
     pub fn progress_of(&self, content: ContentId) -> impl Iterator<Item = (&NodeId, &Progress)> {
-        self.progress
-            .range((content, NodeId([0; 32]))..=(content, NodeId([255; 32])))
-            .map(|((_, node), progress)| (node, progress))
+        self.progress.get(&content).into_iter().flatten()
     }
 
     /// When [`Input::Tick`] is due.
@@ -508,7 +507,7 @@ impl Center {
         };
         let origin_credentials = content.origin_needs_credentials && may_use_origin;
         out.push(Output::Admit { node, version, origin_credentials });
-        let p = self.progress.entry((id, node)).or_default();
+        let p = self.progress.entry(id).or_default().entry(node).or_default();
         if p.since == Time(0) || p.complete_at.is_some() {
             *p = Progress { since: now, ..Progress::default() };
         }

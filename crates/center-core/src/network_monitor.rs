@@ -1,6 +1,7 @@
 //! Network condition monitor: what the two ends of an edge say of the same interval, or of a live stream's last pieces (C3,
 //! R3), and which links between regions are congested (C8).
 
+use crate::node_map::PairMap;
 use headwater_model::id::NodeId;
 use headwater_model::place::Place;
 use headwater_model::report::EdgeReport;
@@ -291,7 +292,7 @@ pub struct Link {
     pub congested_pairs: usize,
     /// Since when most of them are; `None` while they are not.
     pub congested_since: Option<Time>,
-    by_pair: BTreeMap<(NodeId, NodeId), Pair>,
+    by_pair: PairMap<Pair>,
 }
 
 /// All links between regions that pairs use.
@@ -328,7 +329,7 @@ impl Links {
             if self.links.len() >= MAX_LINKS {
                 return None;
             }
-            let (congested_since, by_pair) = (None, BTreeMap::new());
+            let (congested_since, by_pair) = (None, PairMap::new());
             self.links.insert(key, Link { from, to, pairs: 0, congested_pairs: 0, congested_since, by_pair });
         }
         let link = self.links.get_mut(&key)?;
@@ -350,7 +351,7 @@ impl Links {
             let stays = link.congested_since.is_some() && link.congested_pairs > 0;
             if (congested || stays) != link.congested_since.is_some() {
                 link.congested_since = congested.then_some(now);
-                changed.push(Link { by_pair: BTreeMap::new(), ..link.clone() });
+                changed.push(Link { by_pair: PairMap::new(), ..link.clone() });
             }
         }
         self.links.retain(|_, l| !l.by_pair.is_empty());

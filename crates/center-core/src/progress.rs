@@ -53,7 +53,7 @@ impl Center {
             let id = report.version.content;
             let Some(content) = self.directory.get(&id).filter(|c| c.version == report.version) else { continue };
             let (pieces, piece_bytes) = (content.kind.pieces(), content.kind.piece_bytes());
-            let Some(p) = self.progress.get_mut(&(id, node)) else { continue };
+            let Some(p) = self.progress.get_mut(&id).and_then(|of| of.get_mut(&node)) else { continue };
             let mut served = Vec::new();
             // Less than before: a process that began anew counts from 0. A node whose session is new counts on.
             let mut moved = report.origin_bytes.checked_sub(p.last_origin).unwrap_or(report.origin_bytes);
@@ -111,26 +111,26 @@ impl Center {
         }
         self.forget_at = now + LOOK_EVERY;
         let (clients, gone) = (&self.clients, &mut self.gone_origin_bytes);
-        self.progress.retain(|(content, node), p| {
-            if clients.get(node).is_some() {
-                p.gone_since = None;
-                return true;
-            }
-            let stays = now.since(*p.gone_since.get_or_insert(now)) < REMEMBERED;
-            if !stays && p.origin_bytes > 0 {
-                *gone.entry(*content).or_default() += p.origin_bytes;
-            }
-            stays
-        });
+        for (content, of) in &mut self.progress {
+            of.retain(|node, p| {
+                if clients.get(node).is_some() {
+                    p.gone_since = None;
+                    return true;
+                }
+                let stays = now.since(*p.gone_since.get_or_insert(now)) < REMEMBERED;
+                if !stays && p.origin_bytes > 0 {
+                    *gone.entry(*content).or_default() += p.origin_bytes;
+                }
+                stays
+            });
+        }
+        self.progress.retain(|_, of| !of.is_empty());
     }
 
     /// A version of a content ended.
     pub(crate) fn forget_progress_of(&mut self, content: ContentId) {
         self.gone_origin_bytes.remove(&content);
-        let nodes: Vec<NodeId> = self.progress_of(content).map(|(node, _)| *node).collect();
-        for node in nodes {
-            self.progress.remove(&(content, node));
-        }
+        self.progress.remove(&content);
     }
 
     /// Bytes that all nodes got from a content's origin, also those that are gone.
@@ -149,7 +149,7 @@ impl Center {
         out: &mut Vec<Output>,
     ) {
         let title = self.directory.get(&content).map(|c| c.name.clone()).unwrap_or_default();
-        let Some(p) = self.progress.get_mut(&(content, node)) else { return };
+        let Some(p) = self.progress.get_mut(&content).and_then(|of| of.get_mut(&node)) else { return };
         let already = p.complete_at.is_some();
         if complete {
             p.complete_at.get_or_insert(now);
